@@ -1,0 +1,1 @@
+//! Shared shapes of the benches.

@@ -1,0 +1,170 @@
+//! The two operations of a state space model, as [`ScanBackend`], with their arguments.
+//!
+//! Shapes are (batch, tokens, channels); D is the number of channels, N that of states. Both
+//! directions read and write the same memory: [`Direction::Reverse`] walks it from the end.
+
+use dis_tensor::{Backend, Reals, Result, Tokens, TokensMut, ViewMut};
+
+/// Which way the tokens are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the first token to the last.
+    Forward,
+    /// From the last token to the first.
+    Reverse,
+}
+
+/// How the continuous system is made discrete. In both, `A_bar = exp(delta A)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Discretization {
+    /// `B_bar = delta B`, as Mamba's code does and published checkpoints expect.
+    #[default]
+    Mamba,
+    /// `B_bar = (delta A)^-1 (exp(delta A) - 1) delta B`, the exact zero-order hold (the paper's
+    /// equation for B_bar).
+    ZeroOrderHold,
+}
+
+/// `u`'s causal depthwise convolution over tokens (zero-padded on the side the walk starts from),
+/// then optionally SiLU. The last tap multiplies the current token.
+#[derive(Debug)]
+pub struct Conv<'a, Bf: ?Sized> {
+    /// (batch, tokens, D).
+    pub x: Tokens<'a, Bf>,
+    /// (1, D, width), width 2 to 4.
+    pub weight: Tokens<'a, Bf>,
+    /// (1, 1, D).
+    pub bias: Option<Tokens<'a, Bf>>,
+    /// Whether SiLU follows.
+    pub silu: bool,
+    /// Which way is causal.
+    pub direction: Direction,
+}
+
+impl<Bf: ?Sized> Clone for Conv<'_, Bf> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<Bf: ?Sized> Copy for Conv<'_, Bf> {}
+
+/// Where the convolution's backward adds parameter gradients.
+#[derive(Debug)]
+pub struct ConvGrads<'a, Bf: ?Sized> {
+    /// The gradient arena.
+    pub arena: &'a mut Bf,
+    /// Offset of d weight (D, width).
+    pub weight: usize,
+    /// Offset of d bias (D); required when there is a bias.
+    pub bias: Option<usize>,
+}
+
+/// The selective scan (Gu and Dao, arXiv 2312.00752, algorithm 2):
+/// `h_t = exp(delta A) h_(t-1) + B_bar u_t`, `y_t = C h_t + D u_t`, with
+/// `delta = softplus(raw + bias)`.
+#[derive(Debug)]
+pub struct Scan<'a, Bf: ?Sized> {
+    /// Input, (batch, tokens, D).
+    pub u: Tokens<'a, Bf>,
+    /// Raw step, (batch, tokens, D).
+    pub delta: Tokens<'a, Bf>,
+    /// State matrix, negative: (1, D, N), dense.
+    pub a: Tokens<'a, Bf>,
+    /// B and C side by side, (batch, tokens, 2 N).
+    pub bc: Tokens<'a, Bf>,
+    /// Skip, (1, 1, D).
+    pub d: Option<Tokens<'a, Bf>>,
+    /// Gate, (batch, tokens, D): the output is multiplied by SiLU(z).
+    pub z: Option<Tokens<'a, Bf>>,
+    /// Added to the raw step, (1, 1, D).
+    pub delta_bias: Option<Tokens<'a, Bf>>,
+    /// Whether softplus (the identity above 20) is applied to the step.
+    pub delta_softplus: bool,
+    /// Which discretisation of B.
+    pub discretization: Discretization,
+    /// Which way the tokens are walked.
+    pub direction: Direction,
+}
+
+impl<Bf: ?Sized> Clone for Scan<'_, Bf> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<Bf: ?Sized> Copy for Scan<'_, Bf> {}
+
+/// Where the forward scan writes.
+#[derive(Debug)]
+pub struct ScanOut<'a, Bf: ?Sized> {
+    /// (batch, tokens, D). Overwritten with `y * silu(z)`, or with `(out + y) * silu(z)` when
+    /// `accumulate`: so the second direction joins the first and gates both.
+    pub y: TokensMut<'a, Bf>,
+    /// Whether `y` is added to.
+    pub accumulate: bool,
+    /// If given (at least [`checkpoint_len`] elements), receives the states the backward starts
+    /// its chunks from; their order is the backend's own.
+    pub checkpoints: Option<&'a mut Bf>,
+    /// If given, (batch, D, N): the state after the last token walked.
+    pub last_state: Option<TokensMut<'a, Bf>>,
+}
+
+/// Where the backward scan writes. With a gate, `dout` is the gradient of `y * silu(z)`, and for
+/// two directions gated together the gradients of both calls add up to the right ones.
+#[derive(Debug)]
+pub struct ScanGrads<'a, Bf: ?Sized> {
+    /// (batch, tokens, D), overwritten.
+    pub du: TokensMut<'a, Bf>,
+    /// Gradient of the raw step, (batch, tokens, D), overwritten.
+    pub ddelta: TokensMut<'a, Bf>,
+    /// (batch, tokens, 2 N), overwritten.
+    pub dbc: TokensMut<'a, Bf>,
+    /// (batch, tokens, D); required when there is a gate.
+    pub dz: Option<TokensMut<'a, Bf>>,
+    /// Whether `dz` is added to.
+    pub accumulate_dz: bool,
+    /// (1, D, N), overwritten.
+    pub da: TokensMut<'a, Bf>,
+    /// The gradient arena for D and delta_bias.
+    pub arena: &'a mut Bf,
+    /// Offset of dD in it, added to; required when there is a skip.
+    pub d: Option<usize>,
+    /// Offset of d delta_bias, added to; required when there is a bias.
+    pub delta_bias: Option<usize>,
+}
+
+/// Tokens between two stored states.
+pub const CHUNK: usize = 16;
+
+/// Elements of the checkpoint buffer of a scan: states before every chunk of [`CHUNK`] tokens,
+/// with channels padded to a multiple of 16.
+pub const fn checkpoint_len(batch: usize, tokens: usize, channels: usize, states: usize) -> usize {
+    batch * tokens.div_ceil(CHUNK) * channels.next_multiple_of(16) * states
+}
+
+/// A backend that also has the operations of a state space model.
+pub trait ScanBackend: Backend {
+    /// Causal depthwise convolution and SiLU; `out` (batch, tokens, D) is overwritten.
+    fn conv1d(&self, conv: Conv<'_, Reals<Self>>, out: ViewMut<'_, Self>) -> Result<()>;
+
+    /// Its backward; `dx` is overwritten, or added to when `accumulate`.
+    fn conv1d_backward(
+        &self,
+        conv: Conv<'_, Reals<Self>>,
+        dout: dis_tensor::View<'_, Self>,
+        accumulate: bool,
+        dx: ViewMut<'_, Self>,
+        grads: ConvGrads<'_, Reals<Self>>,
+    ) -> Result<()>;
+
+    /// The selective scan.
+    fn scan(&self, scan: Scan<'_, Reals<Self>>, out: ScanOut<'_, Reals<Self>>) -> Result<()>;
+
+    /// Its backward, from the checkpoints of the forward with the same arguments.
+    fn scan_backward(
+        &self,
+        scan: Scan<'_, Reals<Self>>,
+        checkpoints: &Reals<Self>,
+        dout: dis_tensor::View<'_, Self>,
+        grads: ScanGrads<'_, Reals<Self>>,
+    ) -> Result<()>;
+}
