@@ -1,1 +1,72 @@
-//! dis-diffusion
+//! Gaussian diffusion for any network: noise schedules, respacing, losses with their gradient,
+//! classifier-free guidance and samplers, on `ndarray` arrays of shape (batch, channels, height,
+//! width).
+//!
+//! A network is anything that implements [`Denoiser`], a closure for instance. Here is one whose
+//! images are all grey of value 0.25, so the noise it sees can be told exactly:
+//!
+//! ```
+//! use dis_diffusion::{Ddim, GaussianDiffusion, Options, SeededNoise, Variance, from_fn, sample};
+//!
+//! let diffusion = GaussianDiffusion::new(&Options {
+//!     respacing: "50".parse()?,
+//!     variance: Variance::FixedSmall,
+//!     ..Options::default()
+//! })?;
+//! let full = GaussianDiffusion::new(&Options::default())?;
+//! let mut network = from_fn(|x: &ndarray::Array4<f32>, t: &[f64]| {
+//!     let alpha_bar = full.tables().alphas_cumprod[t[0] as usize];
+//!     x.mapv(|x| (x - 0.25 * alpha_bar.sqrt() as f32) / (1.0 - alpha_bar).sqrt() as f32)
+//! });
+//!
+//! // Noise is keyed by seed and sample: samples 0 to 3 are the same in any batch.
+//! let mut noise = SeededNoise::new(7, 0..4);
+//! let start = noise.start([3, 8, 8]);
+//! let images = sample(&diffusion, &mut Ddim::default(), &mut network, &mut noise, start, |at| {
+//!     println!("{} of {}", at.iteration + 1, at.iterations);
+//! })?;
+//! assert!(images.iter().all(|x| (x - 0.25).abs() < 1e-3));
+//! # Ok::<(), dis_diffusion::Error>(())
+//! ```
+//!
+//! * [`GaussianDiffusion`] holds the float64 [`Tables`] and offers q_sample, posteriors, losses
+//!   ([`training_loss`](GaussianDiffusion::training_loss)) and the bound in bits per dimension.
+//! * [`Sampling`] runs a [`Sampler`] under the caller's control, iteration by iteration;
+//!   [`sample`] runs it to the end.
+//! * [`Guided`] turns a [`Conditional`] network into a guided [`Denoiser`].
+//! * Everything on the way from noise to image is written over [`State`], so that a device can
+//!   implement it and keep images where they are.
+
+pub mod bound;
+pub mod denoiser;
+pub mod diffusion;
+pub mod error;
+pub mod guidance;
+mod likelihood;
+pub mod loss;
+pub mod noise;
+pub mod respacing;
+pub mod sampler;
+pub mod schedule;
+pub mod state;
+pub mod tables;
+
+pub use bound::{BitsPerDim, BoundTerms};
+pub use denoiser::{Conditional, Denoiser, FromFn, from_conditional_fn, from_fn};
+pub use diffusion::{
+    Gaussian, GaussianDiffusion, LogVariance, LossKind, Options, Prediction, Reverse, Variance,
+};
+pub use error::{Error, Result};
+pub use guidance::{
+    Guidance, Guided, GuidedChannels, PublishedGuidance, guide, published_guidance,
+};
+pub use loss::Loss;
+pub use noise::{Noise, SeededNoise, SuppliedNoise, normals, uniform_timesteps};
+pub use respacing::Respacing;
+pub use sampler::{
+    Ancestral, Ddim, DdimInverse, Iteration, Position, Sampler, Sampling, Step, ddim_reverse_step,
+    ddim_step, p_sample, sample,
+};
+pub use schedule::Schedule;
+pub use state::State;
+pub use tables::Tables;

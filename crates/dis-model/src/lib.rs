@@ -1,1 +1,20 @@
-//! dis-model
+//! The DiS diffusion backbone.
+//!
+//! Time, condition and noisy image patches are tokens of bidirectional Mamba blocks joined by long
+//! skips; a linear decoder predicts noise and a diagonal covariance (arXiv 2402.05608, section 3).
+//! [`DisModel`] is the architecture; its weights are a flat arena that the caller owns, on any
+//! [`dis_scan::ScanBackend`].
+
+mod backward;
+pub mod checkpoint;
+pub mod config;
+pub mod cost;
+mod embed;
+pub mod error;
+pub mod model;
+pub mod time;
+
+pub use checkpoint::{Checkpoint, Metadata};
+pub use config::{ConditionKind, Conditioning, DisConfig, SsmConfig, ZOO};
+pub use error::{ModelError, Result};
+pub use model::{Condition, DisModel, ModelInput, SavedModel};

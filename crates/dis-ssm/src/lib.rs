@@ -1,1 +1,14 @@
-//! dis-ssm
+//! The bidirectional Mamba mixer, the block around it, and parameters by name.
+//!
+//! Forward and backward passes are written by hand over any [`dis_scan::ScanBackend`]; weights and
+//! gradients live in flat arenas laid out by a [`ParamTable`].
+
+pub mod block;
+pub mod linear;
+pub mod mixer;
+pub mod params;
+
+pub use block::{Block, BlockConfig, BlockGrads, BlockInput, NormParams, SavedBlock, SkipKind};
+pub use linear::{Linear, Scratch};
+pub use mixer::{Mixer, MixerConfig, MixerInit, SavedMixer};
+pub use params::{Init, Param, ParamSpec, ParamTable};

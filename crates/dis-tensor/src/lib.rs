@@ -2,13 +2,23 @@
 //! implementation and a naive float64 one that serves as oracle, and counter-based random numbers.
 
 pub mod backend;
+mod check;
+pub mod cpu;
 pub mod error;
+pub mod host;
 pub mod layout;
+mod pool;
 pub mod random;
+pub mod reference;
+pub mod simd;
 
 pub use backend::{
     AdamState, AdamW, Backend, Buffer, Element, Norm, NormGrads, NormKind, PatchGrid, PatchOrder,
     Reals, View, ViewMut,
 };
+pub use cpu::Cpu;
 pub use error::{Result, TensorError};
+pub use host::HostBuf;
 pub use layout::{Layout, Tokens, TokensMut, same_shape};
+pub use pool::PoolStats;
+pub use reference::Reference;

@@ -1,0 +1,243 @@
+//! What a sampler does to an image: the few operations every array, on the host or on a device,
+//! must offer. Samplers, guidance and q_sample are written over this trait only.
+
+use std::ops::Range;
+
+use ndarray::{Array4, Axis, Slice, concatenate};
+
+use crate::{Error, Result};
+
+/// A batch of images, or of network outputs, of shape (batch, channels, height, width).
+///
+/// Coefficients are float64, one for each sample of the batch, or a single one for all of them.
+pub trait State: Clone {
+    /// (batch, channels, height, width).
+    fn dims(&self) -> [usize; 4];
+
+    /// The sum over k of `coefficient_k[sample] * term_k`, at least one term, equal shapes.
+    fn combine(terms: &[(&[f64], &Self)]) -> Result<Self>;
+
+    /// Limits every value to `[low, high]`; not-a-number stays.
+    fn clamp(&mut self, low: f32, high: f32);
+
+    /// Adds `exp(slope[sample] * log_scale + offset[sample]) * noise`. An offset of minus
+    /// infinity adds nothing.
+    fn add_noise(
+        &mut self,
+        noise: &Self,
+        log_scale: &Self,
+        slope: &[f64],
+        offset: &[f64],
+    ) -> Result<()>;
+
+    /// A copy of some channels of every sample.
+    fn channels(&self, range: Range<usize>) -> Result<Self>;
+
+    /// Arrays of one batch beside each other along the channels.
+    fn join_channels(parts: &[&Self]) -> Result<Self>;
+
+    /// A copy of some samples.
+    fn rows(&self, range: Range<usize>) -> Result<Self>;
+
+    /// Batches one after the other.
+    fn stack(parts: &[&Self]) -> Result<Self>;
+
+    /// Takes a host array to where `self` lives.
+    fn place(&self, host: Array4<f32>) -> Result<Self>;
+
+    /// A copy on the host.
+    fn fetch(&self) -> Result<Array4<f32>>;
+
+    /// Whether all values are finite.
+    fn is_finite(&self) -> Result<bool>;
+}
+
+impl State for Array4<f32> {
+    fn dims(&self) -> [usize; 4] {
+        self.dim().into()
+    }
+
+    fn combine(terms: &[(&[f64], &Self)]) -> Result<Self> {
+        let Some((_, first)) = terms.first() else {
+            return Err(Error::Invalid(
+                "a linear combination needs a term".to_owned(),
+            ));
+        };
+        let batch = first.dim().0;
+        for (coefficient, term) in terms {
+            same_dims("term of a linear combination", *term, *first)?;
+            per_sample("coefficients", coefficient, batch)?;
+        }
+        let mut out = Array4::zeros(first.raw_dim());
+        let mut sum = vec![0.0f64; out.len() / batch.max(1)];
+        for (row, mut image) in out.axis_iter_mut(Axis(0)).enumerate() {
+            sum.fill(0.0);
+            for (coefficient, term) in terms {
+                let c = at(coefficient, row);
+                let values = term.index_axis(Axis(0), row);
+                sum.iter_mut()
+                    .zip(values)
+                    .for_each(|(s, x)| *s += c * f64::from(*x));
+            }
+            image.iter_mut().zip(&sum).for_each(|(y, s)| *y = *s as f32);
+        }
+        Ok(out)
+    }
+
+    fn clamp(&mut self, low: f32, high: f32) {
+        self.mapv_inplace(|x| x.clamp(low, high));
+    }
+
+    fn add_noise(
+        &mut self,
+        noise: &Self,
+        log_scale: &Self,
+        slope: &[f64],
+        offset: &[f64],
+    ) -> Result<()> {
+        let batch = self.dim().0;
+        same_dims("noise", noise, self)?;
+        same_dims("log variance", log_scale, self)?;
+        per_sample("slopes", slope, batch)?;
+        per_sample("offsets", offset, batch)?;
+        for (row, mut image) in self.axis_iter_mut(Axis(0)).enumerate() {
+            let (slope, offset) = (at(slope, row), at(offset, row));
+            if offset == f64::NEG_INFINITY {
+                continue;
+            }
+            let values = noise.index_axis(Axis(0), row);
+            let scales = log_scale.index_axis(Axis(0), row);
+            for ((x, z), s) in image.iter_mut().zip(values).zip(scales) {
+                let scale = (slope * f64::from(*s) + offset).exp();
+                *x = (f64::from(*x) + scale * f64::from(*z)) as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn channels(&self, range: Range<usize>) -> Result<Self> {
+        if range.start > range.end || range.end > self.dim().1 {
+            return Err(Error::shape(
+                "channels",
+                &[range.start, range.end],
+                self.shape(),
+            ));
+        }
+        Ok(self.slice_axis(Axis(1), Slice::from(range)).to_owned())
+    }
+
+    fn join_channels(parts: &[&Self]) -> Result<Self> {
+        join(1, parts)
+    }
+
+    fn rows(&self, range: Range<usize>) -> Result<Self> {
+        if range.start > range.end || range.end > self.dim().0 {
+            return Err(Error::shape(
+                "samples",
+                &[range.start, range.end],
+                self.shape(),
+            ));
+        }
+        Ok(self.slice_axis(Axis(0), Slice::from(range)).to_owned())
+    }
+
+    fn stack(parts: &[&Self]) -> Result<Self> {
+        join(0, parts)
+    }
+
+    fn place(&self, host: Array4<f32>) -> Result<Self> {
+        Ok(host)
+    }
+
+    fn fetch(&self) -> Result<Array4<f32>> {
+        Ok(self.clone())
+    }
+
+    fn is_finite(&self) -> Result<bool> {
+        Ok(self.iter().all(|x| x.is_finite()))
+    }
+}
+
+fn join(axis: usize, parts: &[&Array4<f32>]) -> Result<Array4<f32>> {
+    let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
+    concatenate(Axis(axis), &views)
+        .map_err(|e| Error::Invalid(format!("joining {} arrays: {e}", parts.len())))
+}
+
+/// The coefficient of a sample.
+fn at(coefficients: &[f64], row: usize) -> f64 {
+    if coefficients.len() == 1 {
+        coefficients[0]
+    } else {
+        coefficients[row]
+    }
+}
+
+pub(crate) fn same_dims<S: State>(what: &'static str, got: &S, expected: &S) -> Result<()> {
+    if got.dims() == expected.dims() {
+        Ok(())
+    } else {
+        Err(Error::shape(what, &got.dims(), &expected.dims()))
+    }
+}
+
+fn per_sample(what: &'static str, coefficients: &[f64], batch: usize) -> Result<()> {
+    match coefficients.len() {
+        1 => Ok(()),
+        n if n == batch => Ok(()),
+        got => Err(Error::Count {
+            what,
+            got,
+            expected: batch,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ramp(shape: (usize, usize, usize, usize)) -> Array4<f32> {
+        let mut n = 0.0;
+        Array4::from_shape_simple_fn(shape, || {
+            n += 1.0;
+            n
+        })
+    }
+
+    #[test]
+    fn combines_per_sample() {
+        let x = ramp((2, 1, 1, 3));
+        let y = Array4::combine(&[(&[2.0, -1.0], &x), (&[0.5], &x)]).unwrap();
+        assert_eq!(
+            y.into_raw_vec_and_offset().0,
+            [2.5, 5.0, 7.5, -2.0, -2.5, -3.0]
+        );
+        assert!(Array4::combine(&[(&[1.0, 1.0, 1.0], &x)]).is_err());
+        assert!(Array4::combine(&[(&[1.0], &x), (&[1.0], &ramp((2, 1, 3, 1)))]).is_err());
+        assert!(<Array4<f32> as State>::combine(&[]).is_err());
+    }
+
+    #[test]
+    fn views_and_joins_are_inverse() {
+        let x = ramp((3, 4, 2, 1));
+        let parts = [x.channels(0..3).unwrap(), x.channels(3..4).unwrap()];
+        assert_eq!(Array4::join_channels(&[&parts[0], &parts[1]]).unwrap(), x);
+        let parts = [x.rows(0..1).unwrap(), x.rows(1..3).unwrap()];
+        assert_eq!(Array4::stack(&[&parts[0], &parts[1]]).unwrap(), x);
+        assert!(x.channels(2..5).is_err());
+        assert!(x.rows(0..4).is_err());
+        assert!(Array4::stack(&[&x, &parts[0].channels(0..1).unwrap()]).is_err());
+    }
+
+    #[test]
+    fn masked_noise_adds_nothing_even_where_the_scale_is_absurd() {
+        let x = ramp((2, 1, 1, 2));
+        let mut y = x.clone();
+        let huge = Array4::from_elem((2, 1, 1, 2), f32::INFINITY);
+        let noise = ramp((2, 1, 1, 2));
+        y.add_noise(&noise, &huge, &[0.0, 1.0], &[0.0, f64::NEG_INFINITY])
+            .unwrap();
+        assert_eq!(y.rows(1..2).unwrap(), x.rows(1..2).unwrap());
+    }
+}

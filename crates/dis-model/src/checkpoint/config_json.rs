@@ -1,0 +1,274 @@
+//! [`DisConfig`] to and from flat JSON, for metadata and configuration files.
+
+use dis_scan::Discretization;
+use dis_ssm::SkipKind;
+use dis_tensor::NormKind;
+use serde_json::{Map, Value, json};
+
+use crate::config::{ConditionKind, Conditioning, DisConfig, SsmConfig};
+
+const CONDITIONING: [(&str, Conditioning); 2] = [
+    ("tokens", Conditioning::Tokens),
+    ("adaln", Conditioning::AdaLn),
+];
+const SKIP: [(&str, SkipKind); 3] = [
+    ("concat", SkipKind::Concat),
+    ("add", SkipKind::Add),
+    ("none", SkipKind::None),
+];
+const NORM: [(&str, NormKind); 2] = [("rms", NormKind::Rms), ("layer", NormKind::Layer)];
+const DISCRETIZATION: [(&str, Discretization); 2] = [
+    ("mamba", Discretization::Mamba),
+    ("zoh", Discretization::ZeroOrderHold),
+];
+
+fn word<T: PartialEq>(table: &[(&'static str, T)], value: &T) -> Value {
+    table
+        .iter()
+        .find(|(_, v)| v == value)
+        .map_or(Value::Null, |(name, _)| json!(name))
+}
+
+/// All keys, defaults included.
+pub fn config_to_json(config: &DisConfig) -> Map<String, Value> {
+    let mut map = Map::new();
+    let mut set = |key: &str, value: Value| {
+        map.insert(key.to_string(), value);
+    };
+    set("image_size", json!(config.image_size));
+    set("patch_size", json!(config.patch_size));
+    set("channels", json!(config.channels));
+    set("embed_dim", json!(config.embed_dim));
+    set("depth", json!(config.depth));
+    set("conditioning", word(&CONDITIONING, &config.conditioning));
+    match config.condition {
+        ConditionKind::None => {}
+        ConditionKind::Classes {
+            num_classes,
+            null_label,
+        } => {
+            set("num_classes", json!(num_classes));
+            set("null_label", json!(null_label));
+        }
+        ConditionKind::Context {
+            dim,
+            tokens,
+            null_context,
+        } => {
+            set("context_dim", json!(dim));
+            set("context_tokens", json!(tokens));
+            set("null_context", json!(null_context));
+        }
+    }
+    set("learn_sigma", json!(config.learn_sigma));
+    set("skip", word(&SKIP, &config.skip));
+    set("norm", word(&NORM, &config.norm));
+    set("mlp_time_embed", json!(config.mlp_time_embed));
+    set("d_state", json!(config.ssm.d_state));
+    set("d_conv", json!(config.ssm.d_conv));
+    set("expand", json!(config.ssm.expand));
+    if let Some(rank) = config.ssm.dt_rank {
+        set("dt_rank", json!(rank));
+    }
+    set("bias", json!(config.ssm.bias));
+    set("conv_bias", json!(config.ssm.conv_bias));
+    set(
+        "discretization",
+        word(&DISCRETIZATION, &config.ssm.discretization),
+    );
+    set("drop_path_rate", json!(config.drop_path_rate));
+    map
+}
+
+/// Reads keys one by one and remembers which were asked for.
+struct Fields<'a> {
+    map: &'a Map<String, Value>,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    fn get(&mut self, key: &'static str) -> Option<&'a Value> {
+        self.known.push(key);
+        self.map.get(key)
+    }
+
+    fn maybe_size(&mut self, key: &'static str) -> Result<Option<usize>, String> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) => value
+                .as_u64()
+                .and_then(|x| usize::try_from(x).ok())
+                .map(Some)
+                .ok_or_else(|| format!("model key {key:?} is {value}, but must be a whole number")),
+        }
+    }
+
+    fn size(&mut self, key: &'static str) -> Result<usize, String> {
+        self.maybe_size(key)?
+            .ok_or_else(|| format!("model key {key:?} is missing"))
+    }
+
+    fn flag(&mut self, key: &'static str, default: bool) -> Result<bool, String> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) => value
+                .as_bool()
+                .ok_or_else(|| format!("model key {key:?} is {value}, but must be true or false")),
+        }
+    }
+
+    fn number(&mut self, key: &'static str, default: f64) -> Result<f64, String> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) => value
+                .as_f64()
+                .ok_or_else(|| format!("model key {key:?} is {value}, but must be a number")),
+        }
+    }
+
+    fn word<T: Copy>(
+        &mut self,
+        key: &'static str,
+        table: &[(&str, T)],
+        default: T,
+    ) -> Result<T, String> {
+        let Some(value) = self.get(key) else {
+            return Ok(default);
+        };
+        let found = value
+            .as_str()
+            .and_then(|s| table.iter().find(|(name, _)| *name == s));
+        found.map(|(_, v)| *v).ok_or_else(|| {
+            let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
+            format!(
+                "model key {key:?} is {value}, but must be one of {}",
+                names.join(", ")
+            )
+        })
+    }
+
+    fn finish(self) -> Result<(), String> {
+        match self
+            .map
+            .keys()
+            .find(|key| !self.known.contains(&key.as_str()))
+        {
+            None => Ok(()),
+            Some(key) => Err(format!(
+                "unknown model key {key:?}; known are {}",
+                self.known.join(", ")
+            )),
+        }
+    }
+}
+
+/// Reads a configuration. Sizes are required, the rest has the published defaults; unknown keys
+/// are refused. Errors name the key.
+pub fn config_from_json(map: &Map<String, Value>) -> Result<DisConfig, String> {
+    let mut f = Fields {
+        map,
+        known: Vec::new(),
+    };
+    let default = DisConfig::new(1, 1, 1, 1, 0);
+    let ssm = SsmConfig::default();
+    let image_size = f.size("image_size")?;
+    let patch_size = f.size("patch_size")?;
+    let channels = f.size("channels")?;
+    let embed_dim = f.size("embed_dim")?;
+    let depth = f.size("depth")?;
+    let conditioning = f.word("conditioning", &CONDITIONING, default.conditioning)?;
+    let num_classes = f.maybe_size("num_classes")?;
+    let null_label = f.flag("null_label", true)?;
+    let context_dim = f.maybe_size("context_dim")?;
+    let context_tokens = f.maybe_size("context_tokens")?;
+    let null_context = f.flag("null_context", true)?;
+    let condition = match (num_classes, context_dim, context_tokens) {
+        (None, None, None) => ConditionKind::None,
+        (Some(num_classes), None, None) => ConditionKind::Classes {
+            num_classes,
+            null_label,
+        },
+        (None, Some(dim), Some(tokens)) => ConditionKind::Context {
+            dim,
+            tokens,
+            null_context,
+        },
+        (Some(_), ..) => return Err("a model has classes or a context, not both".into()),
+        _ => return Err("model keys \"context_dim\" and \"context_tokens\" go together".into()),
+    };
+    let config = DisConfig {
+        image_size,
+        patch_size,
+        channels,
+        embed_dim,
+        depth,
+        conditioning,
+        condition,
+        learn_sigma: f.flag("learn_sigma", default.learn_sigma)?,
+        skip: f.word("skip", &SKIP, default.skip)?,
+        norm: f.word("norm", &NORM, default.norm)?,
+        mlp_time_embed: f.flag("mlp_time_embed", default.mlp_time_embed)?,
+        ssm: SsmConfig {
+            d_state: f.maybe_size("d_state")?.unwrap_or(ssm.d_state),
+            d_conv: f.maybe_size("d_conv")?.unwrap_or(ssm.d_conv),
+            expand: f.maybe_size("expand")?.unwrap_or(ssm.expand),
+            dt_rank: f.maybe_size("dt_rank")?,
+            bias: f.flag("bias", ssm.bias)?,
+            conv_bias: f.flag("conv_bias", ssm.conv_bias)?,
+            discretization: f.word("discretization", &DISCRETIZATION, ssm.discretization)?,
+        },
+        drop_path_rate: f.number("drop_path_rate", default.drop_path_rate)?,
+    };
+    f.finish()?;
+    config.validate().map_err(|e| e.to_string())?;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip_of_every_option() {
+        let mut config = DisConfig::new(8, 2, 3, 16, 4);
+        assert_eq!(config_from_json(&config_to_json(&config)), Ok(config));
+        config.conditioning = Conditioning::AdaLn;
+        config.condition = ConditionKind::Context {
+            dim: 5,
+            tokens: 3,
+            null_context: false,
+        };
+        config.skip = SkipKind::Add;
+        config.norm = NormKind::Layer;
+        config.learn_sigma = false;
+        config.mlp_time_embed = false;
+        config.ssm = SsmConfig {
+            d_state: 8,
+            d_conv: 3,
+            expand: 1,
+            dt_rank: Some(3),
+            bias: true,
+            conv_bias: false,
+            discretization: Discretization::ZeroOrderHold,
+        };
+        config.drop_path_rate = 0.25;
+        assert_eq!(config_from_json(&config_to_json(&config)), Ok(config));
+    }
+
+    #[test]
+    fn refusals_name_the_key() {
+        let mut map = config_to_json(&DisConfig::new(8, 2, 3, 16, 4));
+        map.insert("dpeth".into(), json!(3));
+        assert!(config_from_json(&map).unwrap_err().contains("dpeth"));
+        map.remove("dpeth");
+        map.insert("skip".into(), json!("sum"));
+        assert!(
+            config_from_json(&map)
+                .unwrap_err()
+                .contains("concat, add, none")
+        );
+        map.insert("skip".into(), json!("add"));
+        map.remove("depth");
+        assert!(config_from_json(&map).unwrap_err().contains("depth"));
+    }
+}

@@ -1,0 +1,153 @@
+//! The configuration of a file without metadata, from its tensor shapes.
+
+use std::collections::HashMap;
+
+use dis_ssm::SkipKind;
+use dis_tensor::NormKind;
+
+use super::tensors::NamedTensor;
+use crate::config::{ConditionKind, Conditioning, DisConfig, SsmConfig};
+
+/// What shapes cannot tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InferHints {
+    /// Whether the last row of the label table is the null label. Required for class-conditional
+    /// files without metadata.
+    pub null_label: Option<bool>,
+    /// Whether blocks without a skip map add their skip.
+    pub skip_add: bool,
+}
+
+/// Reads the configuration off the shapes. The rest is as published; errors say what is missing or
+/// open.
+pub fn infer_config(tensors: &[NamedTensor], hints: &InferHints) -> Result<DisConfig, String> {
+    let shapes: HashMap<&str, &[usize]> = tensors
+        .iter()
+        .map(|t| (t.name.as_str(), t.shape.as_slice()))
+        .collect();
+    let has = |name: &str| shapes.contains_key(name);
+    let find = |name: &str, dims: usize| match shapes.get(name) {
+        Some(shape) if shape.len() == dims => Ok(*shape),
+        Some(shape) => Err(format!(
+            "tensor {name:?} has shape {shape:?}; expected {dims} dimensions"
+        )),
+        None => Err(format!(
+            "tensor {name:?} is missing, and there is no metadata, so this is not a DiS checkpoint"
+        )),
+    };
+
+    let patch = find("patch_embed.proj.weight", 4)?;
+    let (embed_dim, channels, patch_size) = (patch[0], patch[1], patch[2]);
+    let positions = find("pos_embed", 3)?[1];
+    let a_log = find("mid_block.mixer.A_log", 2)?;
+    let (d_inner, d_state) = (a_log[0], a_log[1]);
+    let d_conv = find("mid_block.mixer.conv1d.weight", 3)?[2];
+    let dt_rank = find("mid_block.mixer.dt_proj.weight", 2)?[1];
+    let head = find("final_layer.linear.weight", 2)?[0];
+    if embed_dim == 0 || d_inner % embed_dim != 0 {
+        return Err(format!(
+            "d_inner {d_inner} is not a multiple of the width {embed_dim}"
+        ));
+    }
+
+    let ada_ln = has("mid_block.adaLN_modulation.1.weight");
+    let condition = if has("label_emb.embedding_table.weight") {
+        let rows = find("label_emb.embedding_table.weight", 2)?[0];
+        let null_label = hints.null_label.ok_or_else(|| {
+            format!(
+                "the label table has {rows} rows, and shapes cannot tell whether the last one is \
+                 the null label ({} classes) or a class ({rows} classes): say which",
+                rows.saturating_sub(1)
+            )
+        })?;
+        let num_classes = rows.saturating_sub(usize::from(null_label));
+        ConditionKind::Classes {
+            num_classes,
+            null_label,
+        }
+    } else if has("context_embed.weight") {
+        let dim = find("context_embed.weight", 2)?[1];
+        let tokens = find("null_context", 3)?[1];
+        ConditionKind::Context {
+            dim,
+            tokens,
+            null_context: true,
+        }
+    } else {
+        ConditionKind::None
+    };
+    let conditioning = if ada_ln {
+        Conditioning::AdaLn
+    } else {
+        Conditioning::Tokens
+    };
+    let extra = match (conditioning, condition) {
+        (Conditioning::AdaLn, _) => 0,
+        (_, ConditionKind::None) => 1,
+        (_, ConditionKind::Classes { .. }) => 2,
+        (_, ConditionKind::Context { tokens, .. }) => tokens + 1,
+    };
+    let patches = positions.saturating_sub(extra);
+    let side = patches.isqrt();
+    if patches == 0 || side * side != patches {
+        return Err(format!(
+            "pos_embed has {positions} tokens, {extra} of them in front of the patches; the \
+             {patches} left are not a square"
+        ));
+    }
+
+    let half = (0..)
+        .take_while(|i| has(&format!("in_blocks.{i}.mixer.A_log")))
+        .count();
+    let skip = if half > 0 && has("out_blocks.0.skip_linear.weight") || half == 0 {
+        SkipKind::Concat
+    } else if hints.skip_add {
+        SkipKind::Add
+    } else {
+        SkipKind::None
+    };
+    let layer = has("norm_f.bias");
+    let outputs = patch_size
+        .saturating_mul(patch_size)
+        .saturating_mul(channels)
+        .max(1);
+    let learn_sigma = match head / outputs {
+        1 => false,
+        2 => true,
+        _ => {
+            return Err(format!(
+                "the decoder has {head} outputs; expected {outputs} or twice that"
+            ));
+        }
+    };
+    let config = DisConfig {
+        image_size: side.saturating_mul(patch_size),
+        patch_size,
+        channels,
+        embed_dim,
+        // An odd depth builds as many blocks as the even one below it plus one: the same shapes.
+        depth: 2 * half,
+        conditioning,
+        condition,
+        learn_sigma,
+        skip,
+        norm: if layer {
+            NormKind::Layer
+        } else {
+            NormKind::Rms
+        },
+        mlp_time_embed: has("time_embed.0.weight"),
+        ssm: SsmConfig {
+            d_state,
+            d_conv,
+            expand: d_inner / embed_dim,
+            dt_rank: (dt_rank != embed_dim.div_ceil(16)).then_some(dt_rank),
+            bias: has("mid_block.mixer.in_proj.bias"),
+            conv_bias: has("mid_block.mixer.conv1d.bias"),
+            ..SsmConfig::default()
+        },
+        ..DisConfig::new(1, 1, 1, 1, 0)
+    };
+    config.validate().map_err(|e| e.to_string())?;
+    Ok(config)
+}

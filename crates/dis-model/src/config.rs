@@ -1,0 +1,359 @@
+//! Configuration of a DiS model and the published zoo.
+
+use dis_scan::Discretization;
+use dis_ssm::{MixerConfig, SkipKind};
+use dis_tensor::NormKind;
+
+use crate::error::{ModelError, Result};
+
+/// How time and condition reach the blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Conditioning {
+    /// As tokens in front of the patches (published default).
+    #[default]
+    Tokens,
+    /// As shift and scale of every norm, regressed from their sum; there are only patch tokens.
+    AdaLn,
+}
+
+/// What a model is conditioned on beside time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConditionKind {
+    /// Nothing.
+    #[default]
+    None,
+    /// A class label.
+    Classes {
+        /// Number of real classes.
+        num_classes: usize,
+        /// Whether the table has one more row for "no label", id `num_classes`.
+        null_label: bool,
+    },
+    /// A sequence of continuous embeddings, such as a text encoder's outputs.
+    Context {
+        /// Channels of each embedding.
+        dim: usize,
+        /// Embeddings in a sequence.
+        tokens: usize,
+        /// Whether there is a learned sequence for "no condition".
+        null_context: bool,
+    },
+}
+
+/// Widths of the state space inside every mixer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SsmConfig {
+    /// States of each channel.
+    pub d_state: usize,
+    /// Width of the causal convolution, 2 to 4.
+    pub d_conv: usize,
+    /// `d_inner = expand * embed_dim`.
+    pub expand: usize,
+    /// Rank of the step's projection; `ceil(embed_dim / 16)` when absent.
+    pub dt_rank: Option<usize>,
+    /// Whether in_proj and out_proj have a bias.
+    pub bias: bool,
+    /// Whether the convolutions have a bias.
+    pub conv_bias: bool,
+    /// Discretisation of B.
+    pub discretization: Discretization,
+}
+
+impl Default for SsmConfig {
+    fn default() -> Self {
+        Self {
+            d_state: 16,
+            d_conv: 4,
+            expand: 2,
+            dt_rank: None,
+            bias: false,
+            conv_bias: true,
+            discretization: Discretization::Mamba,
+        }
+    }
+}
+
+/// Everything that decides the architecture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DisConfig {
+    /// Side of the (square) image or latent, in pixels.
+    pub image_size: usize,
+    /// Side of a patch, in pixels.
+    pub patch_size: usize,
+    /// Image or latent channels.
+    pub channels: usize,
+    /// Width D of a token.
+    pub embed_dim: usize,
+    /// Nominal depth; `2 * (depth / 2) + 1` blocks are built.
+    pub depth: usize,
+    /// How time and condition reach the blocks.
+    pub conditioning: Conditioning,
+    /// What the model is conditioned on.
+    pub condition: ConditionKind,
+    /// Whether the decoder also predicts a diagonal covariance.
+    pub learn_sigma: bool,
+    /// How shallow blocks join deep ones.
+    pub skip: SkipKind,
+    /// Norm in the blocks and after the last.
+    pub norm: NormKind,
+    /// Whether the time embedding passes through an MLP.
+    pub mlp_time_embed: bool,
+    /// The state space.
+    pub ssm: SsmConfig,
+    /// Largest stochastic-depth rate in training.
+    pub drop_path_rate: f64,
+}
+
+impl DisConfig {
+    /// A model with the published defaults for everything but its sizes.
+    pub fn new(
+        image_size: usize,
+        patch_size: usize,
+        channels: usize,
+        embed_dim: usize,
+        depth: usize,
+    ) -> Self {
+        Self {
+            image_size,
+            patch_size,
+            channels,
+            embed_dim,
+            depth,
+            conditioning: Conditioning::Tokens,
+            condition: ConditionKind::None,
+            learn_sigma: true,
+            skip: SkipKind::Concat,
+            norm: NormKind::Rms,
+            mlp_time_embed: true,
+            ssm: SsmConfig::default(),
+            drop_path_rate: 0.1,
+        }
+    }
+
+    /// A published entry such as `DiS-S/2`, for images or latents of this size.
+    pub fn zoo(name: &str, image_size: usize, channels: usize) -> Result<Self> {
+        let unknown = || {
+            ModelError::Config(format!(
+                "no model named {name:?}; there are {} with patches 2, 4 and 8, such as DiS-S/2",
+                ZOO.map(|(size, ..)| format!("DiS-{size}")).join(", ")
+            ))
+        };
+        let rest = name.strip_prefix("DiS-").ok_or_else(unknown)?;
+        let (size, patch) = rest.split_once('/').ok_or_else(unknown)?;
+        let (_, embed_dim, depth) = *ZOO.iter().find(|(s, ..)| *s == size).ok_or_else(unknown)?;
+        let patch_size = match patch {
+            "2" => 2,
+            "4" => 4,
+            "8" => 8,
+            _ => return Err(unknown()),
+        };
+        let config = Self::new(image_size, patch_size, channels, embed_dim, depth);
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Refuses what cannot be built, naming the option at fault.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |what: String| Err(ModelError::Config(what));
+        // Generous bounds that keep every product of sizes within 64 bits.
+        let bounded = [
+            ("image_size", self.image_size, 1 << 16),
+            ("patch_size", self.patch_size, 1 << 10),
+            ("channels", self.channels, 1 << 16),
+            ("embed_dim", self.embed_dim, 1 << 16),
+            ("d_state", self.ssm.d_state, 256),
+            ("expand", self.ssm.expand, 64),
+            ("dt_rank", self.dt_rank(), 1 << 16),
+        ];
+        for (name, value, largest) in bounded {
+            if value == 0 || value > largest {
+                return refuse(format!("{name} is {value}, but must be 1 to {largest}"));
+            }
+        }
+        if self.image_size % self.patch_size != 0 {
+            return refuse(format!(
+                "image_size {} is not a multiple of patch_size {}",
+                self.image_size, self.patch_size
+            ));
+        }
+        if !(2..=4).contains(&self.ssm.d_conv) {
+            return refuse(format!(
+                "d_conv is {}, but must be 2, 3 or 4",
+                self.ssm.d_conv
+            ));
+        }
+        if self.depth > 10_000 {
+            return refuse(format!(
+                "depth is {}, but must be at most 10000",
+                self.depth
+            ));
+        }
+        if !(0.0..1.0).contains(&self.drop_path_rate) {
+            return refuse(format!(
+                "drop_path_rate is {}, but must be at least 0 and below 1",
+                self.drop_path_rate
+            ));
+        }
+        match self.condition {
+            ConditionKind::Classes { num_classes: 0, .. } => {
+                refuse("num_classes is 0; leave classes out for an unconditional model".into())
+            }
+            ConditionKind::Classes { num_classes, .. } if num_classes > 1 << 24 => refuse(format!(
+                "num_classes is {num_classes}, but must be at most {}",
+                1 << 24
+            )),
+            ConditionKind::Context { dim, tokens, .. }
+                if dim == 0 || tokens == 0 || dim.max(tokens) > 1 << 16 =>
+            {
+                refuse(format!(
+                    "a context of {tokens} embeddings of {dim} channels; both must be 1 to {}",
+                    1 << 16
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Widths and options of every mixer.
+    pub fn mixer(&self) -> MixerConfig {
+        MixerConfig {
+            d_model: self.embed_dim,
+            d_inner: self.ssm.expand * self.embed_dim,
+            d_state: self.ssm.d_state,
+            d_conv: self.ssm.d_conv,
+            dt_rank: self.dt_rank(),
+            bias: self.ssm.bias,
+            conv_bias: self.ssm.conv_bias,
+            discretization: self.ssm.discretization,
+        }
+    }
+
+    /// Rank of the step's projection.
+    pub fn dt_rank(&self) -> usize {
+        self.ssm.dt_rank.unwrap_or(self.embed_dim.div_ceil(16))
+    }
+
+    /// Blocks before (and after) the middle one.
+    pub fn half_depth(&self) -> usize {
+        self.depth / 2
+    }
+
+    /// Blocks built.
+    pub fn blocks(&self) -> usize {
+        2 * self.half_depth() + 1
+    }
+
+    /// Patches of an image.
+    pub fn patches(&self) -> usize {
+        (self.image_size / self.patch_size).pow(2)
+    }
+
+    /// Condition tokens.
+    pub fn condition_tokens(&self) -> usize {
+        match (self.conditioning, self.condition) {
+            (Conditioning::AdaLn, _) | (_, ConditionKind::None) => 0,
+            (_, ConditionKind::Classes { .. }) => 1,
+            (_, ConditionKind::Context { tokens, .. }) => tokens,
+        }
+    }
+
+    /// Tokens in front of the patches: condition, then time.
+    pub fn extra_tokens(&self) -> usize {
+        match self.conditioning {
+            Conditioning::Tokens => self.condition_tokens() + 1,
+            Conditioning::AdaLn => 0,
+        }
+    }
+
+    /// All tokens of a sample.
+    pub fn tokens(&self) -> usize {
+        self.extra_tokens() + self.patches()
+    }
+
+    /// Channels of the output: noise, and the covariance if learned.
+    pub fn out_channels(&self) -> usize {
+        self.channels * if self.learn_sigma { 2 } else { 1 }
+    }
+
+    /// Whether the decoder's norm is modulated by time and condition.
+    pub fn modulated_decoder(&self) -> bool {
+        self.conditioning == Conditioning::AdaLn || self.condition != ConditionKind::None
+    }
+
+    /// Stochastic-depth rate of every block, then of the site before the last norm: a zero, then a
+    /// linear ramp from 0 to `drop_path_rate` over `depth` points; the last site has the full rate.
+    pub fn drop_rates(&self) -> Vec<f64> {
+        let ramp = |i: usize| {
+            if i == 0 || self.depth < 2 {
+                0.0
+            } else {
+                self.drop_path_rate * (i - 1) as f64 / (self.depth - 1) as f64
+            }
+        };
+        (0..self.blocks())
+            .map(ramp)
+            .chain([self.drop_path_rate])
+            .collect()
+    }
+
+    /// The label that stands for "none", if there is one.
+    pub fn null_label(&self) -> Option<u32> {
+        match self.condition {
+            ConditionKind::Classes {
+                num_classes,
+                null_label: true,
+            } => Some(num_classes as u32),
+            _ => None,
+        }
+    }
+}
+
+/// Published sizes: name, embed_dim, depth (paper, table 1).
+pub const ZOO: [(&str, usize, usize); 5] = [
+    ("S", 368, 24),
+    ("B", 768, 24),
+    ("M", 768, 48),
+    ("L", 1024, 48),
+    ("H", 1536, 48),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drop_rates_as_published() {
+        let mut config = DisConfig::new(8, 2, 3, 16, 4);
+        config.drop_path_rate = 0.4;
+        let expected = [0.0, 0.0, 0.4 / 3.0, 0.8 / 3.0, 0.4, 0.4];
+        for (rate, expected) in config.drop_rates().iter().zip(expected) {
+            assert!((rate - expected).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_option() {
+        let refused = |change: fn(&mut DisConfig), word: &str| {
+            let mut config = DisConfig::new(8, 2, 3, 16, 4);
+            change(&mut config);
+            let message = config.validate().unwrap_err().to_string();
+            assert!(message.contains(word), "{message}");
+        };
+        refused(|c| c.patch_size = 3, "patch_size");
+        refused(|c| c.ssm.d_conv = 5, "d_conv");
+        refused(|c| c.embed_dim = 0, "embed_dim");
+        refused(|c| c.drop_path_rate = 1.0, "drop_path_rate");
+        refused(
+            |c| {
+                c.condition = ConditionKind::Classes {
+                    num_classes: 0,
+                    null_label: true,
+                }
+            },
+            "num_classes",
+        );
+        assert!(DisConfig::zoo("DiS-X/2", 32, 3).is_err());
+        assert!(DisConfig::zoo("DiS-S/3", 32, 3).is_err());
+        assert!(DisConfig::zoo("DiS-S/2", 32, 3).is_ok());
+    }
+}

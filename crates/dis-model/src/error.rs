@@ -1,0 +1,39 @@
+//! What building, loading or running a model can refuse.
+
+use std::path::PathBuf;
+
+use dis_tensor::TensorError;
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A configuration that cannot be built.
+    #[error("model configuration: {0}")]
+    Config(String),
+    /// An input that does not fit the model.
+    #[error("model input: {0}")]
+    Input(String),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not a valid checkpoint.
+    #[error("{path}: {what}")]
+    Checkpoint {
+        /// The file, or a description of where the bytes came from.
+        path: PathBuf,
+        /// What is wrong, naming the tensor or key.
+        what: String,
+    },
+}
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, ModelError>;

@@ -1,0 +1,482 @@
+//! The model: which parameters of the arena each part uses, and its forward pass.
+//!
+//! Token order is condition, time, patches. Learned positions are added to all of them. `depth / 2`
+//! blocks, a middle block and `depth / 2` blocks follow; the outputs of the first half join the
+//! second half, last in first out. The decoder normalises twice (the blocks' norm, then a plain
+//! LayerNorm, modulated where there is a condition) and maps each patch token to its pixels.
+
+use dis_scan::ScanBackend;
+use dis_ssm::{
+    Block, BlockConfig, BlockInput, Init, Linear, MixerInit, NormParams, Param, ParamTable,
+    SavedBlock, Scratch, SkipKind,
+};
+use dis_tensor::{Layout, NormKind, PatchGrid, PatchOrder, Reals};
+
+use crate::config::{ConditionKind, Conditioning, DisConfig};
+use crate::embed::SavedEmbedding;
+use crate::error::{ModelError, Result};
+
+/// The condition of a batch.
+#[derive(Clone, Copy, Debug)]
+pub enum Condition<'a> {
+    /// None: for unconditional models.
+    None,
+    /// Class ids, one a sample; `num_classes` is the null label where the table has one.
+    Classes(&'a [u32]),
+    /// Embeddings (batch, tokens, dim), and per sample whether the learned null sequence replaces
+    /// them.
+    Context {
+        /// (batch, tokens, dim).
+        embeddings: &'a [f32],
+        /// One a sample.
+        null: &'a [bool],
+    },
+}
+
+/// A batch to run through the model.
+#[derive(Debug)]
+pub struct ModelInput<'a, B: ScanBackend> {
+    /// Noisy images (batch, channels, image_size, image_size), dense.
+    pub image: &'a Reals<B>,
+    /// Diffusion time of each sample, in steps of the original schedule; may be fractional.
+    pub t: &'a [f64],
+    /// Condition of each sample.
+    pub condition: Condition<'a>,
+    /// For training: factors of each sample (0, or 1 / keep) for each block and for the site before
+    /// the last norm, in the order of [`DisConfig::drop_rates`]. An empty list drops nothing there.
+    pub drop_path: Option<&'a [Vec<f32>]>,
+}
+
+/// What a forward pass keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing: sampling.
+    #[default]
+    Nothing,
+    /// Only the streams between blocks; blocks are run again in the backward (activation
+    /// checkpointing). Same results, bit for bit.
+    Streams,
+    /// Everything the backward needs.
+    All,
+}
+
+/// A DiS model: an architecture over a parameter arena that the caller owns.
+#[derive(Clone, Debug)]
+pub struct DisModel {
+    pub(crate) config: DisConfig,
+    pub(crate) table: ParamTable,
+    pub(crate) pos_embed: Param,
+    pub(crate) patch_embed: Linear,
+    pub(crate) time_mlp: Option<[Linear; 2]>,
+    pub(crate) label_table: Option<Param>,
+    pub(crate) context_embed: Option<Linear>,
+    pub(crate) null_context: Option<Param>,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) norm_f: NormParams,
+    pub(crate) head_norm: NormParams,
+    pub(crate) head: Linear,
+    pub(crate) head_modulation: Option<Linear>,
+}
+
+/// What the decoder keeps.
+#[derive(Debug)]
+pub(crate) struct SavedHead<B: ScanBackend> {
+    pub(crate) sum: Scratch<B>,
+    pub(crate) sum_stats: Scratch<B>,
+    pub(crate) normed: Scratch<B>,
+    pub(crate) normed_stats: Scratch<B>,
+    pub(crate) modulated: Scratch<B>,
+    pub(crate) shift_scale: Option<Scratch<B>>,
+}
+
+/// What [`DisModel::forward_saved`] keeps for [`DisModel::backward`].
+#[derive(Debug)]
+pub struct SavedModel<B: ScanBackend> {
+    pub(crate) embedding: SavedEmbedding<B>,
+    /// Residual sums; the first block's is the token sequence itself.
+    pub(crate) sums: Vec<Option<Scratch<B>>>,
+    /// Outputs of the blocks.
+    pub(crate) outs: Vec<Option<Scratch<B>>>,
+    pub(crate) blocks: Vec<Option<SavedBlock<B>>>,
+    pub(crate) drops: Vec<Option<Scratch<B>>>,
+    pub(crate) head: SavedHead<B>,
+}
+
+impl DisModel {
+    /// Lays out the parameters of this configuration, initialised as published.
+    pub fn new(config: DisConfig) -> Result<Self> {
+        Self::with_init(config, MixerInit::default())
+    }
+
+    /// As [`DisModel::new`], with choices at initialisation.
+    pub fn with_init(config: DisConfig, init: MixerInit) -> Result<Self> {
+        config.validate()?;
+        let d = config.embed_dim;
+        let p = config.patch_size;
+        let mut table = ParamTable::new();
+        let t = &mut table;
+
+        let pos_embed = t.add("pos_embed", &[1, config.tokens(), d], Init::Zeros);
+        let fan_in = config.channels * p * p;
+        let weight = t.add(
+            "patch_embed.proj.weight",
+            &[d, config.channels, p, p],
+            Init::fan_in(fan_in),
+        );
+        let bias = t.add("patch_embed.proj.bias", &[d], Init::fan_in(fan_in));
+        let patch_embed = Linear {
+            weight,
+            bias: Some(bias),
+        };
+        let time_mlp = config.mlp_time_embed.then(|| {
+            [
+                Linear::new(t, "time_embed.0", d, 4 * d, true, Init::fan_in(d)),
+                Linear::new(t, "time_embed.2", 4 * d, d, true, Init::fan_in(4 * d)),
+            ]
+        });
+        let (mut label_table, mut context_embed, mut null_context) = (None, None, None);
+        match config.condition {
+            ConditionKind::None => {}
+            ConditionKind::Classes {
+                num_classes,
+                null_label,
+            } => {
+                let rows = num_classes + usize::from(null_label);
+                let init = Init::Normal { std: 0.02 };
+                label_table = Some(t.add("label_emb.embedding_table.weight", &[rows, d], init));
+            }
+            ConditionKind::Context {
+                dim,
+                tokens,
+                null_context: null,
+            } => {
+                context_embed = Some(Linear::new(
+                    t,
+                    "context_embed",
+                    dim,
+                    d,
+                    true,
+                    Init::fan_in(dim),
+                ));
+                null_context = null
+                    .then(|| t.add("null_context", &[1, tokens, d], Init::Normal { std: 0.02 }));
+            }
+        }
+
+        let half = config.half_depth();
+        let block = |t: &mut ParamTable, prefix: &str, skip| {
+            let config = BlockConfig {
+                mixer: config.mixer(),
+                norm: config.norm,
+                skip,
+                ada_ln: config.conditioning == Conditioning::AdaLn,
+                out_scale: 1.0 / (config.depth.max(1) as f64).sqrt(),
+                init,
+            };
+            Block::new(t, prefix, &config)
+        };
+        let mut blocks = Vec::with_capacity(config.blocks());
+        for i in 0..half {
+            blocks.push(block(t, &format!("in_blocks.{i}."), None));
+        }
+        blocks.push(block(t, "mid_block.", None));
+        let skip = (config.skip != SkipKind::None).then_some(config.skip);
+        for i in 0..half {
+            blocks.push(block(t, &format!("out_blocks.{i}."), skip));
+        }
+
+        let norm_f = NormParams::affine(t, "norm_f", config.norm, d);
+        let outputs = p * p * config.out_channels();
+        let head = Linear::new(t, "final_layer.linear", d, outputs, true, Init::fan_in(d));
+        let head_modulation = config.modulated_decoder().then(|| {
+            // Zero-initialised with AdaLN; the published token model draws it.
+            let init = match config.conditioning {
+                Conditioning::Tokens => Init::fan_in(d),
+                Conditioning::AdaLn => Init::Zeros,
+            };
+            Linear::new(t, "final_layer.adaLN_modulation.1", d, 2 * d, true, init)
+        });
+        Ok(Self {
+            config,
+            pos_embed,
+            patch_embed,
+            time_mlp,
+            label_table,
+            context_embed,
+            null_context,
+            blocks,
+            norm_f,
+            head_norm: NormParams::plain(NormKind::Layer, 1e-6),
+            head,
+            head_modulation,
+            table,
+        })
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &DisConfig {
+        &self.config
+    }
+
+    /// Names, shapes and places of its parameters.
+    pub fn table(&self) -> &ParamTable {
+        &self.table
+    }
+
+    /// The block that skips to block `i`, if any: last in, first out.
+    pub(crate) fn skip_source(&self, i: usize) -> Option<usize> {
+        let half = self.config.half_depth();
+        (i > half && self.blocks[i].skip().is_some()).then(|| 2 * half - i)
+    }
+
+    pub(crate) fn grid(&self, batch: usize, channels: usize, order: PatchOrder) -> PatchGrid {
+        PatchGrid {
+            batch,
+            channels,
+            height: self.config.image_size,
+            width: self.config.image_size,
+            patch: self.config.patch_size,
+            order,
+        }
+    }
+
+    /// Predicts noise and covariance: (batch, out_channels, image_size, image_size), dense.
+    pub fn forward<B: ScanBackend>(
+        &self,
+        backend: &B,
+        params: &Reals<B>,
+        input: &ModelInput<'_, B>,
+    ) -> Result<Reals<B>> {
+        let (out, _) = self.run(backend, params, input, Keep::Nothing, &mut |_, _, _| {})?;
+        Ok(out)
+    }
+
+    /// As [`DisModel::forward`], showing each block's output and residual sum to `observe`.
+    pub fn forward_observed<B: ScanBackend>(
+        &self,
+        backend: &B,
+        params: &Reals<B>,
+        input: &ModelInput<'_, B>,
+        observe: &mut dyn FnMut(usize, &Scratch<B>, &Scratch<B>),
+    ) -> Result<Reals<B>> {
+        let (out, _) = self.run(backend, params, input, Keep::Nothing, observe)?;
+        Ok(out)
+    }
+
+    /// As [`DisModel::forward`], keeping what [`DisModel::backward`] needs. `recompute` keeps only
+    /// the streams between blocks and runs the blocks again in the backward.
+    pub fn forward_saved<B: ScanBackend>(
+        &self,
+        backend: &B,
+        params: &Reals<B>,
+        input: &ModelInput<'_, B>,
+        recompute: bool,
+    ) -> Result<(Reals<B>, SavedModel<B>)> {
+        let keep = if recompute { Keep::Streams } else { Keep::All };
+        self.run(backend, params, input, keep, &mut |_, _, _| {})
+    }
+
+    fn run<B: ScanBackend>(
+        &self,
+        backend: &B,
+        params: &Reals<B>,
+        input: &ModelInput<'_, B>,
+        keep: Keep,
+        observe: &mut dyn FnMut(usize, &Scratch<B>, &Scratch<B>),
+    ) -> Result<(Reals<B>, SavedModel<B>)> {
+        let n = self.blocks.len();
+        let (tokens, embedding) = self.embed(backend, params, input)?;
+        let drops = self.drop_factors(backend, input)?;
+        let layout = tokens.layout;
+        let condition = embedding.condition_act.as_ref().map(Scratch::view);
+
+        let mut sums: Vec<Option<Scratch<B>>> = (0..n).map(|_| None).collect();
+        let mut outs: Vec<Option<Scratch<B>>> = (0..n).map(|_| None).collect();
+        let mut blocks: Vec<Option<SavedBlock<B>>> = (0..n).map(|_| None).collect();
+        sums[0] = Some(tokens);
+        for i in 0..n {
+            let mut out = Scratch::new(backend, layout);
+            let mut sum = (i > 0).then(|| Scratch::new(backend, layout));
+            let block = &self.blocks[i];
+            let block_input = self.block_input(i, &sums, &outs, &drops, condition)?;
+            let sum_view = sum.as_mut().map(Scratch::view_mut);
+            if keep == Keep::All {
+                let saved =
+                    block.forward_saved(backend, params, block_input, sum_view, out.view_mut())?;
+                blocks[i] = Some(saved);
+            } else {
+                block.forward(backend, params, block_input, sum_view, out.view_mut())?;
+            }
+            if let Some(sum) = sum {
+                sums[i] = Some(sum);
+            }
+            outs[i] = Some(out);
+            if let (Some(out), Some(sum)) = (&outs[i], &sums[i]) {
+                observe(i, out, sum);
+            }
+            if keep == Keep::Nothing && i > 0 {
+                self.release(i, &mut sums, &mut outs);
+            }
+        }
+        let (image, head) = self.decode(backend, params, &embedding, &sums, &outs, &drops)?;
+        Ok((
+            image,
+            SavedModel {
+                embedding,
+                sums,
+                outs,
+                blocks,
+                drops,
+                head,
+            },
+        ))
+    }
+
+    /// Gives back the streams that no later block reads.
+    fn release<B: ScanBackend>(
+        &self,
+        i: usize,
+        sums: &mut [Option<Scratch<B>>],
+        outs: &mut [Option<Scratch<B>>],
+    ) {
+        sums[i - 1] = None;
+        let half = self.config.half_depth();
+        let skipped_to_later = i - 1 < half && self.config.skip != SkipKind::None;
+        if !skipped_to_later {
+            outs[i - 1] = None;
+        }
+        if let Some(source) = self.skip_source(i) {
+            outs[source] = None;
+        }
+    }
+
+    /// What block `i` reads.
+    pub(crate) fn block_input<'a, B: ScanBackend>(
+        &self,
+        i: usize,
+        sums: &'a [Option<Scratch<B>>],
+        outs: &'a [Option<Scratch<B>>],
+        drops: &'a [Option<Scratch<B>>],
+        condition: Option<dis_tensor::View<'a, B>>,
+    ) -> Result<BlockInput<'a, B>> {
+        let drop = drops.get(i).and_then(Option::as_ref).map(Scratch::view);
+        if i == 0 {
+            let hidden = stream(&sums[0])?.view();
+            return Ok(BlockInput {
+                residual: None,
+                hidden,
+                skip: None,
+                drop,
+                condition,
+            });
+        }
+        let skip = match self.skip_source(i) {
+            Some(source) => Some(stream(&outs[source])?.view()),
+            None => None,
+        };
+        Ok(BlockInput {
+            residual: Some(stream(&sums[i - 1])?.view()),
+            hidden: stream(&outs[i - 1])?.view(),
+            skip,
+            drop,
+            condition,
+        })
+    }
+
+    fn drop_factors<B: ScanBackend>(
+        &self,
+        backend: &B,
+        input: &ModelInput<'_, B>,
+    ) -> Result<Vec<Option<Scratch<B>>>> {
+        let sites = self.blocks.len() + 1;
+        let Some(factors) = input.drop_path else {
+            return Ok((0..sites).map(|_| None).collect());
+        };
+        let batch = input.t.len();
+        if factors.len() != sites || factors.iter().any(|f| !f.is_empty() && f.len() != batch) {
+            return Err(ModelError::Input(format!(
+                "drop path needs {sites} lists, each empty or of {batch} factors"
+            )));
+        }
+        if !factors[0].is_empty() {
+            return Err(ModelError::Input("the first block never drops".into()));
+        }
+        let upload = |f: &Vec<f32>| {
+            (!f.is_empty()).then(|| Scratch::from_f32(backend, Layout::dense(batch, 1, 1), f))
+        };
+        Ok(factors.iter().map(upload).collect())
+    }
+
+    /// From the last streams to the image. Only patch tokens are decoded: those of time and
+    /// condition would be dropped.
+    fn decode<B: ScanBackend>(
+        &self,
+        backend: &B,
+        params: &Reals<B>,
+        embedding: &SavedEmbedding<B>,
+        sums: &[Option<Scratch<B>>],
+        outs: &[Option<Scratch<B>>],
+        drops: &[Option<Scratch<B>>],
+    ) -> Result<(Reals<B>, SavedHead<B>)> {
+        let last = self.blocks.len() - 1;
+        let (residual, hidden) = (stream(&sums[last])?, stream(&outs[last])?);
+        let [batch, _, d] = residual.view().shape();
+        let (start, patches) = (self.config.extra_tokens(), self.config.patches());
+        let tokens = || Scratch::dense(backend, batch, patches, d);
+        let stats = || Scratch::dense(backend, batch, patches, 2);
+
+        let (mut sum, mut sum_stats, mut normed) = (tokens(), stats(), tokens());
+        backend.add_norm(
+            Some(residual.tokens(start, patches)),
+            hidden.tokens(start, patches),
+            drops
+                .get(last + 1)
+                .and_then(Option::as_ref)
+                .map(Scratch::view),
+            self.norm_f.with::<B>(params, None),
+            Some(sum.view_mut()),
+            Some(sum_stats.view_mut()),
+            normed.view_mut(),
+        )?;
+        let shift_scale = match (&self.head_modulation, &embedding.condition_act) {
+            (Some(linear), Some(condition)) => {
+                let mut shift_scale = Scratch::dense(backend, batch, 1, 2 * d);
+                linear.forward(backend, params, condition.view(), shift_scale.view_mut())?;
+                Some(shift_scale)
+            }
+            _ => None,
+        };
+        let (mut normed_stats, mut modulated) = (stats(), tokens());
+        backend.add_norm(
+            None,
+            normed.view(),
+            None,
+            self.head_norm
+                .with::<B>(params, shift_scale.as_ref().map(Scratch::view)),
+            None,
+            Some(normed_stats.view_mut()),
+            modulated.view_mut(),
+        )?;
+        let grid = self.grid(batch, self.config.out_channels(), PatchOrder::ChannelLast);
+        let mut pixels = Scratch::dense(backend, batch, patches, grid.patch_len());
+        self.head
+            .forward(backend, params, modulated.view(), pixels.view_mut())?;
+        let mut image = backend.alloc(grid.elements());
+        backend.unpatchify(pixels.view(), grid, &mut image)?;
+        let saved = SavedHead {
+            sum,
+            sum_stats,
+            normed,
+            normed_stats,
+            modulated,
+            shift_scale,
+        };
+        Ok((image, saved))
+    }
+}
+
+/// A stream that must still be there.
+pub(crate) fn stream<B: ScanBackend>(slot: &Option<Scratch<B>>) -> Result<&Scratch<B>> {
+    slot.as_ref()
+        .ok_or_else(|| ModelError::Input("a stream between blocks was released early".into()))
+}

@@ -1,0 +1,145 @@
+//! Sixteen float32 lanes at a time, on whatever the processor offers, and the vector mathematics
+//! of the scan and the activations on top.
+//!
+//! Code is written once, generic over [`Simd`], as a [`Kernel`]; [`dispatch`] compiles it for every
+//! instruction set and picks one at run time:
+//!
+//! ```
+//! use dis_tensor::simd::{self, Kernel, Row, Simd, Vector};
+//!
+//! struct Double<'a>(&'a mut Row);
+//! impl Kernel for Double<'_> {
+//!     type Output = ();
+//!     #[inline(always)]
+//!     fn run<S: Simd>(self, simd: S) {
+//!         let x = simd.load(&self.0.0);
+//!         (x + x).store(&mut self.0.0);
+//!     }
+//! }
+//! let mut row = Row([1.5; 16]);
+//! simd::dispatch(simd::level(), Double(&mut row));
+//! assert_eq!(row.0, [3.0; 16]);
+//! ```
+//!
+//! A vector always has [`LANES`] lanes, whatever the registers' width (two of AVX2's, four of
+//! NEON's), so layouts and the order of sums are the same everywhere. Lanes differ between
+//! instruction sets only by the rounding of fused and unfused multiply-adds and of `exp2`.
+//!
+//! Soundness: a [`Simd`] token exists only where its instructions do, and a vector only where a
+//! token made it, so their methods are safe to call.
+
+mod level;
+pub mod math;
+mod portable;
+pub mod slices;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(test)]
+mod tests;
+
+pub use level::{Kernel, Level, Selection, dispatch, level, prefetch, selection, supported};
+
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+/// Lanes of every vector.
+pub const LANES: usize = 16;
+
+/// Sixteen numbers, aligned so that a vector is one cache line.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(64))]
+pub struct Row(pub [f32; LANES]);
+
+impl Row {
+    /// All zero.
+    pub const ZERO: Self = Self([0.0; LANES]);
+}
+
+/// Proof that a set of instructions can be used; makes vectors.
+pub trait Simd: Copy + Send + Sync + std::fmt::Debug + 'static {
+    /// Its vectors.
+    type V: Vector;
+    /// States of a scan that a kernel can hold in registers beside its temporaries; 4, 8 or 16.
+    const STATE_BLOCK: usize;
+    /// `x` in all lanes.
+    fn splat(self, x: f32) -> Self::V;
+    /// Sixteen numbers; unaligned memory will do.
+    fn load(self, src: &[f32; LANES]) -> Self::V;
+    /// The first `min(16, src.len())` lanes from `src`, zeros after.
+    #[inline(always)]
+    fn load_partial(self, src: &[f32]) -> Self::V {
+        match src.first_chunk::<LANES>() {
+            Some(all) => self.load(all),
+            None => {
+                let mut lanes = [0.0; LANES];
+                lanes[..src.len()].copy_from_slice(src);
+                self.load(&lanes)
+            }
+        }
+    }
+}
+
+/// Sixteen float32 lanes. Comparisons with NaN are false.
+pub trait Vector:
+    Copy
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+{
+    /// Whether [`Vector::scale2`] is one instruction that takes any exponent.
+    const NATIVE_SCALE: bool;
+    /// `x` in all lanes, for constants.
+    fn like(self, x: f32) -> Self;
+    /// Writes all lanes.
+    fn store(self, dst: &mut [f32; LANES]);
+    /// Writes the first `min(16, dst.len())` lanes.
+    #[inline(always)]
+    fn store_partial(self, dst: &mut [f32]) {
+        match dst.first_chunk_mut::<LANES>() {
+            Some(all) => self.store(all),
+            None => {
+                let mut lanes = [0.0; LANES];
+                self.store(&mut lanes);
+                let count = dst.len();
+                dst.copy_from_slice(&lanes[..count]);
+            }
+        }
+    }
+    /// `self * m + a`, rounded once where the hardware can.
+    fn fma(self, m: Self, a: Self) -> Self;
+    /// `a - self * m`, rounded once where the hardware can.
+    fn nmadd(self, m: Self, a: Self) -> Self;
+    /// `self < other ? self : other`: `other` where either is NaN.
+    fn min(self, other: Self) -> Self;
+    /// `self > other ? self : other`: `other` where either is NaN.
+    fn max(self, other: Self) -> Self;
+    /// Without the sign.
+    fn abs(self) -> Self;
+    /// To the nearest integer, ties to even, for magnitudes up to 2^22.
+    fn round(self) -> Self;
+    /// `self - round(self)`; 0 for infinities where [`Vector::NATIVE_SCALE`].
+    #[inline(always)]
+    fn fraction(self) -> Self {
+        self - self.round()
+    }
+    /// `self * 2^n`, rounded once, for integral n of magnitude up to 250.
+    fn scale2(self, n: Self) -> Self;
+    /// `self * 2^(n - 1)` for integral n in -126 ..= 128, and 0 for n = -126: cheaper than
+    /// [`Vector::scale2`] where that is not native.
+    fn scale2_half(self, n: Self) -> Self;
+    /// `a < b ? yes : no`.
+    fn select_lt(a: Self, b: Self, yes: Self, no: Self) -> Self;
+    /// Lane `4 q + i` is the sum of lanes `4 q ..  4 q + 4` of `x[i]`, added as
+    /// `(x0 + x2) + (x1 + x3)`.
+    fn fold_within(x: [Self; 4]) -> Self;
+    /// Lane `4 q + i` is the sum over p of lanes `4 p + i` of `x[q]`, added as
+    /// `(p0 + p2) + (p1 + p3)`. After four [`Vector::fold_within`] this gives the full sums of
+    /// sixteen vectors in their order.
+    fn fold_across(x: [Self; 4]) -> Self;
+}

@@ -1,0 +1,150 @@
+//! The one error type of data sets and loaders.
+
+use std::path::{Path, PathBuf};
+
+/// What can be wrong with a data set. Every message is one line and names the file or the setting.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The operating system refused a file operation.
+    #[error("{}: cannot {action}: {cause}", path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The system's reason.
+        cause: std::io::Error,
+    },
+    /// A data specification that cannot be understood.
+    #[error("data specification {spec:?}: {what}")]
+    Spec {
+        /// The text as given.
+        spec: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A file ends before its content does.
+    #[error("{}: truncated: {what} need {needed} bytes but only {found} are there", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// The part that is cut off.
+        what: &'static str,
+        /// Bytes that the part takes.
+        needed: u64,
+        /// Bytes that are left for it.
+        found: u64,
+    },
+    /// A file is not of the format that its name or place promises.
+    #[error("{}: {what}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Images and labels do not belong together.
+    #[error(
+        "{} has {image_count} images but {} has {label_count} labels",
+        images.display(),
+        labels.display()
+    )]
+    CountMismatch {
+        /// File of the images.
+        images: PathBuf,
+        /// Images in it.
+        image_count: usize,
+        /// File of the labels.
+        labels: PathBuf,
+        /// Labels in it.
+        label_count: usize,
+    },
+    /// A label that no class has.
+    #[error("{}: label {label} of image {index} is not below the {classes} classes", path.display())]
+    Label {
+        /// The file.
+        path: PathBuf,
+        /// Position of the image in the file.
+        index: usize,
+        /// The label found.
+        label: usize,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// An image that does not decode.
+    #[error("{}: cannot decode image: {cause}", path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// The decoder's reason.
+        cause: image::ImageError,
+    },
+    /// A folder without a single readable image.
+    #[error(
+        "{}: no images: expected png or jpeg files, or folders of them ({others} other files seen)",
+        path.display()
+    )]
+    NoImages {
+        /// The folder.
+        path: PathBuf,
+        /// Files that are not png or jpeg by their name.
+        others: usize,
+    },
+    /// Images beside folders of images: it is unclear whether there are classes.
+    #[error(
+        "{}: mixed: image {image:?} lies beside class folder {class:?}; keep either only images \
+         (no classes) or only class folders",
+        path.display()
+    )]
+    Mixed {
+        /// The folder.
+        path: PathBuf,
+        /// One of the images.
+        image: String,
+        /// One of the folders.
+        class: String,
+    },
+    /// Nothing at a path has the shape of a known data set.
+    #[error("{}: {what} not found", path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What was looked for.
+        what: String,
+    },
+    /// An image number past the end.
+    #[error("image {index} was asked for, but the data set has {len}")]
+    Index {
+        /// The number asked for.
+        index: usize,
+        /// Images in the data set.
+        len: usize,
+    },
+    /// A setting or buffer that cannot work.
+    #[error("{what}")]
+    Invalid {
+        /// What is wrong, naming the setting and its value.
+        what: String,
+    },
+    /// A loader's thread ended without saying why; only a panic inside a data set can do this.
+    #[error("a data loading thread stopped unexpectedly before step {step}")]
+    LoaderStopped {
+        /// The step that was waited for.
+        step: u64,
+    },
+}
+
+impl DataError {
+    /// Attaches a path and what was tried to an operating system error.
+    pub(crate) fn io(
+        path: &Path,
+        action: &'static str,
+    ) -> impl FnOnce(std::io::Error) -> DataError {
+        let path = path.to_path_buf();
+        move |cause| DataError::Io { path, action, cause }
+    }
+}
+
+/// Result of data set operations.
+pub type Result<T> = std::result::Result<T, DataError>;

@@ -1,0 +1,223 @@
+//! Pictures of many images in rows and columns, written as PNG.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
+
+use super::crop::Picture;
+use super::{DataError, ImageShape, Result};
+
+/// How images are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GridLayout {
+    /// Images in a row.
+    pub columns: usize,
+    /// Pixels around and between images.
+    pub padding: usize,
+    /// Each pixel becomes a square of this side.
+    pub scale: usize,
+    /// Level of the padding and of missing images.
+    pub background: u8,
+}
+
+impl GridLayout {
+    /// Two pixels of black padding, no enlargement.
+    pub fn new(columns: usize) -> Self {
+        Self { columns, padding: 2, scale: 1, background: 0 }
+    }
+
+    /// Enlarges small images so that each is at least `pixels` high.
+    pub fn enlarged(self, shape: ImageShape, pixels: usize) -> Self {
+        Self { scale: pixels.div_ceil(shape.height.max(1)).max(1), ..self }
+    }
+}
+
+/// Network values in [-1, 1] as bytes, rounded and clamped; what is not a number becomes 0.
+pub fn to_bytes(values: &[f32]) -> Vec<u8> {
+    // The cast truncates, saturates, and turns NaN into 0.
+    values.iter().map(|v| ((v + 1.0) * 127.5 + 0.5) as u8).collect()
+}
+
+/// Lays out images (n, channels, height, width), one byte a value, row by row; the last row may be
+/// short.
+///
+/// # Errors
+/// If the images are not 1 or 3 channels, their length is not a multiple of one image's, there is
+/// none, or columns or scale are 0.
+pub fn render(images: &[u8], shape: ImageShape, layout: GridLayout) -> Result<Picture> {
+    let GridLayout { columns, padding, scale, background } = layout;
+    let invalid = |what: String| Err(DataError::Invalid { what });
+    if columns == 0 || scale == 0 {
+        return invalid(format!("a grid needs columns and a scale, not {columns} and {scale}"));
+    }
+    if !matches!(shape.channels, 1 | 3) {
+        return invalid(format!("a grid shows 1 or 3 channels, not {}", shape.channels));
+    }
+    if shape.is_empty() || images.is_empty() || images.len() % shape.len() != 0 {
+        return invalid(format!("{} bytes are not a grid of images of {shape}", images.len()));
+    }
+    let n = images.len() / shape.len();
+    let columns = columns.min(n);
+    let (cell_h, cell_w) = (shape.height * scale + padding, shape.width * scale + padding);
+    let height = n.div_ceil(columns) * cell_h + padding;
+    let width = columns * cell_w + padding;
+    let c = shape.channels;
+    let mut bytes = vec![background; height * width * c];
+    for (i, image) in images.chunks_exact(shape.len()).enumerate() {
+        let (top, left) = (i / columns * cell_h + padding, i % columns * cell_w + padding);
+        for y in 0..shape.height * scale {
+            for x in 0..shape.width * scale {
+                for channel in 0..c {
+                    let row = channel * shape.height + y / scale;
+                    bytes[((top + y) * width + left + x) * c + channel] =
+                        image[row * shape.width + x / scale];
+                }
+            }
+        }
+    }
+    Ok(Picture { height, width, channels: c, bytes })
+}
+
+/// Writes a picture of 1 or 3 channels as PNG: to a temporary name beside it, synced, then
+/// renamed, so that a file of this name is always whole.
+///
+/// # Errors
+/// If the picture does not encode or a file operation fails; nothing is left behind then.
+pub fn write_png(path: &Path, picture: &Picture) -> Result<()> {
+    let png = encode_png(path, picture)?;
+    let mut name = path.file_name().map(|n| n.to_os_string()).ok_or_else(|| DataError::Invalid {
+        what: format!("{}: not a file name", path.display()),
+    })?;
+    name.push(format!(".tmp{}", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let write = |temporary: &PathBuf| -> std::io::Result<()> {
+        let mut file = std::fs::File::create(temporary)?;
+        file.write_all(&png)?;
+        file.sync_all()?;
+        std::fs::rename(temporary, path)
+    };
+    write(&temporary).map_err(|cause| {
+        // Best effort: the first error is the one to report.
+        let _ = std::fs::remove_file(&temporary);
+        DataError::Io { path: path.to_path_buf(), action: "write", cause }
+    })
+}
+
+fn encode_png(path: &Path, picture: &Picture) -> Result<Vec<u8>> {
+    let invalid = |what: String| DataError::Invalid { what: format!("{}: {what}", path.display()) };
+    let Picture { height, width, channels, ref bytes } = *picture;
+    let colour = match channels {
+        1 => ExtendedColorType::L8,
+        3 => ExtendedColorType::Rgb8,
+        c => return Err(invalid(format!("a picture has 1 or 3 channels, not {c}"))),
+    };
+    let (Ok(w), Ok(h)) = (u32::try_from(width), u32::try_from(height)) else {
+        return Err(invalid(format!("a picture of {height}x{width} is too large")));
+    };
+    if bytes.is_empty() || bytes.len() != height * width * channels {
+        return Err(invalid(format!("{} bytes are not {height}x{width} pixels", bytes.len())));
+    }
+    let mut png = Vec::new();
+    let encoded = PngEncoder::new(&mut png).write_image(bytes, w, h, colour);
+    encoded.map_err(|cause| invalid(format!("cannot encode: {cause}")))?;
+    Ok(png)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::folder::decode;
+    use proptest::prelude::*;
+
+    const SHAPE: ImageShape = ImageShape { channels: 1, height: 2, width: 2 };
+
+    #[test]
+    fn bytes_round_clamp_and_survive_nan() {
+        let values = [-1.0, 1.0, 0.0, -7.0, 7.0, f32::NAN, 1.0 / 127.5 - 1.0];
+        assert_eq!(to_bytes(&values), [0, 255, 128, 0, 255, 0, 1]);
+        // Every level comes back from its network value.
+        let all: Vec<f32> = (0..=255u8).map(|v| f32::from(v) / 127.5 - 1.0).collect();
+        assert_eq!(to_bytes(&all), (0..=255).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn rows_padding_and_scale() {
+        let layout = GridLayout { columns: 2, padding: 1, scale: 1, background: 9 };
+        let images = [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13];
+        let p = render(&images, SHAPE, layout).unwrap();
+        assert_eq!((p.height, p.width, p.channels), (7, 7, 1));
+        #[rustfmt::skip]
+        assert_eq!(p.bytes, [
+            9, 9, 9, 9, 9, 9, 9,
+            9, 1, 2, 9, 5, 6, 9,
+            9, 3, 4, 9, 7, 8, 9,
+            9, 9, 9, 9, 9, 9, 9,
+            9, 10, 11, 9, 9, 9, 9,
+            9, 12, 13, 9, 9, 9, 9,
+            9, 9, 9, 9, 9, 9, 9,
+        ]);
+        let layout = GridLayout { columns: 5, padding: 0, scale: 2, background: 0 };
+        let p = render(&images[..4], SHAPE, layout).unwrap();
+        assert_eq!(p.bytes, [1, 1, 2, 2, 1, 1, 2, 2, 3, 3, 4, 4, 3, 3, 4, 4]);
+        assert_eq!(GridLayout::new(3).enlarged(SHAPE, 15).scale, 8);
+    }
+
+    #[test]
+    fn refuses_what_is_no_grid() {
+        let layout = GridLayout::new(1);
+        assert!(render(&[0; 3], SHAPE, layout).is_err());
+        assert!(render(&[], SHAPE, layout).is_err());
+        assert!(render(&[0; 4], SHAPE, GridLayout::new(0)).is_err());
+        assert!(render(&[0; 4], SHAPE, GridLayout { scale: 0, ..layout }).is_err());
+        assert!(render(&[0; 8], ImageShape { channels: 2, ..SHAPE }, layout).is_err());
+    }
+
+    #[test]
+    fn failed_writes_leave_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let p = render(&[0; 4], SHAPE, GridLayout::new(1)).unwrap();
+        let inside = dir.path().join("gone/x.png");
+        let e = write_png(&inside, &p).unwrap_err();
+        assert!(e.to_string().contains("x.png"), "{e}");
+        // A folder of that name cannot be replaced; the temporary file goes away.
+        let taken = dir.path().join("taken.png");
+        std::fs::create_dir(&taken).unwrap();
+        assert!(write_png(&taken, &p).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        let bad = Picture { bytes: vec![1], ..p.clone() };
+        assert!(write_png(&dir.path().join("x.png"), &bad).is_err());
+        assert!(write_png(&dir.path().join("x.png"), &Picture { channels: 2, ..p }).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn files_hold_what_was_rendered(
+            n in 1usize..9, columns in 1usize..5, padding in 0usize..3, scale in 1usize..4,
+            rgb in any::<bool>(), height in 1usize..5, width in 1usize..5, seed in any::<u8>(),
+        ) {
+            let shape = ImageShape { channels: if rgb { 3 } else { 1 }, height, width };
+            let images: Vec<u8> =
+                (0..n * shape.len()).map(|i| (i as u8).wrapping_mul(37) ^ seed).collect();
+            let layout = GridLayout { columns, padding, scale, background: seed };
+            let p = render(&images, shape, layout).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("grid.png");
+            std::fs::write(&path, "an older file").unwrap();
+            write_png(&path, &p).unwrap();
+            prop_assert_eq!(decode(&path, !rgb).unwrap(), p.clone());
+            prop_assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+            // Naive look-up of one pixel of every image.
+            for i in 0..n {
+                let (r, c) = (i / columns.min(n), i % columns.min(n));
+                let y = padding + r * (height * scale + padding);
+                let x = padding + c * (width * scale + padding);
+                for ch in 0..shape.channels {
+                    let at = (y * p.width + x) * shape.channels + ch;
+                    prop_assert_eq!(p.bytes[at], images[i * shape.len() + ch * height * width]);
+                }
+            }
+        }
+    }
+}
