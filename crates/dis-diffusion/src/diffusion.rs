@@ -114,7 +114,12 @@ pub struct Gaussian<S> {
 #[derive(Clone, Debug)]
 pub enum LogVariance<S> {
     /// One value for each sample.
-    Fixed(Vec<f64>),
+    Fixed {
+        /// The variance itself; 0 at step 0 if it is the posterior's.
+        variance: Vec<f64>,
+        /// Its logarithm, as clipped in the tables.
+        log_variance: Vec<f64>,
+    },
     /// `slope[sample] * values + offset[sample]`, elementwise.
     Learned {
         /// The network's variance channels.
@@ -144,13 +149,7 @@ impl Reverse<Array4<f32>> {
     /// None for a value that this crate made.
     pub fn log_variance_array(&self) -> Result<Array4<f32>> {
         match &self.log_variance {
-            LogVariance::Fixed(per_sample) => {
-                let mut out = Array4::zeros(self.mean.raw_dim());
-                for (mut image, value) in out.axis_iter_mut(Axis(0)).zip(per_sample) {
-                    image.fill(*value as f32);
-                }
-                Ok(out)
-            }
+            LogVariance::Fixed { log_variance, .. } => Ok(self.spread(log_variance)),
             LogVariance::Learned {
                 values,
                 slope,
@@ -160,6 +159,27 @@ impl Reverse<Array4<f32>> {
                 Array4::combine(&[(slope, values), (offset, &ones)])
             }
         }
+    }
+
+    /// The variance, elementwise.
+    ///
+    /// # Errors
+    /// None for a value that this crate made.
+    pub fn variance_array(&self) -> Result<Array4<f32>> {
+        match &self.log_variance {
+            LogVariance::Fixed { variance, .. } => Ok(self.spread(variance)),
+            LogVariance::Learned { .. } => Ok(self
+                .log_variance_array()?
+                .mapv(|x| f64::from(x).exp() as f32)),
+        }
+    }
+
+    fn spread(&self, per_sample: &[f64]) -> Array4<f32> {
+        let mut out = Array4::zeros(self.mean.raw_dim());
+        for (mut image, value) in out.axis_iter_mut(Axis(0)).zip(per_sample) {
+            image.fill(*value as f32);
+        }
+        out
     }
 }
 
@@ -177,13 +197,28 @@ impl GaussianDiffusion {
     /// A diffusion with tables made elsewhere, for schedules of one's own.
     ///
     /// # Errors
-    /// Predicting epsilon where `alpha_bar` reaches 0: the image cannot be recovered from it.
+    /// Tables that are empty or differ in length; predicting epsilon where `alpha_bar` reaches 0,
+    /// since the image cannot be recovered from it.
     pub fn from_tables(
         tables: Tables,
         prediction: Prediction,
         variance: Variance,
         loss: LossKind,
     ) -> Result<Self> {
+        let steps = tables.steps();
+        let fits = |table: &str| {
+            tables
+                .by_name(table)
+                .is_some_and(|table| table.len() == steps)
+        };
+        if steps == 0
+            || tables.timestep_map.len() != steps
+            || !Tables::NAMES.iter().all(|t| fits(t))
+        {
+            return Err(Error::Invalid(
+                "diffusion tables of different lengths, or none".to_owned(),
+            ));
+        }
         if prediction == Prediction::Epsilon && tables.alphas_cumprod.contains(&0.0) {
             return Err(Error::Invalid(
                 "epsilon prediction needs alpha_bar above 0 at every step".to_owned(),
@@ -372,7 +407,13 @@ impl GaussianDiffusion {
                     slope,
                     offset,
                 },
-                None => LogVariance::Fixed(offset),
+                None => {
+                    let variance = self.per_sample(t, batch, |t| self.fixed_variance(t))?;
+                    LogVariance::Fixed {
+                        variance,
+                        log_variance: offset,
+                    }
+                }
             },
             pred_xstart,
         })
@@ -402,6 +443,13 @@ impl GaussianDiffusion {
             Variance::Learned => (1.0, 0.0),
             Variance::FixedSmall => (0.0, small),
             Variance::FixedLarge => (0.0, if t == 0 { small } else { large }),
+        }
+    }
+
+    fn fixed_variance(&self, t: usize) -> f64 {
+        match self.variance {
+            Variance::FixedSmall => self.tables.posterior_variance[t],
+            _ => self.log_variance_line(t).1.exp(),
         }
     }
 

@@ -139,11 +139,7 @@ pub fn guide<S: State>(conditional: &S, unconditional: &S, scales: &[f64]) -> Re
 /// An odd batch.
 pub fn published_guidance<S: State>(output: &S, scale: f64) -> Result<S> {
     let [rows, outputs, ..] = output.dims();
-    if !rows.is_multiple_of(2) {
-        return Err(Error::Invalid(format!(
-            "guidance of a batch of {rows}, which has no halves"
-        )));
-    }
+    even(rows)?;
     let guided = GuidedChannels::FirstThree.count(outputs, outputs);
     let head = output.channels(0..guided)?;
     let mixed = guide(
@@ -156,6 +152,15 @@ pub fn published_guidance<S: State>(output: &S, scale: f64) -> Result<S> {
         return Ok(mixed);
     }
     S::join_channels(&[&mixed, &output.channels(guided..outputs)?])
+}
+
+fn even(rows: usize) -> Result<()> {
+    if rows.is_multiple_of(2) {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!(
+        "guidance of a batch of {rows}, which has no halves"
+    )))
 }
 
 /// Guidance exactly as the published code does it, on a batch that the caller has doubled: the
@@ -177,7 +182,9 @@ impl<D> PublishedGuidance<D> {
 
 impl<S: State, D: Denoiser<S>> Denoiser<S> for PublishedGuidance<D> {
     fn predict(&mut self, x: &S, t: &[f64]) -> Result<S> {
-        let half = x.rows(0..x.dims()[0] / 2)?;
+        let rows = x.dims()[0];
+        even(rows)?;
+        let half = x.rows(0..rows / 2)?;
         let output = self.network.predict(&S::stack(&[&half, &half])?, t)?;
         published_guidance(&output, self.scale)
     }

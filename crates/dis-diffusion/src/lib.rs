@@ -44,6 +44,7 @@ pub mod error;
 pub mod guidance;
 mod likelihood;
 pub mod loss;
+pub mod model;
 pub mod noise;
 pub mod respacing;
 pub mod sampler;
@@ -61,6 +62,7 @@ pub use guidance::{
     Guidance, Guided, GuidedChannels, PublishedGuidance, guide, published_guidance,
 };
 pub use loss::Loss;
+pub use model::ModelDenoiser;
 pub use noise::{Noise, SeededNoise, SuppliedNoise, normals, uniform_timesteps};
 pub use respacing::Respacing;
 pub use sampler::{

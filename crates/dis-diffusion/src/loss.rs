@@ -75,8 +75,8 @@ impl GaussianDiffusion {
         }
         let weight = |row: usize| weights.map_or(1.0, |w| w[row]);
         let mut gradient = Array4::zeros(output.raw_dim());
-        let terms: Vec<(f64, f64)> = gradient
-            .axis_iter_mut(Axis(0))
+        let rows: Vec<_> = gradient.axis_iter_mut(Axis(0)).collect();
+        let terms: Vec<(f64, f64)> = rows
             .into_par_iter()
             .enumerate()
             .map(|(row, mut gradient)| {

@@ -94,8 +94,8 @@ pub fn normals(
 ) -> Array4<f32> {
     let [channels, height, width] = image;
     let mut out = Array4::zeros((samples.len(), channels, height, width));
-    out.axis_iter_mut(Axis(0))
-        .into_par_iter()
+    let rows: Vec<_> = out.axis_iter_mut(Axis(0)).collect();
+    rows.into_par_iter()
         .zip(samples)
         .for_each(|(mut image, &sample)| {
             let mut stream = Stream::new(seed, purpose, sample, step);

@@ -20,13 +20,22 @@ pub enum Schedule {
 }
 
 impl Schedule {
+    /// More steps than this are refused, rather than filling memory for a mistyped number.
+    pub const MAX_STEPS: usize = 1_000_000;
+
     /// The betas of `steps` steps, in (0, 1], computed in float64.
     ///
     /// # Errors
-    /// No steps, or so few that a linear beta would exceed 1 (fewer than 20).
+    /// No steps, more than [`MAX_STEPS`](Self::MAX_STEPS), or so few that a linear beta would exceed 1 (fewer than 20).
     pub fn betas(self, steps: usize) -> Result<Vec<f64>> {
         if steps == 0 {
             return Err(self.refuse("needs at least one step"));
+        }
+        if steps > Self::MAX_STEPS {
+            return Err(self.refuse(&format!(
+                "has at most {} steps, not {steps}",
+                Self::MAX_STEPS
+            )));
         }
         let betas: Vec<f64> = match self {
             Self::Linear => {
@@ -114,9 +123,10 @@ mod tests {
     }
 
     #[test]
-    fn too_few_linear_steps_are_refused() {
+    fn absurd_numbers_of_steps_are_refused() {
         assert!(Schedule::Linear.betas(0).is_err());
         assert!(Schedule::Linear.betas(19).is_err());
+        assert!(Schedule::Cosine.betas(usize::MAX).is_err());
         assert_eq!(Schedule::Linear.betas(20).unwrap().len(), 20);
         assert_eq!(Schedule::Cosine.betas(1).unwrap(), [0.999]);
     }

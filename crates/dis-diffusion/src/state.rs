@@ -85,7 +85,16 @@ impl State for Array4<f32> {
     }
 
     fn clamp(&mut self, low: f32, high: f32) {
-        self.mapv_inplace(|x| x.clamp(low, high));
+        self.mapv_inplace(|x| {
+            // Unlike f32::clamp, accepts any limits.
+            if x < low {
+                low
+            } else if x > high {
+                high
+            } else {
+                x
+            }
+        });
     }
 
     fn add_noise(
@@ -123,7 +132,9 @@ impl State for Array4<f32> {
                 self.shape(),
             ));
         }
-        Ok(self.slice_axis(Axis(1), Slice::from(range)).to_owned())
+        Ok(row_major(
+            self.slice_axis(Axis(1), Slice::from(range)).to_owned(),
+        ))
     }
 
     fn join_channels(parts: &[&Self]) -> Result<Self> {
@@ -138,7 +149,9 @@ impl State for Array4<f32> {
                 self.shape(),
             ));
         }
-        Ok(self.slice_axis(Axis(0), Slice::from(range)).to_owned())
+        Ok(row_major(
+            self.slice_axis(Axis(0), Slice::from(range)).to_owned(),
+        ))
     }
 
     fn stack(parts: &[&Self]) -> Result<Self> {
@@ -160,8 +173,18 @@ impl State for Array4<f32> {
 
 fn join(axis: usize, parts: &[&Array4<f32>]) -> Result<Array4<f32>> {
     let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
-    concatenate(Axis(axis), &views)
-        .map_err(|e| Error::Invalid(format!("joining {} arrays: {e}", parts.len())))
+    let joined = concatenate(Axis(axis), &views)
+        .map_err(|e| Error::Invalid(format!("joining {} arrays: {e}", parts.len())))?;
+    // `concatenate` may order memory by the joined axis; everything here is row-major.
+    Ok(row_major(joined))
+}
+
+fn row_major(x: Array4<f32>) -> Array4<f32> {
+    if x.is_standard_layout() {
+        x
+    } else {
+        x.as_standard_layout().into_owned()
+    }
 }
 
 /// The coefficient of a sample.
@@ -225,6 +248,12 @@ mod tests {
         assert_eq!(Array4::join_channels(&[&parts[0], &parts[1]]).unwrap(), x);
         let parts = [x.rows(0..1).unwrap(), x.rows(1..3).unwrap()];
         assert_eq!(Array4::stack(&[&parts[0], &parts[1]]).unwrap(), x);
+        assert!(
+            Array4::join_channels(&[&x, &x])
+                .unwrap()
+                .is_standard_layout()
+        );
+        assert!(x.channels(1..3).unwrap().is_standard_layout());
         assert!(x.channels(2..5).is_err());
         assert!(x.rows(0..4).is_err());
         assert!(Array4::stack(&[&x, &parts[0].channels(0..1).unwrap()]).is_err());

@@ -197,6 +197,7 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     fn read_f64(&self, buf: &Reals<Self>, offset: usize, out: &mut [f64]) -> Result<()>;
 
     /// A buffer of reals with these values.
+    #[allow(clippy::wrong_self_convention)] // The backend makes the buffer, whatever the name.
     fn from_f32(&self, data: &[f32]) -> Reals<Self>;
     /// All values, rounded to float32.
     fn to_f32(&self, buf: &Reals<Self>) -> Vec<f32>;

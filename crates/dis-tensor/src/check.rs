@@ -36,7 +36,12 @@ fn invalid(op: &'static str, what: String) -> TensorError {
 }
 
 fn inside(op: &'static str, x: Operand) -> Result<()> {
-    x.layout.check(op, x.len)
+    // What has no elements can neither overlap nor reach outside.
+    if x.layout.elements() == 0 {
+        Ok(())
+    } else {
+        x.layout.check(op, x.len)
+    }
 }
 
 /// `x` lies inside its buffer and has the shape `expected`, which `why` names.
@@ -340,7 +345,7 @@ pub(crate) fn patches(
     rows: Operand,
 ) -> Result<()> {
     let p = grid.patch;
-    if p == 0 || grid.height % p != 0 || grid.width % p != 0 {
+    if p == 0 || !grid.height.is_multiple_of(p) || !grid.width.is_multiple_of(p) {
         return Err(invalid(
             op,
             format!(

@@ -59,7 +59,7 @@ impl<E: Element> HostBuf<E> {
     /// Elements `offset .. offset + len`.
     pub(crate) fn range(&self, op: &'static str, offset: usize, len: usize) -> Result<&[E]> {
         let error = out_of_range(op, offset, len, self.len);
-        let end = offset.checked_add(len).unwrap_or(usize::MAX);
+        let end = offset.saturating_add(len);
         self.as_slice().get(offset..end).ok_or(error)
     }
 
@@ -71,7 +71,7 @@ impl<E: Element> HostBuf<E> {
         len: usize,
     ) -> Result<&mut [E]> {
         let error = out_of_range(op, offset, len, self.len);
-        let end = offset.checked_add(len).unwrap_or(usize::MAX);
+        let end = offset.saturating_add(len);
         self.as_mut_slice().get_mut(offset..end).ok_or(error)
     }
 }

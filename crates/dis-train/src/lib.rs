@@ -1,4 +1,16 @@
 //! Datasets, trainer, exact resume and sample metrics for DiS.
+//!
+//! [`run::train`] is the whole of `dis train`: it reads a [`config::RunConfig`], fills a run
+//! directory and can be stopped and continued at any moment with the same result, bit for bit.
 
+pub mod config;
 pub mod data;
+pub mod error;
 pub mod metrics;
+pub mod run;
+pub mod schedule;
+pub mod trainer;
+
+pub use config::RunConfig;
+pub use error::{Result, TrainError};
+pub use trainer::{StepReport, TrainState, Trainer};

@@ -48,7 +48,7 @@ pub fn p_sample<S: State>(
     // Step 0 is masked by a scale of exp(-inf) = 0.
     let masked = |t: usize, log_scale: f64| if t == 0 { f64::NEG_INFINITY } else { log_scale };
     let sample = match reverse.log_variance {
-        LogVariance::Fixed(log_variance) => {
+        LogVariance::Fixed { log_variance, .. } => {
             let scale: Vec<f64> = t
                 .iter()
                 .zip(&log_variance)

@@ -99,25 +99,3 @@ pub(super) fn add_product(x: &[f32], y: &[f32], out: &mut [f32]) {
         *out += x * y;
     }
 }
-
-/// `out = x * sigmoid(x)`.
-pub(super) fn silu(x: &[f32], out: &mut [f32]) {
-    for (out, &x) in out.iter_mut().zip(x) {
-        *out = x / (1.0 + (-x).exp());
-    }
-}
-
-/// `dx = dout * (s + x s (1 - s))`, s = sigmoid(x).
-pub(super) fn silu_backward(x: &[f32], dout: &[f32], dx: &mut [f32]) {
-    for ((dx, &x), &dout) in dx.iter_mut().zip(x).zip(dout) {
-        let s = 1.0 / (1.0 + (-x).exp());
-        *dx = dout * (s + x * s * (1.0 - s));
-    }
-}
-
-/// `out = -exp(x)`.
-pub(super) fn neg_exp(x: &[f32], out: &mut [f32]) {
-    for (out, &x) in out.iter_mut().zip(x) {
-        *out = -x.exp();
-    }
-}

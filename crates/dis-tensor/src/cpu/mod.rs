@@ -4,6 +4,7 @@
 mod elementwise;
 mod gemm;
 mod index;
+mod lanes;
 mod norm;
 mod optim;
 mod reduce;
@@ -21,12 +22,14 @@ use crate::check::{self, dst, src};
 use crate::error::{Result, TensorError};
 use crate::host::HostBuf;
 use crate::pool::{Pool, PoolStats};
+use crate::simd::{self, Level, slices};
 
 /// The CPU backend. Clones share its threads and its memory pool.
 #[derive(Clone, Debug)]
 pub struct Cpu {
     threads: Threads,
     pool: Arc<Pool>,
+    level: Level,
 }
 
 type Buf = HostBuf<f32>;
@@ -37,6 +40,7 @@ impl Cpu {
         Self {
             threads: Threads::Current,
             pool: Pool::new(),
+            level: simd::level(),
         }
     }
 
@@ -56,7 +60,22 @@ impl Cpu {
         Ok(Self {
             threads: Threads::Own(Arc::new(pool)),
             pool: Pool::new(),
+            level: simd::level(),
         })
+    }
+
+    /// The same backend (threads and pool) with code for another instruction set, if the machine
+    /// has it. Matrix products keep choosing for themselves.
+    pub fn with_level(mut self, level: Level) -> Self {
+        if level.is_supported() {
+            self.level = level;
+        }
+        self
+    }
+
+    /// The instruction set of its own code: [`simd::level`] unless changed.
+    pub fn level(&self) -> Level {
+        self.level
     }
 
     /// Number of threads.
@@ -99,13 +118,6 @@ impl Cpu {
     fn scratch<E: Element>(&self, len: usize) -> HostBuf<E> {
         HostBuf::alloc(&self.pool, len)
     }
-
-    /// Pooled memory that holds one value.
-    fn filled(&self, len: usize, value: f32) -> Buf {
-        let mut buf = self.scratch(len);
-        buf.as_mut_slice().fill(value);
-        buf
-    }
 }
 
 impl Default for Cpu {
@@ -137,20 +149,6 @@ fn norm_params<'a>(norm: &Norm<'a, Buf>) -> norm::Params<'a> {
     }
 }
 
-/// The best instruction set of this machine that matters here.
-fn instruction_set() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::is_x86_feature_detected!("avx512f") {
-            return "AVX-512";
-        }
-        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-            return "AVX2";
-        }
-    }
-    "portable"
-}
-
 impl Backend for Cpu {
     type Real = f32;
     type Buf<E: Element> = HostBuf<E>;
@@ -158,7 +156,7 @@ impl Backend for Cpu {
     fn describe(&self) -> String {
         let threads = self.threads();
         let s = if threads == 1 { "" } else { "s" };
-        format!("cpu ({}, {threads} thread{s})", instruction_set())
+        format!("cpu ({}, {threads} thread{s})", self.level)
     }
 
     fn alloc<E: Element>(&self, len: usize) -> HostBuf<E> {
@@ -330,7 +328,9 @@ impl Backend for Cpu {
 
     fn silu(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
         check::equal("silu", &[src("x", &x), dst("out", &out)])?;
-        elementwise::map1(self, rows(x), rows_mut(out), elementwise::silu);
+        elementwise::map1(self, rows(x), rows_mut(out), |x, out| {
+            slices::map(self.level, slices::Function::Silu, x, out);
+        });
         Ok(())
     }
 
@@ -344,19 +344,17 @@ impl Backend for Cpu {
             "silu_backward",
             &[src("x", &x), src("dout", &dout), dst("dx", &dx)],
         )?;
-        elementwise::map2(
-            self,
-            rows(x),
-            rows(dout),
-            rows_mut(dx),
-            elementwise::silu_backward,
-        );
+        elementwise::map2(self, rows(x), rows(dout), rows_mut(dx), |x, dout, dx| {
+            slices::silu_backward(self.level, x, dout, dx)
+        });
         Ok(())
     }
 
     fn neg_exp(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
         check::equal("neg_exp", &[src("x", &x), dst("out", &out)])?;
-        elementwise::map1(self, rows(x), rows_mut(out), elementwise::neg_exp);
+        elementwise::map1(self, rows(x), rows_mut(out), |x, out| {
+            slices::map(self.level, slices::Function::NegExp, x, out);
+        });
         Ok(())
     }
 
@@ -399,15 +397,16 @@ impl Backend for Cpu {
             stats.as_ref(),
             &out,
         )?;
+        let inputs = norm::Inputs {
+            residual: residual.map(rows),
+            hidden: rows(hidden),
+            hidden_scale: hidden_scale.map(rows),
+            norm: norm_params(&norm),
+        };
         norm::forward(
             self,
-            residual.map(rows),
-            rows(hidden),
-            hidden_scale.map(rows),
-            norm_params(&norm),
-            sum.map(rows_mut),
-            stats.map(rows_mut),
-            rows_mut(out),
+            inputs,
+            (sum.map(rows_mut), stats.map(rows_mut), rows_mut(out)),
         );
         Ok(())
     }
@@ -432,24 +431,20 @@ impl Backend for Cpu {
             grads.as_ref(),
             d_shift_scale.as_ref(),
         )?;
-        let (x, stats, dout, params) = (rows(x), rows(stats), rows(dout), norm_params(&norm));
+        let saved = norm::Saved {
+            x: rows(x),
+            stats: rows(stats),
+            norm: norm_params(&norm),
+            dout: rows(dout),
+        };
         let grads = grads.map(|grads| norm::Grads {
             arena: grads.arena.as_mut_slice(),
             weight: grads.weight,
             bias: grads.bias,
         });
-        norm::backward(
-            self,
-            x,
-            stats,
-            params,
-            dout,
-            accumulate,
-            rows_mut(dx),
-            grads,
-        );
+        norm::backward(self, saved, accumulate, rows_mut(dx), grads);
         if let Some(out) = d_shift_scale {
-            norm::backward_shift_scale(self, x, stats, params, dout, rows_mut(out));
+            norm::backward_shift_scale(self, saved, rows_mut(out));
         }
         Ok(())
     }

@@ -1,25 +1,23 @@
 //! The global gradient norm and the optimizer step.
 
-use super::Cpu;
 use super::threads::{GRAIN, Pieces};
+use super::{Cpu, lanes};
 use crate::backend::AdamW;
+use crate::simd::{Kernel, Simd, dispatch};
 
-/// Partial sums a block is summed in, so that the additions of one do not wait for each other.
-const LANES: usize = 8;
+struct Squares<'a>(&'a [f32]);
 
-/// Sum of squares in float64, in an order that depends on nothing but the length.
-fn squares(x: &[f32]) -> f64 {
-    let mut sums = [0.0f64; LANES];
-    for chunk in x.chunks(LANES) {
-        for (sum, &x) in sums.iter_mut().zip(chunk) {
-            *sum += f64::from(x) * f64::from(x);
-        }
+impl Kernel for Squares<'_> {
+    type Output = f64;
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> f64 {
+        lanes::sum_squares_f64(self.0)
     }
-    sums.iter().sum()
 }
 
 /// `sqrt(sum of squares)`.
 pub(super) fn global_norm(cpu: &Cpu, x: &[f32]) -> f64 {
+    let level = cpu.level();
     let mut scratch = cpu.scratch::<f64>(x.len().div_ceil(GRAIN));
     let partial = Pieces {
         data: scratch.as_mut_slice(),
@@ -28,7 +26,7 @@ pub(super) fn global_norm(cpu: &Cpu, x: &[f32]) -> f64 {
     };
     cpu.threads
         .blocks(x.len(), GRAIN, x.len(), partial, |range, partial| {
-            partial.data[0] = squares(&x[range]);
+            partial.data[0] = dispatch(level, Squares(&x[range]));
         });
     scratch.iter().sum::<f64>().sqrt()
 }
@@ -85,6 +83,7 @@ pub(super) fn adamw(cpu: &Cpu, arenas: Arenas<'_>, norm: f32, s: &AdamW) {
         ema: s.ema_decay as f32,
         one_minus_ema: (1.0 - s.ema_decay) as f32,
     };
+    let level = cpu.level();
     let Arenas {
         params,
         grads,
@@ -99,24 +98,52 @@ pub(super) fn adamw(cpu: &Cpu, arenas: Arenas<'_>, norm: f32, s: &AdamW) {
         n,
         (params, m, v, ema),
         |range, (params, m, v, ema)| {
-            update(&f, params, &grads[range], m, v, ema);
+            dispatch(
+                level,
+                Update(
+                    &f,
+                    Arenas {
+                        params,
+                        grads: &grads[range],
+                        m,
+                        v,
+                        ema,
+                    },
+                ),
+            );
         },
     );
 }
 
-fn update(f: &Factors, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], ema: &mut [f32]) {
-    let n = g.len();
-    // Equal lengths, stated so that the loop needs no bounds checks.
-    let (p, m, v, ema) = (&mut p[..n], &mut m[..n], &mut v[..n], &mut ema[..n]);
-    for i in 0..n {
-        let g = g[i] * f.grad;
-        let moment = m[i] + f.one_minus_beta1 * (g - m[i]);
-        let square = f.beta2 * v[i] + f.one_minus_beta2 * g * g;
-        let denominator = square.sqrt() * f.inverse_root + f.eps;
-        let value = p[i] * f.keep - f.step * moment / denominator;
-        m[i] = moment;
-        v[i] = square;
-        p[i] = value;
-        ema[i] = f.ema * ema[i] + f.one_minus_ema * value;
+struct Update<'a, 'b>(&'a Factors, Arenas<'b>);
+
+impl Kernel for Update<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self(
+            f,
+            Arenas {
+                params,
+                grads,
+                m,
+                v,
+                ema,
+            },
+        ) = self;
+        let n = grads.len();
+        // Equal lengths, stated so that the loop needs no bounds checks.
+        let (p, m, v, ema) = (&mut params[..n], &mut m[..n], &mut v[..n], &mut ema[..n]);
+        for i in 0..n {
+            let g = grads[i] * f.grad;
+            let moment = m[i] + f.one_minus_beta1 * (g - m[i]);
+            let square = f.beta2 * v[i] + f.one_minus_beta2 * g * g;
+            let denominator = square.sqrt() * f.inverse_root + f.eps;
+            let value = p[i] * f.keep - f.step * moment / denominator;
+            m[i] = moment;
+            v[i] = square;
+            p[i] = value;
+            ema[i] = f.ema * ema[i] + f.one_minus_ema * value;
+        }
     }
 }

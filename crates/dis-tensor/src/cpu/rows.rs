@@ -4,6 +4,7 @@ use super::threads::Split;
 use crate::layout::{Layout, Tokens, TokensMut};
 
 /// Index of the first element of row `r`, counted over samples and tokens.
+#[inline]
 fn start(layout: &Layout, matrix: bool, r: usize) -> usize {
     // The division is worth avoiding: rows can be as short as one element.
     if matrix {
@@ -14,6 +15,7 @@ fn start(layout: &Layout, matrix: bool, r: usize) -> usize {
 }
 
 /// The row stride in a form where `is_matrix` means that row r starts at `offset + r * stride`.
+#[inline]
 fn normalised(mut layout: Layout) -> (Layout, bool) {
     if layout.tokens == 1 && layout.batch > 1 {
         // One token per sample: the samples are the rows, at any distance.
@@ -34,6 +36,7 @@ pub struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// The rows of a view that has been checked.
+    #[inline]
     pub fn new(x: Tokens<'a, [f32]>) -> Self {
         let dense = x.layout.is_dense();
         let (layout, matrix) = normalised(x.layout);
@@ -46,21 +49,25 @@ impl<'a> Rows<'a> {
     }
 
     /// Batch times tokens.
+    #[inline]
     pub fn count(&self) -> usize {
         self.layout.rows()
     }
 
     /// Elements of a row.
+    #[inline]
     pub fn channels(&self) -> usize {
         self.layout.channels
     }
 
     /// Tokens of a sample.
+    #[inline]
     pub fn tokens(&self) -> usize {
         self.layout.tokens
     }
 
     /// Row `r`, counted over samples and tokens.
+    #[inline]
     pub fn row(&self, r: usize) -> &'a [f32] {
         // An empty view may lie anywhere.
         if self.layout.channels == 0 {
@@ -71,6 +78,7 @@ impl<'a> Rows<'a> {
     }
 
     /// All elements, if they are contiguous.
+    #[inline]
     pub fn flat(&self) -> Option<&'a [f32]> {
         let n = self.layout.elements();
         self.dense.then(|| {
@@ -98,6 +106,7 @@ pub struct RowsMut<'a> {
 
 impl<'a> RowsMut<'a> {
     /// The rows of a view that has been checked.
+    #[inline]
     pub fn new(x: TokensMut<'a, [f32]>) -> Self {
         let dense = x.layout.is_dense();
         let (layout, matrix) = normalised(x.layout);
@@ -112,21 +121,25 @@ impl<'a> RowsMut<'a> {
     }
 
     /// Batch times tokens of the whole, before any split.
+    #[inline]
     pub fn count(&self) -> usize {
         self.layout.rows()
     }
 
     /// Elements of a row.
+    #[inline]
     pub fn channels(&self) -> usize {
         self.layout.channels
     }
 
     /// Tokens of a sample.
+    #[inline]
     pub fn tokens(&self) -> usize {
         self.layout.tokens
     }
 
     /// Row `r`, counted over samples and tokens of the whole; it must belong to this part.
+    #[inline]
     pub fn row(&mut self, r: usize) -> &mut [f32] {
         if self.layout.channels == 0 {
             return &mut [];
@@ -136,6 +149,7 @@ impl<'a> RowsMut<'a> {
     }
 
     /// All elements of an undivided view if they are contiguous, or the view itself.
+    #[inline]
     pub fn into_flat(self) -> Result<&'a mut [f32], Self> {
         let n = self.layout.elements();
         if self.dense {

@@ -56,7 +56,10 @@ macro_rules! operator {
             type Output = Self;
             #[inline(always)]
             fn $name(self, other: Self) -> Self {
-                Self(op!($intrinsic(self.0, other.0)), op!($intrinsic(self.1, other.1)))
+                Self(
+                    op!($intrinsic(self.0, other.0)),
+                    op!($intrinsic(self.1, other.1)),
+                )
             }
         }
     };
@@ -71,7 +74,10 @@ impl Neg for F32x16 {
     #[inline(always)]
     fn neg(self) -> Self {
         let sign = op!(_mm256_set1_ps(-0.0));
-        Self(op!(_mm256_xor_ps(self.0, sign)), op!(_mm256_xor_ps(self.1, sign)))
+        Self(
+            op!(_mm256_xor_ps(self.0, sign)),
+            op!(_mm256_xor_ps(self.1, sign)),
+        )
     }
 }
 
@@ -101,8 +107,14 @@ fn scale_half(_proof: F32x16, x: __m256, n: __m256) -> __m256 {
 /// Four vectors' sums within quarters, see [`Vector::fold_within`].
 #[inline(always)]
 fn fold_within(_proof: F32x16, a: __m256, b: __m256, c: __m256, d: __m256) -> __m256 {
-    let ab = op!(_mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)));
-    let cd = op!(_mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d)));
+    let ab = op!(_mm256_add_ps(
+        _mm256_unpacklo_ps(a, b),
+        _mm256_unpackhi_ps(a, b)
+    ));
+    let cd = op!(_mm256_add_ps(
+        _mm256_unpacklo_ps(c, d),
+        _mm256_unpackhi_ps(c, d)
+    ));
     let even = op!(_mm256_shuffle_ps::<0b01_00_01_00>(ab, cd));
     let odd = op!(_mm256_shuffle_ps::<0b11_10_11_10>(ab, cd));
     op!(_mm256_add_ps(even, odd))
@@ -128,34 +140,52 @@ impl Vector for F32x16 {
 
     #[inline(always)]
     fn fma(self, m: Self, a: Self) -> Self {
-        Self(op!(_mm256_fmadd_ps(self.0, m.0, a.0)), op!(_mm256_fmadd_ps(self.1, m.1, a.1)))
+        Self(
+            op!(_mm256_fmadd_ps(self.0, m.0, a.0)),
+            op!(_mm256_fmadd_ps(self.1, m.1, a.1)),
+        )
     }
 
     #[inline(always)]
     fn nmadd(self, m: Self, a: Self) -> Self {
-        Self(op!(_mm256_fnmadd_ps(self.0, m.0, a.0)), op!(_mm256_fnmadd_ps(self.1, m.1, a.1)))
+        Self(
+            op!(_mm256_fnmadd_ps(self.0, m.0, a.0)),
+            op!(_mm256_fnmadd_ps(self.1, m.1, a.1)),
+        )
     }
 
     #[inline(always)]
     fn min(self, other: Self) -> Self {
-        Self(op!(_mm256_min_ps(self.0, other.0)), op!(_mm256_min_ps(self.1, other.1)))
+        Self(
+            op!(_mm256_min_ps(self.0, other.0)),
+            op!(_mm256_min_ps(self.1, other.1)),
+        )
     }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        Self(op!(_mm256_max_ps(self.0, other.0)), op!(_mm256_max_ps(self.1, other.1)))
+        Self(
+            op!(_mm256_max_ps(self.0, other.0)),
+            op!(_mm256_max_ps(self.1, other.1)),
+        )
     }
 
     #[inline(always)]
     fn abs(self) -> Self {
         let sign = op!(_mm256_set1_ps(-0.0));
-        Self(op!(_mm256_andnot_ps(sign, self.0)), op!(_mm256_andnot_ps(sign, self.1)))
+        Self(
+            op!(_mm256_andnot_ps(sign, self.0)),
+            op!(_mm256_andnot_ps(sign, self.1)),
+        )
     }
 
     #[inline(always)]
     fn round(self) -> Self {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-        Self(op!(_mm256_round_ps::<NEAREST>(self.0)), op!(_mm256_round_ps::<NEAREST>(self.1)))
+        Self(
+            op!(_mm256_round_ps::<NEAREST>(self.0)),
+            op!(_mm256_round_ps::<NEAREST>(self.1)),
+        )
     }
 
     #[inline(always)]
@@ -172,13 +202,19 @@ impl Vector for F32x16 {
     fn select_lt(a: Self, b: Self, yes: Self, no: Self) -> Self {
         let low = op!(_mm256_cmp_ps::<_CMP_LT_OQ>(a.0, b.0));
         let high = op!(_mm256_cmp_ps::<_CMP_LT_OQ>(a.1, b.1));
-        Self(op!(_mm256_blendv_ps(no.0, yes.0, low)), op!(_mm256_blendv_ps(no.1, yes.1, high)))
+        Self(
+            op!(_mm256_blendv_ps(no.0, yes.0, low)),
+            op!(_mm256_blendv_ps(no.1, yes.1, high)),
+        )
     }
 
     #[inline(always)]
     fn fold_within(x: [Self; 4]) -> Self {
         let [a, b, c, d] = x;
-        Self(fold_within(a, a.0, b.0, c.0, d.0), fold_within(a, a.1, b.1, c.1, d.1))
+        Self(
+            fold_within(a, a.0, b.0, c.0, d.0),
+            fold_within(a, a.1, b.1, c.1, d.1),
+        )
     }
 
     #[inline(always)]

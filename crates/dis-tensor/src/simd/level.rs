@@ -86,19 +86,32 @@ impl Selection {
         let supported = supported();
         let best = supported.last().copied().unwrap_or(Level::Portable);
         let Some(request) = request.filter(|text| !text.is_empty()) else {
-            return Self { level: best, warning: None };
+            return Self {
+                level: best,
+                warning: None,
+            };
         };
         match Level::from_name(request) {
-            Some(level) if level.is_supported() => Self { level, warning: None },
+            Some(level) if level.is_supported() => Self {
+                level,
+                warning: None,
+            },
             known => {
                 let names: Vec<_> = supported.iter().map(|level| level.name()).collect();
-                let why = if known.is_some() { "not supported by this processor" } else { "unknown" };
+                let why = if known.is_some() {
+                    "not supported by this processor"
+                } else {
+                    "unknown"
+                };
                 let warning = format!(
                     "DIS_SIMD={request} is {why}; using {} (available: {})",
                     best.name(),
                     names.join(", ")
                 );
-                Self { level: best, warning: Some(warning) }
+                Self {
+                    level: best,
+                    warning: Some(warning),
+                }
             }
         }
     }
@@ -109,7 +122,12 @@ pub fn selection() -> &'static Selection {
     static SELECTION: OnceLock<Selection> = OnceLock::new();
     SELECTION.get_or_init(|| {
         let request = std::env::var_os("DIS_SIMD");
-        Selection::from_request(request.as_ref().map(|text| text.to_string_lossy()).as_deref())
+        Selection::from_request(
+            request
+                .as_ref()
+                .map(|text| text.to_string_lossy())
+                .as_deref(),
+        )
     })
 }
 

@@ -50,13 +50,23 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 pub const LANES: usize = 16;
 
 /// Sixteen numbers, aligned so that a vector is one cache line.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub struct Row(pub [f32; LANES]);
 
 impl Row {
     /// All zero.
     pub const ZERO: Self = Self([0.0; LANES]);
+
+    /// The numbers of consecutive rows.
+    pub fn flat(rows: &[Self]) -> &[f32] {
+        bytemuck::cast_slice(rows)
+    }
+
+    /// The numbers of consecutive rows, to change.
+    pub fn flat_mut(rows: &mut [Self]) -> &mut [f32] {
+        bytemuck::cast_slice_mut(rows)
+    }
 }
 
 /// Proof that a set of instructions can be used; makes vectors.

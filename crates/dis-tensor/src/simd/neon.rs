@@ -35,10 +35,22 @@ macro_rules! op {
 macro_rules! quarters {
     (|$i:ident| $value:expr) => {
         F32x16([
-            { const $i: usize = 0; $value },
-            { const $i: usize = 1; $value },
-            { const $i: usize = 2; $value },
-            { const $i: usize = 3; $value },
+            {
+                const $i: usize = 0;
+                $value
+            },
+            {
+                const $i: usize = 1;
+                $value
+            },
+            {
+                const $i: usize = 2;
+                $value
+            },
+            {
+                const $i: usize = 3;
+                $value
+            },
         ])
     };
 }

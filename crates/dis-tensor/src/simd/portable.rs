@@ -33,7 +33,11 @@ const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23
 /// Fused only where that is one instruction: the library's fused fallback is far slower than two.
 #[inline(always)]
 fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) { a.mul_add(b, c) } else { a * b + c }
+    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+        a.mul_add(b, c)
+    } else {
+        a * b + c
+    }
 }
 
 /// 2^i for i in -126 ..= 127.
@@ -101,12 +105,20 @@ impl Vector for F32x16 {
 
     #[inline(always)]
     fn min(self, other: Self) -> Self {
-        lanes!(|i| if self.0[i] < other.0[i] { self.0[i] } else { other.0[i] })
+        lanes!(|i| if self.0[i] < other.0[i] {
+            self.0[i]
+        } else {
+            other.0[i]
+        })
     }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        lanes!(|i| if self.0[i] > other.0[i] { self.0[i] } else { other.0[i] })
+        lanes!(|i| if self.0[i] > other.0[i] {
+            self.0[i]
+        } else {
+            other.0[i]
+        })
     }
 
     #[inline(always)]

@@ -71,7 +71,11 @@ impl Kernel for SiluBackward<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self(x, dout, dx) = self;
-        for ((x, dout), dx) in x.chunks(LANES).zip(dout.chunks(LANES)).zip(dx.chunks_mut(LANES)) {
+        for ((x, dout), dx) in x
+            .chunks(LANES)
+            .zip(dout.chunks(LANES))
+            .zip(dx.chunks_mut(LANES))
+        {
             let derivative = math::silu_and_derivative(simd.load_partial(x)).1;
             (derivative * simd.load_partial(dout)).store_partial(dx);
         }

@@ -10,18 +10,29 @@ fn ulps(got: f32, want: f64) -> f64 {
     if got == rounded || (got.is_nan() && want.is_nan()) {
         return 0.0;
     }
+    if got.is_nan() || want.is_nan() {
+        return f64::INFINITY;
+    }
     let magnitude = want.abs().max(f64::from(f32::MIN_POSITIVE));
     let ulp = (magnitude.log2().floor() - 23.0).exp2();
     (f64::from(got) - want).abs() / ulp
 }
 
 fn softplus64(x: f64) -> f64 {
-    if x > 20.0 { x } else { x.max(0.0) + (-x.abs()).exp().ln_1p() }
+    if x > 20.0 {
+        x
+    } else {
+        x.max(0.0) + (-x.abs()).exp().ln_1p()
+    }
 }
 
 fn sigmoid64(x: f64) -> f64 {
     let e = (-x.abs()).exp();
-    if x < 0.0 { e / (1.0 + e) } else { 1.0 / (1.0 + e) }
+    if x < 0.0 {
+        e / (1.0 + e)
+    } else {
+        1.0 / (1.0 + e)
+    }
 }
 
 /// Every float32 whose bits are a multiple of `step`, in [low, high].
@@ -42,7 +53,7 @@ fn worst(level: Level, f: Function, low: f32, high: f32, want: impl Fn(f64) -> f
     let mut worst = (0.0, 0.0);
     for (&x, &got) in xs.iter().zip(&out) {
         let error = ulps(got, want(f64::from(x)));
-        if !(error <= worst.0) {
+        if error > worst.0 {
             worst = (error, x);
         }
     }
@@ -62,8 +73,8 @@ fn accuracy_in_ulps() {
         check(Function::Softplus, -87.0, 100.0, 2.5, &softplus64);
         check(Function::Sigmoid, -87.0, 100.0, 2.5, &sigmoid64);
         check(Function::Silu, -87.0, 100.0, 3.0, &|x| x * sigmoid64(x));
-        // 2.2e-7 relative is at most 3.7 units in the last place.
-        check(Function::Exp2, -125.0, 127.9, 3.7, &f64::exp2);
+        // 1.8e-7 relative is at most 3 units in the last place.
+        check(Function::Exp2, -125.0, 127.9, 2.2, &f64::exp2);
     }
 }
 
@@ -79,7 +90,7 @@ fn exp2_relative_error() {
             .map(|(&x, &y)| (f64::from(y) / f64::from(x).exp2() - 1.0).abs())
             .fold(0.0, f64::max);
         println!("{level} exp2: relative {worst:e}");
-        assert!(worst <= 2.2e-7, "{level}: {worst:e}");
+        assert!(worst <= 1.8e-7, "{level}: {worst:e}");
     }
 }
 
@@ -94,7 +105,10 @@ fn silu_derivative_absolute_error() {
             let wide = f64::from(x);
             let s = sigmoid64(wide);
             let want = s * (1.0 + wide * sigmoid64(-wide));
-            assert!((f64::from(y) - want).abs() <= 3e-7, "{level} at {x}: {y} for {want}");
+            assert!(
+                (f64::from(y) - want).abs() <= 3e-7,
+                "{level} at {x}: {y} for {want}"
+            );
         }
     }
 }
@@ -141,7 +155,10 @@ fn special_values() {
             for count in [1, 16, 19] {
                 let mut out = vec![7.0; count];
                 map(level, f, &vec![x; count], &mut out);
-                assert!(out.iter().all(|&y| y == want), "{level} {f:?}({x}) = {out:?}");
+                assert!(
+                    out.iter().all(|&y| y == want),
+                    "{level} {f:?}({x}) = {out:?}"
+                );
             }
         }
         for f in [
@@ -155,7 +172,10 @@ fn special_values() {
         ] {
             let mut out = [0.0; 17];
             map(level, f, &[f32::NAN; 17], &mut out);
-            assert!(out.iter().all(|y| y.is_nan()), "{level} {f:?}(NaN) = {out:?}");
+            assert!(
+                out.iter().all(|y| y.is_nan()),
+                "{level} {f:?}(NaN) = {out:?}"
+            );
         }
     }
 }
@@ -199,7 +219,14 @@ fn zero_order_hold() {
     }
     for level in supported() {
         let mut out = Vec::new();
-        dispatch(level, Holds { delta: &delta, a: &a, out: &mut out });
+        dispatch(
+            level,
+            Holds {
+                delta: &delta,
+                a: &a,
+                out: &mut out,
+            },
+        );
         let mut worst = [0.0f64; 3];
         for ((&delta, &a), got) in delta.iter().zip(&a).zip(out) {
             let (delta, a) = (f64::from(delta), f64::from(a));
@@ -208,13 +235,24 @@ fn zero_order_hold() {
             let want = [
                 x.exp(),
                 if x == 0.0 { delta } else { x.exp_m1() / a },
-                delta * delta * if x.abs() < 1e-4 { series } else { (x * x.exp() - x.exp_m1()) / (x * x) },
+                delta
+                    * delta
+                    * if x.abs() < 1e-4 {
+                        series
+                    } else {
+                        (x * x.exp() - x.exp_m1()) / (x * x)
+                    },
             ];
             for i in 0..3 {
                 // The float32 product delta A alone makes a relative error of |x| 2^-23.
                 let scale = 1.0 + x.abs();
                 let error = (f64::from(got[i]) / want[i] - 1.0).abs() / scale;
-                assert!(error <= 1e-6, "{level} {i} at delta {delta} A {a}: {} for {}", got[i], want[i]);
+                assert!(
+                    error <= 1e-6,
+                    "{level} {i} at delta {delta} A {a}: {} for {}",
+                    got[i],
+                    want[i]
+                );
                 worst[i] = worst[i].max(error);
             }
         }
@@ -247,7 +285,10 @@ fn folds_give_sums_in_order() {
         dispatch(level, Fold(&rows, &mut out));
         for (row, &got) in rows.iter().zip(&out) {
             let want: f64 = row.iter().map(|&x| f64::from(x)).sum();
-            assert!((f64::from(got) - want).abs() < 1e-6, "{level}: {got} for {want}");
+            assert!(
+                (f64::from(got) - want).abs() < 1e-6,
+                "{level}: {got} for {want}"
+            );
         }
         // Only additions in one fixed order: the same bits everywhere.
         assert_eq!(*first.get_or_insert(out), out, "{level}");
@@ -276,12 +317,21 @@ fn requests_are_followed_or_explained() {
     assert_eq!(best.warning, None);
     for level in supported() {
         let chosen = Selection::from_request(Some(level.name()));
-        assert_eq!(chosen, Selection { level, warning: None });
+        assert_eq!(
+            chosen,
+            Selection {
+                level,
+                warning: None
+            }
+        );
     }
     let unknown = Selection::from_request(Some("mmx"));
     assert_eq!(unknown.level, best.level);
     let warning = unknown.warning.unwrap();
-    assert!(warning.contains("DIS_SIMD=mmx") && warning.contains("portable"), "{warning}");
+    assert!(
+        warning.contains("DIS_SIMD=mmx") && warning.contains("portable"),
+        "{warning}"
+    );
     if !Level::Neon.is_supported() {
         let absent = Selection::from_request(Some("neon"));
         assert_eq!(absent.level, best.level);

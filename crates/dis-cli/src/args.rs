@@ -1,0 +1,222 @@
+//! Command-line arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Train, sample and inspect DiS models: diffusion with bidirectional state space blocks.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Try `dis sample`: it draws digits from a bundled model into samples.png."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a model, or continue a run exactly where it stopped.
+    Train(Box<TrainArgs>),
+    /// Draw images from a model.
+    Sample(Box<SampleArgs>),
+    /// Show configuration, parameters, multiply-adds and memory of a model.
+    Info(InfoArgs),
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where and with how many threads to compute.
+#[derive(Args, Clone, Debug)]
+pub struct DeviceArgs {
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t = DeviceKind::Auto)]
+    pub device: DeviceKind,
+    /// CPU threads; all cores by default. Results do not depend on it.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// Devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeviceKind {
+    /// The best there is.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+    /// The GPU simulator.
+    Sim,
+}
+
+/// `dis train`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  dis train --preset digits --out runs/digits
+  dis train --preset small --data photos/,size=32,flip --out runs/photos
+  dis train --config run.toml --data idx:mnist/ --out runs/mnist --steps 20000
+  dis train --resume runs/photos
+  dis train --resume runs/photos --steps 100000    (extends a finished run)
+
+Data: `digits` (embedded), or a folder of pictures (flat, or one folder a class) with size=N,
+`idx:DIR` (MNIST files), `cifar10:DIR`; options after commas: size=N, grey, flip, unconditional,
+split=NAME.")]
+pub struct TrainArgs {
+    /// Start from a built-in configuration: digits or small.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["config", "resume"])]
+    pub preset: Option<String>,
+    /// Start from a configuration file (TOML).
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub config: Option<PathBuf>,
+    /// Continue the run in this directory from its newest checkpoint.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "data", "init_from", "batch_size", "lr", "seed"])]
+    pub resume: Option<PathBuf>,
+    /// What to train on; see below.
+    #[arg(long, value_name = "SPEC")]
+    pub data: Option<String>,
+    /// Directory of the new run [default: runs/NAME, after the preset or file].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Start from the weights of this checkpoint or run.
+    #[arg(long, value_name = "FILE")]
+    pub init_from: Option<PathBuf>,
+    /// Updates in all.
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// Steps between checkpoints.
+    #[arg(long, value_name = "N")]
+    pub checkpoint_every: Option<u64>,
+    /// Steps between sample grids; 0 makes none.
+    #[arg(long, value_name = "N")]
+    pub sample_every: Option<u64>,
+    /// Images in a forward and backward pass.
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Learning rate after the warm-up.
+    #[arg(long, value_name = "X")]
+    pub lr: Option<f64>,
+    /// Seed of everything random.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Newest checkpoints to keep; 0 keeps all.
+    #[arg(long, value_name = "N")]
+    pub keep: Option<usize>,
+    /// Run blocks again in the backward: less memory, more time, same results.
+    #[arg(long)]
+    pub recompute: bool,
+    /// Device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Samplers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SamplerName {
+    /// Deterministic with --eta 0 (default); good with 20 to 100 steps.
+    Ddim,
+    /// Ancestral (DDPM); wants more steps.
+    Ancestral,
+}
+
+/// `dis sample`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  dis sample
+  dis sample --classes 3,5 --num 20 --cfg 3 --seed 7 --out threes-and-fives.png
+  dis sample --checkpoint runs/photos --steps 100 --out pictures/
+
+A seed gives the same images whatever the batch size and the number of threads.")]
+pub struct SampleArgs {
+    /// A checkpoint (.safetensors) or a run directory [default: the bundled digits model].
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
+    /// From a run directory, use the last weights instead of their moving average.
+    #[arg(long)]
+    pub raw: bool,
+    /// Images in all [default: 8 a class, or 16].
+    #[arg(long, value_name = "N")]
+    pub num: Option<usize>,
+    /// Classes by number or name, comma separated [default: all].
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub classes: Vec<String>,
+    /// Sampler steps.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub steps: usize,
+    /// Sampler.
+    #[arg(long, value_enum, default_value_t = SamplerName::Ddim)]
+    pub sampler: SamplerName,
+    /// Noise added by DDIM, 0 to 1.
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    pub eta: f64,
+    /// Guidance scale; 1 is none [default: 1.5 for models with a null label].
+    #[arg(long, value_name = "X")]
+    pub cfg: Option<f64>,
+    /// Guide only while the original timestep is within LOW,HIGH.
+    #[arg(long, value_name = "LOW,HIGH", value_delimiter = ',', num_args = 2)]
+    pub cfg_interval: Vec<f64>,
+    /// Guide the first three channels only, as the published code does.
+    #[arg(long)]
+    pub cfg_published: bool,
+    /// Limit the estimate of the image to the value range in every step.
+    #[arg(long)]
+    pub clip: bool,
+    /// Seed.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Images at a time; changes speed and memory, not the images.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub batch_size: usize,
+    /// A .png for a grid, or a directory for one picture an image.
+    #[arg(long, value_name = "PATH", default_value = "samples.png")]
+    pub out: PathBuf,
+    /// For files without metadata: whether the last row of the label table is the null label.
+    #[arg(long, value_name = "BOOL")]
+    pub null_label: Option<bool>,
+    /// Device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `dis info`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  dis info
+  dis info --checkpoint runs/photos
+  dis info --model DiS-H/2 --image-size 256 --latent --num-classes 1000")]
+pub struct InfoArgs {
+    /// A checkpoint (.safetensors) or a run directory [default: the bundled digits model].
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    pub checkpoint: Option<PathBuf>,
+    /// A published entry: DiS-{S,B,M,L,H}/{2,4,8}.
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Side of the images.
+    #[arg(long, value_name = "N", default_value_t = 32, requires = "model")]
+    pub image_size: usize,
+    /// Channels of the images.
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "model", conflicts_with = "latent")]
+    pub channels: usize,
+    /// The model works on latents: 4 channels, 1/8 of the image's side.
+    #[arg(long, requires = "model")]
+    pub latent: bool,
+    /// Classes; none by default.
+    #[arg(long, value_name = "N", requires = "model")]
+    pub num_classes: Option<usize>,
+    /// Batch size that memory is shown for.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub batch_size: usize,
+    /// For files without metadata: whether the last row of the label table is the null label.
+    #[arg(long, value_name = "BOOL")]
+    pub null_label: Option<bool>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}

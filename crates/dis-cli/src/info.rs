@@ -1,0 +1,149 @@
+//! `dis info`.
+
+use anyhow::Result;
+use dis_model::checkpoint::config_to_json;
+use dis_model::cost::{Cost, attention_macs, ssm_macs};
+use dis_model::{ConditionKind, DisConfig, Metadata};
+use serde_json::{Value, json};
+
+use crate::args::InfoArgs;
+use crate::bundled;
+
+/// Prints what is known about a model.
+pub fn run(args: InfoArgs) -> Result<()> {
+    let (title, metadata) = match &args.model {
+        Some(name) => (name.clone(), Metadata::new(zoo(name, &args)?)),
+        None => {
+            let path = args.checkpoint.as_deref();
+            let title = path.map_or("bundled digits model".into(), |p| p.display().to_string());
+            (title, bundled::open(path, false, args.null_label)?.metadata)
+        }
+    };
+    let cost = Cost::of(&metadata.model, args.batch_size.max(1))?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&as_json(&metadata, &cost, &args))?);
+    } else {
+        print(&title, &metadata, &cost, &args);
+    }
+    Ok(())
+}
+
+fn zoo(name: &str, args: &InfoArgs) -> Result<DisConfig> {
+    let (size, channels) = if args.latent {
+        if !args.image_size.is_multiple_of(8) {
+            anyhow::bail!("--image-size {} is not a multiple of 8, as latents need", args.image_size);
+        }
+        (args.image_size / 8, 4)
+    } else {
+        (args.image_size, args.channels)
+    };
+    let mut config = DisConfig::zoo(name, size, channels)?;
+    if let Some(num_classes) = args.num_classes {
+        config.condition = ConditionKind::Classes { num_classes, null_label: true };
+        config.validate()?;
+    }
+    Ok(config)
+}
+
+fn as_json(metadata: &Metadata, cost: &Cost, args: &InfoArgs) -> Value {
+    let (m, memory) = (&cost.macs, &cost.memory);
+    json!({
+        "model": config_to_json(&metadata.model),
+        "extra": metadata.extra,
+        "parameters": cost.parameters,
+        "tokens": cost.tokens,
+        "multiply_adds": {
+            "patch_embed": m.patch_embed, "time_mlp": m.time_mlp, "context_embed": m.context_embed,
+            "in_proj": m.in_proj, "x_proj": m.x_proj, "dt_proj": m.dt_proj, "out_proj": m.out_proj,
+            "skip_linear": m.skip_linear, "head": m.head, "ada_ln": m.ada_ln, "conv": m.conv,
+            "scan": m.scan(), "linear": m.linear(), "total": m.total(),
+        },
+        "batch_size": args.batch_size.max(1),
+        "bytes": {
+            "weights": memory.weights, "inference": memory.inference,
+            "optimizer": memory.optimizer, "training": memory.training,
+            "training_recompute": memory.training_recompute,
+        },
+    })
+}
+
+/// 1234567 as 1,234,567.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn print(title: &str, metadata: &Metadata, cost: &Cost, args: &InfoArgs) {
+    let config = &metadata.model;
+    let mixer = config.mixer();
+    let (m, memory) = (&cost.macs, &cost.memory);
+    let line = |name: &str, text: String| println!("{name:<26}{text}");
+    println!("{title}");
+    line(
+        "  input",
+        format!(
+            "{} x {} x {}, patch {}", config.channels, config.image_size, config.image_size,
+            config.patch_size
+        ),
+    );
+    line("  width, blocks", format!("{}, {} (depth {})", config.embed_dim, config.blocks(), config.depth));
+    line(
+        "  state space",
+        format!(
+            "d_inner {}, d_state {}, d_conv {}, dt_rank {}", mixer.d_inner, mixer.d_state,
+            mixer.d_conv, mixer.dt_rank
+        ),
+    );
+    line("  condition", format!("{:?} as {:?}", config.condition, config.conditioning));
+    line("  skips, norm, sigma", format!("{:?}, {:?}, {}", config.skip, config.norm, if config.learn_sigma { "learned" } else { "fixed" }));
+    for (key, value) in &metadata.extra {
+        line(&format!("  {key}"), value.to_string());
+    }
+    line("parameters", grouped(cost.parameters));
+    line("tokens", format!("{} ({} patches)", cost.tokens, config.patches()));
+    line("multiply-adds, one image", format!("{} (forward)", grouped(m.total())));
+    let parts = [
+        ("  in_proj", m.in_proj),
+        ("  x_proj", m.x_proj),
+        ("  dt_proj", m.dt_proj),
+        ("  out_proj", m.out_proj),
+        ("  skip_linear", m.skip_linear),
+        ("  scan", m.scan()),
+        ("  conv", m.conv),
+        ("  embeddings and decoder", m.patch_embed + m.time_mlp + m.context_embed + m.head + m.ada_ln),
+    ];
+    for (name, part) in parts {
+        let share = 100.0 * part as f64 / m.total().max(1) as f64;
+        line(name, format!("{:>20}  {share:4.1} %", grouped(part)));
+    }
+    let (width, states) = (config.embed_dim as u64, mixer.d_state as u64);
+    line(
+        "paper's forms, one layer",
+        format!(
+            "state space 3J(2D)N + J(2D)N^2 = {}; attention 4JD^2 + 2J^2D = {}",
+            grouped(ssm_macs(cost.tokens, width, states)),
+            grouped(attention_macs(cost.tokens, width)),
+        ),
+    );
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64);
+    let batch = args.batch_size.max(1);
+    line("memory, float32", format!("batch {batch}"));
+    line("  weights", mib(memory.weights));
+    line("  inference", format!("{} + weights", mib(memory.inference)));
+    line("  optimizer", format!("{} (gradients, both moments, average)", mib(memory.optimizer)));
+    line(
+        "  training",
+        format!(
+            "{} + weights + optimizer ({} with recompute)", mib(memory.training),
+            mib(memory.training_recompute)
+        ),
+    );
+    line("  training, all", mib(memory.training + memory.weights + memory.optimizer));
+}

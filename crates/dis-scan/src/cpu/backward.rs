@@ -1,0 +1,477 @@
+//! The backward scan of a block of channel groups of one sample.
+//!
+//! Chunks of tokens go from the end of the walk to its start. In each, for a few states at a time,
+//! the states are recomputed from the checkpoint and kept in first-level cache together with their
+//! decays; then the adjoint recurrence walks back over them:
+//!
+//! `dh_t = C_t dy_t + A_bar_(t+1) dh_(t+1)`, from which all gradients are products. Those of B and
+//! C are sums over channels: lanes are folded sixteen states at a time, groups of a block add up in
+//! the block's own partial sums.
+
+use super::group::{Group, InputRows, Stretch, load_rows, padded_states, store_rows};
+use super::pieces::Piece;
+use crate::check::ScanShape;
+use crate::ops::{CHUNK, Discretization, Scan};
+use dis_tensor::simd::{Kernel, LANES, Row, Simd, Vector, math};
+use dis_tensor::{Layout, Tokens};
+use std::ops::Range;
+
+/// States of one block at most; decays and states of a chunk stay in first-level cache.
+const MAX_BLOCK: usize = 8;
+/// Arrays of one row per token of a chunk.
+const PER_TOKEN: usize = 10;
+
+/// Where the sums over tokens of one group go: dA, then dD and d delta_bias; in rows.
+pub(crate) const fn sum_rows(states: usize) -> usize {
+    states + 2
+}
+
+/// Numbers of a token in the partial sums of dB and dC, each padded to whole vectors.
+pub(crate) const fn partial_width(states: usize) -> usize {
+    2 * states.next_multiple_of(LANES)
+}
+
+/// One task: some groups of channels of one sample.
+pub(crate) struct Backward<'a> {
+    pub scan: Scan<'a, [f32]>,
+    pub shape: ScanShape,
+    pub checkpoints: Tokens<'a, [f32]>,
+    pub dout: Tokens<'a, [f32]>,
+    /// The sample.
+    pub b: usize,
+    /// The groups.
+    pub groups: Range<usize>,
+    /// The groups' columns of du, ddelta and dz (empty without a gate).
+    pub du: Piece<'a>,
+    pub ddelta: Piece<'a>,
+    pub dz: Piece<'a>,
+    /// Whether dz is added to.
+    pub accumulate_dz: bool,
+    /// One row: [token][dB, dC], see [`partial_width`].
+    pub partial: Piece<'a>,
+    /// A row for each group: [`sum_rows`].
+    pub sums: Piece<'a>,
+    /// [`Backward::scratch_len`] rows.
+    pub scratch: &'a mut [Row],
+}
+
+impl Backward<'_> {
+    /// Rows of scratch for a number of states.
+    pub(crate) const fn scratch_len(states: usize) -> usize {
+        let padded = padded_states(states);
+        5 * padded
+            + 2
+            + PER_TOKEN * CHUNK
+            + 3 * MAX_BLOCK * CHUNK
+            + 2 * CHUNK * fold_stride(padded)
+            + InputRows::copy_len(states, CHUNK)
+    }
+}
+
+/// Rows of a token that hold its products for B (or C), folded within quarters.
+const fn fold_stride(padded: usize) -> usize {
+    (padded / 4).next_multiple_of(4)
+}
+
+/// The scratch of a task by name. Rows per state come first, then rows per token.
+struct Scratch<'a> {
+    a: &'a mut [Row],
+    inverse_a: &'a mut [Row],
+    /// States at the start of the chunk.
+    h: &'a mut [Row],
+    /// Adjoint of the state, as it enters the chunk from its end.
+    carry: &'a mut [Row],
+    da: &'a mut [Row],
+    /// Sums for D and delta_bias.
+    sums: &'a mut [Row],
+    delta: &'a mut [Row],
+    /// Derivative of the step by the raw one.
+    by_raw: &'a mut [Row],
+    u: &'a mut [Row],
+    /// delta u, or u for the zero-order hold.
+    input: &'a mut [Row],
+    /// Gradient of the output before the gate.
+    dy: &'a mut [Row],
+    /// Gradient of the gate, but for the factor y.
+    dgate: &'a mut [Row],
+    /// The output before the gate, recomputed.
+    y: &'a mut [Row],
+    /// Sums over states of dh B (zero-order hold: times the gain): the gradient of the input.
+    dinput: &'a mut [Row],
+    /// Sums over states of what A_bar contributes to ddelta, times log2(e).
+    ddecay: &'a mut [Row],
+    /// Sums over states of what the zero-order hold's gain contributes to ddelta.
+    dgain: &'a mut [Row],
+    /// Rows per token and state of a block.
+    decay: &'a mut [Row],
+    before: &'a mut [Row],
+    gain: &'a mut [Row],
+    /// Folded products for B and C, rows per token and four states.
+    db: &'a mut [Row],
+    dc: &'a mut [Row],
+}
+
+/// Cuts a number of rows off the front.
+fn take<'a>(rows: &mut &'a mut [Row], count: usize) -> &'a mut [Row] {
+    let (front, back) = std::mem::take(rows).split_at_mut(count);
+    *rows = back;
+    front
+}
+
+impl<'a> Scratch<'a> {
+    /// The scratch, and what is left for [`InputRows`].
+    fn new(mut rows: &'a mut [Row], states: usize) -> (Self, &'a mut [Row]) {
+        let padded = padded_states(states);
+        let rows = &mut rows;
+        let folds = CHUNK * fold_stride(padded);
+        let scratch = Self {
+            a: take(rows, padded),
+            inverse_a: take(rows, padded),
+            h: take(rows, padded),
+            carry: take(rows, padded),
+            da: take(rows, padded),
+            sums: take(rows, 2),
+            delta: take(rows, CHUNK),
+            by_raw: take(rows, CHUNK),
+            u: take(rows, CHUNK),
+            input: take(rows, CHUNK),
+            dy: take(rows, CHUNK),
+            dgate: take(rows, CHUNK),
+            y: take(rows, CHUNK),
+            dinput: take(rows, CHUNK),
+            ddecay: take(rows, CHUNK),
+            dgain: take(rows, CHUNK),
+            decay: take(rows, MAX_BLOCK * CHUNK),
+            before: take(rows, MAX_BLOCK * CHUNK),
+            gain: take(rows, MAX_BLOCK * CHUNK),
+            db: take(rows, folds),
+            dc: take(rows, folds),
+        };
+        (scratch, std::mem::take(rows))
+    }
+}
+
+impl Kernel for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        match self.scan.discretization {
+            Discretization::Mamba => self.all_groups::<S, false>(simd),
+            Discretization::ZeroOrderHold => self.all_groups::<S, true>(simd),
+        }
+    }
+}
+
+impl Backward<'_> {
+    #[inline(always)]
+    fn all_groups<S: Simd, const HOLD: bool>(mut self, simd: S) {
+        let rows = std::mem::take(&mut self.scratch);
+        let (mut scratch, copy) = Scratch::new(rows, self.shape.states);
+        // What fills up the folds' last vectors stays zero.
+        scratch.db.fill(Row::ZERO);
+        scratch.dc.fill(Row::ZERO);
+        for local in 0..self.groups.len() {
+            self.one_group::<S, HOLD>(simd, local, &mut scratch, copy);
+        }
+    }
+
+    #[inline(always)]
+    fn one_group<S: Simd, const HOLD: bool>(
+        &mut self,
+        simd: S,
+        local: usize,
+        scratch: &mut Scratch<'_>,
+        copy: &mut [Row],
+    ) {
+        let ScanShape { tokens, channels, states, .. } = self.shape;
+        let index = self.groups.start + local;
+        let group = Group::new(self.b, index, channels);
+        group.load_a(&self.scan.a, scratch.a, if HOLD { &mut *scratch.inverse_a } else { &mut [] });
+        scratch.h.fill(Row::ZERO);
+        scratch.carry.fill(Row::ZERO);
+        scratch.da.fill(Row::ZERO);
+        scratch.sums.fill(Row::ZERO);
+        let chunks = tokens.div_ceil(CHUNK);
+        for chunk in (0..chunks).rev() {
+            let start = chunk * CHUNK;
+            let len = CHUNK.min(tokens - start);
+            let stretch = Stretch { tokens, direction: self.scan.direction, start, len };
+            let saved = self.checkpoints.layout.row(self.b, index * chunks + chunk);
+            Row::flat_mut(&mut scratch.h[..states])
+                .copy_from_slice(&self.checkpoints.buf[saved..saved + states * LANES]);
+            self.enter::<S, HOLD>(simd, group, stretch, scratch);
+            let rows = InputRows::new(&self.scan, self.b, stretch, copy);
+            let padded = padded_states(states);
+            let mut first = 0;
+            while S::STATE_BLOCK >= MAX_BLOCK && first + MAX_BLOCK <= padded {
+                recompute::<S, MAX_BLOCK, HOLD>(simd, first, len, rows, scratch);
+                retrace::<S, MAX_BLOCK, HOLD>(simd, first, len, rows, scratch);
+                first += MAX_BLOCK;
+            }
+            while first < padded {
+                recompute::<S, 4, HOLD>(simd, first, len, rows, scratch);
+                retrace::<S, 4, HOLD>(simd, first, len, rows, scratch);
+                first += 4;
+            }
+            self.leave::<S, HOLD>(simd, group, local, stretch, scratch);
+        }
+        let (da, rest) = self.sums.row(local).split_at_mut(states * LANES);
+        da.copy_from_slice(Row::flat(&scratch.da[..states]));
+        rest.copy_from_slice(Row::flat(scratch.sums));
+    }
+
+    /// Steps, inputs and output gradients of a chunk.
+    #[inline(always)]
+    fn enter<S: Simd, const HOLD: bool>(
+        &self,
+        simd: S,
+        group: Group,
+        stretch: Stretch,
+        s: &mut Scratch<'_>,
+    ) {
+        let scan = &self.scan;
+        let bias = group.vector(simd, &scan.delta_bias);
+        let d = group.vector(simd, &scan.d);
+        let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
+        for i in 0..stretch.len {
+            let t = stretch.token(i);
+            if stretch.start >= CHUNK {
+                let ahead = Stretch { start: stretch.start - CHUNK, ..stretch }.token(i);
+                group.prefetch(&scan.u, ahead);
+                group.prefetch(&scan.delta, ahead);
+                group.prefetch(&self.dout, ahead);
+                if let Some(z) = &scan.z {
+                    group.prefetch(z, ahead);
+                }
+            }
+            let u = simd.load_partial(group.row(&scan.u, t));
+            let raw = simd.load_partial(group.row(&scan.delta, t)) + bias;
+            let (delta, by_raw) = if scan.delta_softplus {
+                math::softplus_and_derivative(raw)
+            } else {
+                (raw, one)
+            };
+            let dout = simd.load_partial(group.row(&self.dout, t));
+            let (dy, dgate) = match &scan.z {
+                Some(z) => {
+                    let z = simd.load_partial(group.row(z, t));
+                    let (value, derivative) = math::silu_and_derivative(z);
+                    (dout * value, dout * derivative)
+                }
+                None => (dout, zero),
+            };
+            u.store(&mut s.u[i].0);
+            delta.store(&mut s.delta[i].0);
+            by_raw.store(&mut s.by_raw[i].0);
+            let input = if HOLD { u } else { delta * u };
+            input.store(&mut s.input[i].0);
+            dy.store(&mut s.dy[i].0);
+            dgate.store(&mut s.dgate[i].0);
+            (d * u).store(&mut s.y[i].0);
+            zero.store(&mut s.dinput[i].0);
+            zero.store(&mut s.ddecay[i].0);
+            zero.store(&mut s.dgain[i].0);
+        }
+    }
+
+    /// Gradients of a chunk's inputs from the sums over states.
+    #[inline(always)]
+    fn leave<S: Simd, const HOLD: bool>(
+        &mut self,
+        simd: S,
+        group: Group,
+        local: usize,
+        stretch: Stretch,
+        s: &mut Scratch<'_>,
+    ) {
+        let columns = local * LANES..local * LANES + group.width;
+        let d = group.vector(simd, &self.scan.d);
+        let ln2 = simd.splat(std::f32::consts::LN_2);
+        let [mut d_sum, mut bias_sum] = load_rows::<S, 2>(simd, s.sums);
+        // From the end, as the walk goes: sums over tokens then have one order.
+        for i in (0..stretch.len).rev() {
+            let t = stretch.token(i);
+            let dy = simd.load(&s.dy[i].0);
+            let (u, delta) = (simd.load(&s.u[i].0), simd.load(&s.delta[i].0));
+            let dinput = simd.load(&s.dinput[i].0);
+            let ddecay = simd.load(&s.ddecay[i].0);
+            let (du, ddelta) = if HOLD {
+                (d.fma(dy, dinput), ddecay.fma(ln2, simd.load(&s.dgain[i].0)))
+            } else {
+                (d.fma(dy, delta * dinput), ddecay.fma(ln2, u * dinput))
+            };
+            let ddelta = ddelta * simd.load(&s.by_raw[i].0);
+            d_sum = dy.fma(u, d_sum);
+            bias_sum = bias_sum + ddelta;
+            du.store_partial(&mut self.du.row(t)[columns.clone()]);
+            ddelta.store_partial(&mut self.ddelta.row(t)[columns.clone()]);
+            if self.dz.rows() > 0 {
+                let to = &mut self.dz.row(t)[columns.clone()];
+                let mut dz = simd.load(&s.dgate[i].0) * simd.load(&s.y[i].0);
+                if self.accumulate_dz {
+                    dz = dz + simd.load_partial(to);
+                }
+                dz.store_partial(to);
+            }
+            self.add_partial(simd, local, t, i, s);
+        }
+        store_rows(&[d_sum, bias_sum], s.sums);
+    }
+
+    /// Adds the sums over the group's channels to the block's partial dB and dC.
+    #[inline(always)]
+    fn add_partial<S: Simd>(&mut self, simd: S, local: usize, t: usize, i: usize, s: &Scratch<'_>) {
+        let width = partial_width(self.shape.states);
+        let row = &mut self.partial.row(0)[t * width..(t + 1) * width];
+        let stride = fold_stride(s.a.len());
+        let folds = s.db[i * stride..(i + 1) * stride].iter();
+        let folds = folds.chain(&s.dc[i * stride..(i + 1) * stride]);
+        let mut folds = folds.map(|row| &row.0);
+        for to in row.as_chunks_mut::<LANES>().0 {
+            let mut quarters = [simd.splat(0.0); 4];
+            for quarter in &mut quarters {
+                if let Some(fold) = folds.next() {
+                    *quarter = simd.load(fold);
+                }
+            }
+            let mut sum = S::V::fold_across(quarters);
+            if local > 0 {
+                sum = sum + simd.load(to);
+            }
+            sum.store(to);
+        }
+    }
+}
+
+/// Recomputes a block of states over a chunk, keeping decays and states; adds to y and folds the
+/// products for C.
+#[inline(always)]
+fn recompute<S: Simd, const NB: usize, const HOLD: bool>(
+    simd: S,
+    first: usize,
+    len: usize,
+    rows: InputRows<'_>,
+    s: &mut Scratch<'_>,
+) {
+    let mut h: [S::V; NB] = load_rows(simd, &s.h[first..]);
+    let Some(a) = s.a[first..].first_chunk::<NB>() else { return };
+    let Some(inverse_a) = s.inverse_a[first..].first_chunk::<NB>() else { return };
+    let (decays, _) = s.decay.as_chunks_mut::<NB>();
+    let (befores, _) = s.before.as_chunks_mut::<NB>();
+    let (gains, _) = s.gain.as_chunks_mut::<NB>();
+    let folds = s.dc.chunks_exact_mut(fold_stride(s.a.len()));
+    for (i, (((decays, befores), gains), folds)) in
+        decays.iter_mut().zip(befores).zip(gains).zip(folds).take(len).enumerate()
+    {
+        let (b, c) = rows.block::<NB>(i, first);
+        let delta = simd.load(&s.delta[i].0);
+        let input = simd.load(&s.input[i].0);
+        let dy = simd.load(&s.dy[i].0);
+        let mut y = simd.load(&s.y[i].0);
+        let mut products = [dy; NB];
+        for j in 0..NB {
+            let t = delta * simd.load(&a[j].0);
+            h[j].store(&mut befores[j].0);
+            if HOLD {
+                let hold = math::hold(t, delta, simd.load(&inverse_a[j].0));
+                hold.decay.store(&mut decays[j].0);
+                hold.gain.store(&mut gains[j].0);
+                h[j] = hold.decay.fma(h[j], hold.gain * (input * simd.splat(b[j])));
+            } else {
+                let decay = math::exp2(t);
+                decay.store(&mut decays[j].0);
+                h[j] = decay.fma(h[j], input * simd.splat(b[j]));
+            }
+            y = h[j].fma(simd.splat(c[j]), y);
+            products[j] = dy * h[j];
+        }
+        y.store(&mut s.y[i].0);
+        fold(&products, &mut folds[first / 4..]);
+    }
+}
+
+/// Folds products four states at a time into consecutive rows.
+#[inline(always)]
+fn fold<V: Vector, const NB: usize>(products: &[V; NB], to: &mut [Row]) {
+    for (four, row) in products.as_chunks::<4>().0.iter().zip(to) {
+        V::fold_within(*four).store(&mut row.0);
+    }
+}
+
+/// Walks the adjoint of a block of states back over a chunk.
+#[inline(always)]
+fn retrace<S: Simd, const NB: usize, const HOLD: bool>(
+    simd: S,
+    first: usize,
+    len: usize,
+    rows: InputRows<'_>,
+    s: &mut Scratch<'_>,
+) {
+    let mut carry: [S::V; NB] = load_rows(simd, &s.carry[first..]);
+    let mut da: [S::V; NB] = load_rows(simd, &s.da[first..]);
+    let Some(a) = s.a[first..].first_chunk::<NB>() else { return };
+    let Some(inverse_a) = s.inverse_a[first..].first_chunk::<NB>() else { return };
+    let (decays, _) = s.decay.as_chunks::<NB>();
+    let (befores, _) = s.before.as_chunks::<NB>();
+    let (gains, _) = s.gain.as_chunks::<NB>();
+    let folds = s.db.chunks_exact_mut(fold_stride(s.a.len()));
+    for (i, (((decays, befores), gains), folds)) in
+        decays.iter().zip(befores).zip(gains).zip(folds).take(len).enumerate().rev()
+    {
+        let (b, c) = rows.block::<NB>(i, first);
+        let delta = simd.load(&s.delta[i].0);
+        let input = simd.load(&s.input[i].0);
+        let dy = simd.load(&s.dy[i].0);
+        let mut dinput = simd.load(&s.dinput[i].0);
+        let mut ddecay = simd.load(&s.ddecay[i].0);
+        let mut dgain = simd.load(&s.dgain[i].0);
+        let mut products = [dy; NB];
+        for j in 0..NB {
+            let scaled_a = simd.load(&a[j].0);
+            let decay = simd.load(&decays[j].0);
+            let b = simd.splat(b[j]);
+            let dh = dy.fma(simd.splat(c[j]), carry[j]);
+            carry[j] = dh * decay;
+            // d A_bar times A_bar: the gradient of the exponent.
+            let dx = carry[j] * simd.load(&befores[j].0);
+            da[j] = dx.fma(delta, da[j]);
+            ddecay = dx.fma(scaled_a, ddecay);
+            if HOLD {
+                let gain = simd.load(&gains[j].0);
+                let through = dh * gain;
+                products[j] = through * input;
+                dinput = through.fma(b, dinput);
+                let by_gain = dh * (b * input);
+                // d gain / d delta is A_bar.
+                dgain = by_gain.fma(decay, dgain);
+                let x = delta * (scaled_a * simd.splat(std::f32::consts::LN_2));
+                let hold = math::Hold { decay, gain };
+                let by_a = math::hold_gain_by_a(x, delta, hold, simd.load(&inverse_a[j].0));
+                da[j] = by_gain.fma(by_a, da[j]);
+            } else {
+                products[j] = dh * input;
+                dinput = dh.fma(b, dinput);
+            }
+        }
+        dinput.store(&mut s.dinput[i].0);
+        ddecay.store(&mut s.ddecay[i].0);
+        if HOLD {
+            dgain.store(&mut s.dgain[i].0);
+        }
+        fold(&products, &mut folds[first / 4..]);
+    }
+    store_rows(&carry, &mut s.carry[first..]);
+    store_rows(&da, &mut s.da[first..]);
+}
+
+/// The layout of the partial dB and dC: for every sample and block one row.
+pub(crate) fn partial_layout(batch: usize, blocks: usize, shape: &ScanShape) -> Layout {
+    Layout::dense(batch, blocks, shape.tokens * partial_width(shape.states))
+}
+
+/// The layout of the sums over tokens: for every sample and group one row.
+pub(crate) fn sums_layout(shape: &ScanShape) -> Layout {
+    let groups = shape.channels.div_ceil(LANES);
+    Layout::dense(shape.batch, groups, sum_rows(shape.states) * LANES)
+}

@@ -1,0 +1,197 @@
+//! The forward scan of one group of sixteen channels.
+//!
+//! Tokens go in chunks through scratch that fits the first-level cache, in three passes: the steps
+//! and inputs; the recurrence, with a block of states in registers; the gate. So the recurrence
+//! runs without branches and without the long-latency parts of softplus and SiLU.
+
+use super::group::{Group, InputRows, Stretch, load_rows, padded_states, store_rows};
+use super::pieces::Piece;
+use crate::ops::{CHUNK, Discretization, Scan};
+use dis_tensor::simd::{Kernel, LANES, Row, Simd, Vector, math};
+
+/// One task: a group of channels of one sample.
+pub(crate) struct Forward<'a> {
+    pub scan: Scan<'a, [f32]>,
+    pub group: Group,
+    /// The group's columns of y.
+    pub y: Piece<'a>,
+    /// Whether y is added to.
+    pub accumulate: bool,
+    /// One row per chunk: the states before it, [state][lane]; empty if not wanted.
+    pub checkpoints: Piece<'a>,
+    /// One row per channel: its states at the end; empty if not wanted.
+    pub last_state: Piece<'a>,
+    /// [`Forward::scratch_len`] rows.
+    pub scratch: &'a mut [Row],
+}
+
+impl Forward<'_> {
+    /// Rows of scratch for a number of states.
+    pub(crate) const fn scratch_len(states: usize) -> usize {
+        3 * padded_states(states) + 3 * CHUNK + InputRows::copy_len(states, CHUNK)
+    }
+}
+
+/// The scratch of a task by name.
+struct Scratch<'a> {
+    /// A log2(e), one row a state.
+    a: &'a [Row],
+    /// 1 / A, for the zero-order hold.
+    inverse_a: &'a [Row],
+    /// The states.
+    h: &'a mut [Row],
+    /// The steps of a chunk.
+    delta: &'a mut [Row],
+    /// The inputs of a chunk: delta u, or u for the zero-order hold.
+    input: &'a mut [Row],
+    /// The outputs of a chunk.
+    y: &'a mut [Row],
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        match self.scan.discretization {
+            Discretization::Mamba => self.walk::<S, false>(simd),
+            Discretization::ZeroOrderHold => self.walk::<S, true>(simd),
+        }
+    }
+}
+
+impl Forward<'_> {
+    #[inline(always)]
+    fn walk<S: Simd, const HOLD: bool>(mut self, simd: S) {
+        let states = self.scan.a.layout.channels;
+        let padded = padded_states(states);
+        let (a, rest) = std::mem::take(&mut self.scratch).split_at_mut(padded);
+        let (inverse_a, rest) = rest.split_at_mut(padded);
+        let (h, rest) = rest.split_at_mut(padded);
+        let (delta, rest) = rest.split_at_mut(CHUNK);
+        let (input, rest) = rest.split_at_mut(CHUNK);
+        let (y, copy) = rest.split_at_mut(CHUNK);
+        self.group.load_a(&self.scan.a, a, if HOLD { &mut *inverse_a } else { &mut [] });
+        h.fill(Row::ZERO);
+        let mut scratch = Scratch { a, inverse_a, h, delta, input, y };
+
+        let tokens = self.scan.u.layout.tokens;
+        for start in (0..tokens).step_by(CHUNK) {
+            let len = CHUNK.min(tokens - start);
+            let stretch = Stretch { tokens, direction: self.scan.direction, start, len };
+            if self.checkpoints.rows() > 0 {
+                let row = self.checkpoints.row(start / CHUNK);
+                row.copy_from_slice(Row::flat(&scratch.h[..states]));
+            }
+            self.enter::<S, HOLD>(simd, stretch, &mut scratch);
+            let rows = InputRows::new(&self.scan, self.group.b, stretch, copy);
+            recur::<S, HOLD>(simd, len, rows, &mut scratch);
+            self.leave(simd, stretch, scratch.y);
+        }
+        for i in 0..self.last_state.rows() {
+            for (to, row) in self.last_state.row(i).iter_mut().zip(scratch.h.iter()) {
+                *to = row.0[i];
+            }
+        }
+    }
+
+    /// First pass: steps, inputs, and the skip as the start of the outputs' sums.
+    #[inline(always)]
+    fn enter<S: Simd, const HOLD: bool>(&self, simd: S, stretch: Stretch, scratch: &mut Scratch<'_>) {
+        let (scan, group) = (&self.scan, self.group);
+        let bias = group.vector(simd, &scan.delta_bias);
+        let d = group.vector(simd, &scan.d);
+        let rows = scratch.delta.iter_mut().zip(scratch.input.iter_mut()).zip(scratch.y.iter_mut());
+        for (i, ((delta_row, input_row), y_row)) in rows.take(stretch.len).enumerate() {
+            let t = stretch.token(i);
+            if stretch.start + i + CHUNK < stretch.tokens {
+                let ahead = stretch.token(i + CHUNK);
+                group.prefetch(&scan.u, ahead);
+                group.prefetch(&scan.delta, ahead);
+                if let Some(z) = &scan.z {
+                    group.prefetch(z, ahead);
+                }
+            }
+            let u = simd.load_partial(group.row(&scan.u, t));
+            let raw = simd.load_partial(group.row(&scan.delta, t)) + bias;
+            let delta = if scan.delta_softplus { math::softplus(raw) } else { raw };
+            delta.store(&mut delta_row.0);
+            let input = if HOLD { u } else { delta * u };
+            input.store(&mut input_row.0);
+            (d * u).store(&mut y_row.0);
+        }
+    }
+
+    /// Third pass: the other direction's sum, the gate, the output.
+    #[inline(always)]
+    fn leave<S: Simd>(&mut self, simd: S, stretch: Stretch, y: &[Row]) {
+        for (i, row) in y.iter().take(stretch.len).enumerate() {
+            let t = stretch.token(i);
+            let mut value = simd.load(&row.0);
+            if self.accumulate {
+                value = value + simd.load_partial(self.y.row(t));
+            }
+            if let Some(z) = &self.scan.z {
+                value = value * math::silu(simd.load_partial(self.group.row(z, t)));
+            }
+            value.store_partial(self.y.row(t));
+        }
+    }
+}
+
+/// Second pass: the recurrence, in blocks of as many states as the registers hold.
+#[inline(always)]
+fn recur<S: Simd, const HOLD: bool>(simd: S, len: usize, rows: InputRows<'_>, s: &mut Scratch<'_>) {
+    let padded = s.a.len();
+    let mut first = 0;
+    while S::STATE_BLOCK >= 16 && first + 16 <= padded {
+        recur_block::<S, 16, HOLD>(simd, first, len, rows, s);
+        first += 16;
+    }
+    while S::STATE_BLOCK >= 8 && first + 8 <= padded {
+        recur_block::<S, 8, HOLD>(simd, first, len, rows, s);
+        first += 8;
+    }
+    while first < padded {
+        recur_block::<S, 4, HOLD>(simd, first, len, rows, s);
+        first += 4;
+    }
+}
+
+#[inline(always)]
+fn recur_block<S: Simd, const NB: usize, const HOLD: bool>(
+    simd: S,
+    first: usize,
+    len: usize,
+    rows: InputRows<'_>,
+    s: &mut Scratch<'_>,
+) {
+    let mut h: [S::V; NB] = load_rows(simd, &s.h[first..]);
+    let Some(a) = s.a[first..].first_chunk::<NB>() else { return };
+    let Some(inverse_a) = s.inverse_a[first..].first_chunk::<NB>() else { return };
+    let inputs = s.delta.iter().zip(s.input.iter()).zip(s.y.iter_mut());
+    for (i, ((delta, input), y)) in inputs.take(len).enumerate() {
+        let (b, c) = rows.block::<NB>(i, first);
+        let delta = simd.load(&delta.0);
+        let input = simd.load(&input.0);
+        // Two sums, so that the additions are not one long chain.
+        let mut sums = [simd.load(&y.0), simd.splat(0.0)];
+        for j in 0..NB {
+            let t = delta * simd.load(&a[j].0);
+            if HOLD {
+                let hold = math::hold(t, delta, simd.load(&inverse_a[j].0));
+                h[j] = hold.decay.fma(h[j], hold.gain * (input * simd.splat(b[j])));
+            } else {
+                h[j] = math::exp2(t).fma(h[j], input * simd.splat(b[j]));
+            }
+            sums[j % 2] = h[j].fma(simd.splat(c[j]), sums[j % 2]);
+        }
+        (sums[0] + sums[1]).store(&mut y.0);
+    }
+    store_rows(&h, &mut s.h[first..]);
+}
+
+/// Rough nanoseconds of a forward scan, to judge whether threads are worth it.
+pub(crate) const fn work(batch: usize, tokens: usize, channels: usize, states: usize) -> usize {
+    batch * tokens * channels.next_multiple_of(LANES) * states / 4
+}

@@ -1,0 +1,182 @@
+//! What the forward and the backward scan share: the walk over tokens, a group of sixteen
+//! channels, its part of A, and rows of B and C.
+
+use crate::ops::{Direction, Scan};
+use dis_tensor::simd::{LANES, Row, Simd, Vector};
+use dis_tensor::{Layout, Tokens};
+
+/// States are handled in blocks of four; those that fill up the last block do nothing, having
+/// A = B = C = 0.
+pub(crate) const fn padded_states(states: usize) -> usize {
+    states.next_multiple_of(4)
+}
+
+/// A stretch of the walk over the tokens of one sample.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stretch {
+    /// Tokens of the sample.
+    pub tokens: usize,
+    /// Which way they are walked.
+    pub direction: Direction,
+    /// First position of the stretch in the walk.
+    pub start: usize,
+    /// Tokens in it.
+    pub len: usize,
+}
+
+impl Stretch {
+    /// The token at the i-th position of the stretch.
+    #[inline(always)]
+    pub(crate) fn token(&self, i: usize) -> usize {
+        let position = self.start + i;
+        match self.direction {
+            Direction::Forward => position,
+            Direction::Reverse => self.tokens - 1 - position,
+        }
+    }
+}
+
+/// Sixteen channels (fewer in the last group) of one sample.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Group {
+    /// The sample.
+    pub b: usize,
+    /// First channel.
+    pub channel: usize,
+    /// Channels.
+    pub width: usize,
+}
+
+impl Group {
+    pub(crate) fn new(b: usize, group: usize, channels: usize) -> Self {
+        let channel = group * LANES;
+        Self { b, channel, width: LANES.min(channels - channel) }
+    }
+
+    /// The group's columns of token `t`.
+    #[inline(always)]
+    pub(crate) fn row<'a>(&self, x: &Tokens<'a, [f32]>, t: usize) -> &'a [f32] {
+        let start = x.layout.row(self.b, t) + self.channel;
+        &x.buf[start..start + self.width]
+    }
+
+    /// The group's part of a vector over channels, or zeros where there is none.
+    #[inline(always)]
+    pub(crate) fn vector<S: Simd>(&self, simd: S, x: &Option<Tokens<'_, [f32]>>) -> S::V {
+        match x {
+            Some(x) => {
+                let start = x.layout.row(0, 0) + self.channel;
+                simd.load_partial(&x.buf[start..start + self.width])
+            }
+            None => simd.splat(0.0),
+        }
+    }
+
+    /// Fetches the group's cache line of token `t` ahead of its use.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, x: &Tokens<'_, [f32]>, t: usize) {
+        dis_tensor::simd::prefetch(x.buf, x.layout.row(self.b, t) + self.channel);
+    }
+
+    /// The group's part of A (D, N), one row a state: times log2(e), so that `exp(delta A)` is
+    /// `exp2`, and, if asked for, its inverses.
+    pub(crate) fn load_a(&self, a: &Tokens<'_, [f32]>, scaled: &mut [Row], inverse: &mut [Row]) {
+        scaled.fill(Row::ZERO);
+        inverse.fill(Row::ZERO);
+        for i in 0..self.width {
+            let start = a.layout.row(0, self.channel + i);
+            let row = &a.buf[start..start + a.layout.channels];
+            for (&value, to) in row.iter().zip(scaled.iter_mut()) {
+                to.0[i] = value * std::f32::consts::LOG2_E;
+            }
+            for (&value, to) in row.iter().zip(inverse.iter_mut()) {
+                to.0[i] = 1.0 / value;
+            }
+        }
+    }
+}
+
+/// B and C of the tokens of a stretch, side by side, either where they lie or copied with their
+/// numbers of states padded.
+#[derive(Clone, Copy)]
+pub(crate) struct InputRows<'a> {
+    buf: &'a [f32],
+    start: usize,
+    /// Wraps around for the reverse direction.
+    stride: usize,
+    /// Padded number of states: C begins here.
+    states: usize,
+}
+
+impl<'a> InputRows<'a> {
+    /// Rows of [`InputRows::copy_len`] numbers are copied for the stretch if they must be padded.
+    pub(crate) fn new(scan: &Scan<'a, [f32]>, b: usize, stretch: Stretch, copy: &'a mut [Row]) -> Self {
+        let layout: Layout = scan.bc.layout;
+        let n = layout.channels / 2;
+        let padded = padded_states(n);
+        if padded == n {
+            let stride = match stretch.direction {
+                Direction::Forward => layout.row_stride,
+                Direction::Reverse => layout.row_stride.wrapping_neg(),
+            };
+            let start = layout.row(b, stretch.token(0));
+            return Self { buf: scan.bc.buf, start, stride, states: padded };
+        }
+        let copy = Row::flat_mut(copy);
+        for (i, to) in copy.chunks_exact_mut(2 * padded).take(stretch.len).enumerate() {
+            let from = &scan.bc.buf[layout.row(b, stretch.token(i))..][..2 * n];
+            to.fill(0.0);
+            to[..n].copy_from_slice(&from[..n]);
+            to[padded..padded + n].copy_from_slice(&from[n..]);
+        }
+        Self { buf: copy, start: 0, stride: 2 * padded, states: padded }
+    }
+
+    /// Rows of scratch that [`InputRows::new`] needs for stretches of `tokens`.
+    pub(crate) const fn copy_len(states: usize, tokens: usize) -> usize {
+        let padded = padded_states(states);
+        if padded == states { 0 } else { (tokens * 2 * padded).div_ceil(LANES) }
+    }
+
+    /// B and C of states `first .. first + NB` of the i-th token.
+    ///
+    /// # Panics
+    /// If there are no such states.
+    #[inline(always)]
+    pub(crate) fn block<const NB: usize>(&self, i: usize, first: usize) -> (&'a [f32; NB], &'a [f32; NB]) {
+        let start = self.start.wrapping_add(i.wrapping_mul(self.stride));
+        let row = &self.buf[start..start + 2 * self.states];
+        (chunk(row, first), chunk(row, self.states + first))
+    }
+}
+
+#[inline(always)]
+fn chunk<const NB: usize>(row: &[f32], at: usize) -> &[f32; NB] {
+    match row[at..].first_chunk::<NB>() {
+        Some(chunk) => chunk,
+        None => outside(),
+    }
+}
+
+#[cold]
+fn outside() -> ! {
+    unreachable!("block of states outside a row of B and C")
+}
+
+/// Loads NB rows into registers.
+#[inline(always)]
+pub(crate) fn load_rows<S: Simd, const NB: usize>(simd: S, rows: &[Row]) -> [S::V; NB] {
+    let mut values = [simd.splat(0.0); NB];
+    for (value, row) in values.iter_mut().zip(&rows[..NB]) {
+        *value = simd.load(&row.0);
+    }
+    values
+}
+
+/// Stores registers into rows.
+#[inline(always)]
+pub(crate) fn store_rows<V: Vector, const NB: usize>(values: &[V; NB], rows: &mut [Row]) {
+    for (value, row) in values.iter().zip(&mut rows[..NB]) {
+        value.store(&mut row.0);
+    }
+}

@@ -1,0 +1,75 @@
+//! Elementwise operations and broadcasts.
+
+use proptest::prelude::*;
+
+use crate::draw::{Draw, check};
+use crate::operation::Operation;
+
+/// float32 rounding of a few operations.
+const ROUNDING: f64 = 4e-7;
+
+fn all(batch: usize, tokens: usize, channels: usize, seed: u64) {
+    let mut d = Draw::new(seed);
+    let alpha = d.normal();
+    let mut views =
+        |n: usize| -> Vec<_> { (0..n).map(|_| d.view(batch, tokens, channels)).collect() };
+    check(&Operation::Fill(alpha), &views(1), ROUNDING);
+    check(&Operation::Copy, &views(2), 0.0);
+    check(&Operation::Axpy(alpha), &views(2), ROUNDING);
+    check(&Operation::Silu, &views(2), ROUNDING);
+    check(&Operation::SiluBackward, &views(3), 2.0 * ROUNDING);
+    check(&Operation::NegExp, &views(2), ROUNDING);
+    check(&Operation::AddProduct, &views(3), ROUNDING);
+
+    let scale = d.view(batch, 1, 1);
+    let (x, out) = (
+        d.view(batch, tokens, channels),
+        d.view(batch, tokens, channels),
+    );
+    check(
+        &Operation::ScaleSamples,
+        &[scale, x.clone(), out.clone()],
+        ROUNDING,
+    );
+    let rows = d.view(batch, 1, channels);
+    check(
+        &Operation::AddToTokens(alpha),
+        &[rows, out.clone()],
+        ROUNDING,
+    );
+    let row = d.view(1, 1, channels);
+    check(
+        &Operation::AddToTokens(alpha),
+        &[row, out.clone()],
+        ROUNDING,
+    );
+    let table = d.view(1, tokens, channels);
+    check(&Operation::AddToSamples(alpha), &[table, out], ROUNDING);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn small(batch in 0usize..4, tokens in 0usize..8, channels in 0usize..40, seed: u64) {
+        all(batch, tokens, channels, seed);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(6))]
+    /// Large enough to be shared among threads.
+    #[test]
+    fn large(batch in 1usize..5, tokens in 60usize..130, channels in 90usize..200, seed: u64) {
+        all(batch, tokens, channels, seed);
+    }
+}
+
+/// SiLU and its derivative keep their limits where exp overflows.
+#[test]
+fn silu_of_extreme_values_is_finite() {
+    let mut d = Draw::new(1);
+    let mut x = d.dense(8);
+    x.data = vec![-1e4, -104.0, -88.0, -20.0, 20.0, 88.0, 104.0, 1e4];
+    check(&Operation::Silu, &[x.clone(), d.dense(8)], 1e-7);
+    check(&Operation::SiluBackward, &[x, d.dense(8), d.dense(8)], 4e-7);
+}

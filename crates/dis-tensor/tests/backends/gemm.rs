@@ -1,0 +1,135 @@
+//! Matrix products.
+
+use dis_tensor::Layout;
+use proptest::prelude::*;
+
+use crate::draw::{CPUS, Draw, Operand, check, outcome};
+use crate::operation::Operation;
+
+/// Operands of an (m, k) by (k, n) product.
+fn operands(d: &mut Draw, m: usize, k: usize, n: usize, ta: bool, tb: bool) -> Vec<Operand> {
+    let a = if ta {
+        d.matrix(1, k, m)
+    } else {
+        d.matrix(1, m, k)
+    };
+    let b = if tb {
+        d.matrix(1, n, k)
+    } else {
+        d.matrix(1, k, n)
+    };
+    vec![a, b, d.matrix(1, 1, n), d.matrix(1, m, n)]
+}
+
+fn all(m: usize, k: usize, n: usize, seed: u64) {
+    let mut d = Draw::new(seed);
+    for flags in 0..4 {
+        let (transpose_a, transpose_b) = (flags & 1 != 0, flags & 2 != 0);
+        for (bias, accumulate) in [(false, false), (true, false), (false, true)] {
+            let operation = Operation::Gemm {
+                transpose_a,
+                transpose_b,
+                bias,
+                accumulate,
+            };
+            check(
+                &operation,
+                &operands(&mut d, m, k, n, transpose_a, transpose_b),
+                3e-6,
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn small(m in 0usize..40, k in 0usize..40, n in 0usize..40, seed: u64) {
+        all(m, k, n, seed);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3))]
+    #[test]
+    fn large(m in 1usize..150, k in 1usize..700, n in 1usize..150, seed: u64) {
+        all(m, k, n, seed);
+    }
+}
+
+#[test]
+fn samples_count_as_rows() {
+    let mut d = Draw::new(5);
+    let operation = Operation::Gemm {
+        transpose_a: false,
+        transpose_b: true,
+        bias: true,
+        accumulate: false,
+    };
+    let operands = [
+        d.matrix(3, 7, 11),
+        d.matrix(1, 13, 11),
+        d.matrix(1, 1, 13),
+        d.matrix(3, 7, 13),
+    ];
+    check(&operation, &operands, 2e-6);
+}
+
+/// The model's shapes, and sums over thousands of rows as in gradients of weights: the same bits
+/// for 1, 2 and 3 threads. Not compared with the reference, which would take minutes.
+#[test]
+fn same_bits_for_any_number_of_threads() {
+    let cases = [
+        (257, 368, 1472, false, true),
+        (257, 736, 55, false, true),
+        (257, 24, 736, false, true),
+        (17, 128, 512, false, true),
+        (2056, 368, 1472, false, true),
+        (1, 1472, 368, false, true),
+        (129, 777, 333, false, true),
+        (1472, 4112, 368, true, false),
+        (55, 4113, 736, true, false),
+        (31, 5001, 97, true, false),
+        (2056, 1472, 368, false, false),
+        (515, 736, 24, false, false),
+    ];
+    let mut d = Draw::new(11);
+    for (m, k, n, transpose_a, transpose_b) in cases {
+        for accumulate in [false, true] {
+            let operation = Operation::Gemm {
+                transpose_a,
+                transpose_b,
+                bias: false,
+                accumulate,
+            };
+            let operands = operands(&mut d, m, k, n, transpose_a, transpose_b);
+            let results = CPUS
+                .each_ref()
+                .map(|cpu| outcome(cpu, &operation, &operands).unwrap());
+            for other in &results[1..] {
+                let pairs = results[0][3].iter().zip(other[3].iter());
+                let differing = pairs.filter(|(x, y)| x.to_bits() != y.to_bits()).count();
+                assert_eq!(differing, 0, "{m} x {k} x {n} {operation:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_product_over_nothing_is_zero_or_bias() {
+    let mut d = Draw::new(2);
+    for (bias, accumulate) in [(false, false), (true, false), (false, true)] {
+        let operation = Operation::Gemm {
+            transpose_a: false,
+            transpose_b: false,
+            bias,
+            accumulate,
+        };
+        let nothing = |rows, cols| Operand {
+            data: vec![],
+            layout: Layout::matrix(rows, cols).at(9),
+        };
+        let operands = [nothing(3, 0), nothing(0, 4), d.dense(4), d.matrix(1, 3, 4)];
+        check(&operation, &operands, 1e-7);
+    }
+}

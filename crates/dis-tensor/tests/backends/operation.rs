@@ -1,0 +1,246 @@
+//! The operations of a backend as data, so that one function compares them all.
+
+use dis_tensor::{
+    AdamState, AdamW, Backend, Layout, Norm, NormGrads, NormKind, PatchGrid, Reals, Result, Tokens,
+    TokensMut,
+};
+
+/// Which optional parts of a normalisation are there.
+#[derive(Clone, Copy, Debug)]
+pub struct NormParts {
+    pub kind: NormKind,
+    pub eps: f64,
+    pub weight: bool,
+    pub bias: bool,
+    pub shift_scale: bool,
+}
+
+/// An operation and its numbers. Operands come in the order of the trait's arguments, absent ones
+/// included.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    Fill(f64),
+    Copy,
+    Axpy(f64),
+    ScaleSamples,
+    Gemm {
+        transpose_a: bool,
+        transpose_b: bool,
+        bias: bool,
+        accumulate: bool,
+    },
+    AddColumnSums,
+    AddBatchSums,
+    TokenSums {
+        alpha: f64,
+        accumulate: bool,
+    },
+    AddToTokens(f64),
+    AddToSamples(f64),
+    Silu,
+    SiluBackward,
+    NegExp,
+    AddProduct,
+    /// residual, hidden, hidden_scale, weight, bias, shift_scale, sum, stats, out.
+    AddNorm {
+        parts: NormParts,
+        residual: bool,
+        hidden_scale: bool,
+        sum: bool,
+        stats: bool,
+    },
+    /// x, stats, weight, bias, shift_scale, dout, dx, arena, d_shift_scale.
+    AddNormBackward {
+        parts: NormParts,
+        accumulate: bool,
+        grads: Option<[usize; 2]>,
+    },
+    Gather(Vec<u32>),
+    ScatterAdd(Vec<u32>),
+    Patchify(PatchGrid),
+    Unpatchify(PatchGrid),
+    GlobalNorm,
+    /// params, grads, m, v, ema, grad_norm.
+    AdamW(AdamW),
+}
+
+impl Operation {
+    /// Runs it on buffers with these views.
+    pub fn run<B: Backend>(
+        &self,
+        backend: &B,
+        layouts: &[Layout],
+        buffers: &mut [Reals<B>],
+    ) -> Result<()> {
+        let l = layouts;
+        match (self, buffers) {
+            (Self::Fill(value), [out]) => backend.fill(TokensMut::new(out, l[0]), *value),
+            (Self::Copy, [x, out]) => backend.copy(Tokens::new(x, l[0]), TokensMut::new(out, l[1])),
+            (Self::Axpy(alpha), [x, out]) => {
+                backend.axpy(*alpha, Tokens::new(x, l[0]), TokensMut::new(out, l[1]))
+            }
+            (Self::ScaleSamples, [scale, x, out]) => backend.scale_samples(
+                Tokens::new(scale, l[0]),
+                Tokens::new(x, l[1]),
+                TokensMut::new(out, l[2]),
+            ),
+            (
+                Self::Gemm {
+                    transpose_a,
+                    transpose_b,
+                    bias: with,
+                    accumulate,
+                },
+                [a, b, bias, c],
+            ) => backend.gemm(
+                Tokens::new(a, l[0]),
+                *transpose_a,
+                Tokens::new(b, l[1]),
+                *transpose_b,
+                with.then_some(Tokens::new(bias, l[2])),
+                *accumulate,
+                TokensMut::new(c, l[3]),
+            ),
+            (Self::AddColumnSums, [x, out]) => {
+                backend.add_column_sums(Tokens::new(x, l[0]), TokensMut::new(out, l[1]))
+            }
+            (Self::AddBatchSums, [x, out]) => {
+                backend.add_batch_sums(Tokens::new(x, l[0]), TokensMut::new(out, l[1]))
+            }
+            (Self::TokenSums { alpha, accumulate }, [x, out]) => backend.token_sums(
+                *alpha,
+                Tokens::new(x, l[0]),
+                *accumulate,
+                TokensMut::new(out, l[1]),
+            ),
+            (Self::AddToTokens(alpha), [x, out]) => {
+                backend.add_to_tokens(*alpha, Tokens::new(x, l[0]), TokensMut::new(out, l[1]))
+            }
+            (Self::AddToSamples(alpha), [x, out]) => {
+                backend.add_to_samples(*alpha, Tokens::new(x, l[0]), TokensMut::new(out, l[1]))
+            }
+            (Self::Silu, [x, out]) => backend.silu(Tokens::new(x, l[0]), TokensMut::new(out, l[1])),
+            (Self::SiluBackward, [x, dout, dx]) => backend.silu_backward(
+                Tokens::new(x, l[0]),
+                Tokens::new(dout, l[1]),
+                TokensMut::new(dx, l[2]),
+            ),
+            (Self::NegExp, [x, out]) => {
+                backend.neg_exp(Tokens::new(x, l[0]), TokensMut::new(out, l[1]))
+            }
+            (Self::AddProduct, [a, b, out]) => backend.add_product(
+                Tokens::new(a, l[0]),
+                Tokens::new(b, l[1]),
+                TokensMut::new(out, l[2]),
+            ),
+            (
+                Self::AddNorm {
+                    parts,
+                    residual: r,
+                    hidden_scale: h,
+                    sum: s,
+                    stats: st,
+                },
+                [
+                    residual,
+                    hidden,
+                    scale,
+                    weight,
+                    bias,
+                    shift_scale,
+                    sum,
+                    stats,
+                    out,
+                ],
+            ) => backend.add_norm(
+                r.then_some(Tokens::new(residual, l[0])),
+                Tokens::new(hidden, l[1]),
+                h.then_some(Tokens::new(scale, l[2])),
+                norm::<B>(parts, weight, bias, shift_scale, &l[3..6]),
+                s.then_some(TokensMut::new(sum, l[6])),
+                st.then_some(TokensMut::new(stats, l[7])),
+                TokensMut::new(out, l[8]),
+            ),
+            (
+                Self::AddNormBackward {
+                    parts,
+                    accumulate,
+                    grads,
+                },
+                [
+                    x,
+                    stats,
+                    weight,
+                    bias,
+                    shift_scale,
+                    dout,
+                    dx,
+                    arena,
+                    d_shift_scale,
+                ],
+            ) => backend.add_norm_backward(
+                Tokens::new(x, l[0]),
+                Tokens::new(stats, l[1]),
+                norm::<B>(parts, weight, bias, shift_scale, &l[2..5]),
+                Tokens::new(dout, l[5]),
+                *accumulate,
+                TokensMut::new(dx, l[6]),
+                grads.map(|[weight, bias]| NormGrads {
+                    arena,
+                    weight: parts.weight.then_some(weight),
+                    bias: parts.bias.then_some(bias),
+                }),
+                parts
+                    .shift_scale
+                    .then_some(TokensMut::new(d_shift_scale, l[8])),
+            ),
+            (Self::Gather(ids), [table, out]) => backend.gather(
+                Tokens::new(table, l[0]),
+                &backend.upload(ids),
+                TokensMut::new(out, l[1]),
+            ),
+            (Self::ScatterAdd(ids), [dout, dtable]) => backend.scatter_add(
+                Tokens::new(dout, l[0]),
+                &backend.upload(ids),
+                TokensMut::new(dtable, l[1]),
+            ),
+            (Self::Patchify(grid), [image, out]) => {
+                backend.patchify(image, *grid, TokensMut::new(out, l[1]))
+            }
+            (Self::Unpatchify(grid), [patches, image]) => {
+                backend.unpatchify(Tokens::new(patches, l[0]), *grid, image)
+            }
+            (Self::GlobalNorm, [x, out]) => backend.global_norm(x, out),
+            (Self::AdamW(step), [params, grads, m, v, ema, grad_norm]) => backend.adamw(
+                AdamState {
+                    params,
+                    grads,
+                    m,
+                    v,
+                    ema,
+                    grad_norm,
+                },
+                *step,
+            ),
+            (operation, buffers) => {
+                panic!("{operation:?} does not take {} operands", buffers.len())
+            }
+        }
+    }
+}
+
+fn norm<'a, B: Backend>(
+    parts: &NormParts,
+    weight: &'a Reals<B>,
+    bias: &'a Reals<B>,
+    shift_scale: &'a Reals<B>,
+    l: &[Layout],
+) -> Norm<'a, Reals<B>> {
+    Norm {
+        kind: parts.kind,
+        eps: parts.eps,
+        weight: parts.weight.then_some(Tokens::new(weight, l[0])),
+        bias: parts.bias.then_some(Tokens::new(bias, l[1])),
+        shift_scale: parts.shift_scale.then_some(Tokens::new(shift_scale, l[2])),
+    }
+}

@@ -1,0 +1,378 @@
+//! The configuration of a run, as in its `config.toml`.
+
+use std::path::Path;
+
+use dis_diffusion::{LossKind, Options, Prediction, Variance};
+use dis_model::checkpoint::{config_from_json, config_to_json};
+use dis_model::DisConfig;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::data::Dataset;
+use crate::error::{Result, TrainError};
+use crate::schedule::Decay;
+
+/// Names of built-in configurations and their texts.
+pub const PRESETS: [(&str, &str); 2] = [
+    ("digits", include_str!("../presets/digits.toml")),
+    ("small", include_str!("../presets/small.toml")),
+];
+
+/// A run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// The model: the keys of its metadata, or `zoo = "DiS-S/2"` for a published entry. Image size,
+    /// channels and classes default to those of the data.
+    pub model: Map<String, Value>,
+    /// The data.
+    pub data: DataConfig,
+    /// The diffusion.
+    #[serde(default)]
+    pub diffusion: DiffusionConfig,
+    /// Training.
+    pub train: TrainConfig,
+    /// Sample grids during training.
+    #[serde(default)]
+    pub sample: SampleConfig,
+}
+
+/// `[data]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// What to train on; see [`crate::data::DataSpec`].
+    pub spec: String,
+}
+
+/// `[diffusion]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiffusionConfig {
+    /// `linear` or `squaredcos_cap_v2` (`cosine`).
+    pub noise_schedule: String,
+    /// Steps.
+    pub steps: usize,
+    /// `epsilon`, `x0` or `v`.
+    pub prediction: String,
+    /// `learned_range`, `learned`, `fixed_small` or `fixed_large`. The first two need a model with
+    /// `learn_sigma`.
+    pub variance: String,
+    /// `mse` (with learned variances plus the bound), `rescaled_mse`, `kl` or `rescaled_kl`.
+    pub loss: String,
+}
+
+impl Default for DiffusionConfig {
+    fn default() -> Self {
+        Self {
+            noise_schedule: "linear".into(),
+            steps: 1000,
+            prediction: "epsilon".into(),
+            variance: "learned_range".into(),
+            loss: "mse".into(),
+        }
+    }
+}
+
+const PREDICTIONS: [(&str, Prediction); 3] =
+    [("epsilon", Prediction::Epsilon), ("x0", Prediction::Start), ("v", Prediction::Velocity)];
+const VARIANCES: [(&str, Variance); 4] = [
+    ("learned_range", Variance::LearnedRange),
+    ("learned", Variance::Learned),
+    ("fixed_small", Variance::FixedSmall),
+    ("fixed_large", Variance::FixedLarge),
+];
+const LOSSES: [(&str, LossKind); 4] = [
+    ("mse", LossKind::Mse),
+    ("rescaled_mse", LossKind::RescaledMse),
+    ("kl", LossKind::Kl),
+    ("rescaled_kl", LossKind::RescaledKl),
+];
+
+fn choice<T: Copy>(key: &str, word: &str, table: &[(&str, T)]) -> Result<T> {
+    table.iter().find(|(name, _)| *name == word).map(|(_, v)| *v).ok_or_else(|| {
+        let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
+        TrainError::config(format!("{key} is {word:?}, but must be one of {}", names.join(", ")))
+    })
+}
+
+impl DiffusionConfig {
+    /// For dis-diffusion, without respacing.
+    pub fn options(&self) -> Result<Options> {
+        Ok(Options {
+            schedule: self.noise_schedule.parse()?,
+            steps: self.steps,
+            prediction: choice("diffusion.prediction", &self.prediction, &PREDICTIONS)?,
+            variance: choice("diffusion.variance", &self.variance, &VARIANCES)?,
+            loss: choice("diffusion.loss", &self.loss, &LOSSES)?,
+            ..Options::default()
+        })
+    }
+}
+
+/// `[train]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Updates.
+    pub steps: u64,
+    /// Images in one forward and backward.
+    pub batch_size: usize,
+    /// Forward and backward passes whose gradients are averaged in one update.
+    pub accumulation: usize,
+    /// Learning rate after the warm-up.
+    pub lr: f64,
+    /// Learning rate at the end.
+    pub min_lr: f64,
+    /// Steps of linear warm-up from 0.
+    pub warmup_steps: u64,
+    /// What follows the warm-up.
+    pub decay: Decay,
+    /// AdamW's decoupled weight decay.
+    pub weight_decay: f64,
+    /// AdamW's decay of the first moment.
+    pub beta1: f64,
+    /// AdamW's decay of the second moment.
+    pub beta2: f64,
+    /// AdamW's epsilon.
+    pub eps: f64,
+    /// Largest global gradient norm; 0 turns clipping off.
+    pub max_grad_norm: f64,
+    /// Decay of the moving average of the weights.
+    pub ema_decay: f64,
+    /// Whether the moving average forgets faster at the start.
+    pub ema_warmup: bool,
+    /// Probability of training a sample without its label (for guidance).
+    pub label_dropout: f64,
+    /// Draw the reverse direction's step bias like the forward one's, instead of zero as published.
+    pub repaired_reverse_step: bool,
+    /// Whether blocks are run again in the backward: less memory, same results.
+    pub recompute: bool,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Steps between lines of metrics.jsonl.
+    pub log_every: u64,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Checkpoints to keep; 0 keeps all.
+    pub keep: usize,
+    /// Steps between sample grids; 0 makes none.
+    pub sample_every: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            steps: 100_000,
+            batch_size: 64,
+            accumulation: 1,
+            lr: 1e-4,
+            min_lr: 1e-6,
+            warmup_steps: 1000,
+            decay: Decay::Cosine,
+            weight_decay: 0.0,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            max_grad_norm: 1.0,
+            ema_decay: 0.9999,
+            ema_warmup: true,
+            label_dropout: 0.1,
+            repaired_reverse_step: false,
+            recompute: false,
+            seed: 0,
+            log_every: 10,
+            checkpoint_every: 1000,
+            keep: 3,
+            sample_every: 1000,
+        }
+    }
+}
+
+/// `[sample]`: how sample grids are drawn during training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SampleConfig {
+    /// Images of each class, or images in all for a model without classes.
+    pub per_class: usize,
+    /// DDIM steps.
+    pub steps: usize,
+    /// Guidance scale; 1 is none.
+    pub cfg_scale: f64,
+}
+
+impl Default for SampleConfig {
+    fn default() -> Self {
+        Self { per_class: 4, steps: 50, cfg_scale: 1.5 }
+    }
+}
+
+impl RunConfig {
+    /// Parses a file's text; `origin` names it in errors.
+    pub fn parse(text: &str, origin: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|e| {
+            let line = e.span().map(|s| text[..s.start.min(text.len())].matches('\n').count() + 1);
+            let what = match line {
+                Some(line) => format!("line {line}: {}", e.message()),
+                None => e.message().to_string(),
+            };
+            TrainError::Config { origin: Some(origin.to_string()), what: what.replace('\n', " ") }
+        })
+    }
+
+    /// Reads a file.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).map_err(|e| TrainError::io(path, "read it", e))?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// A built-in configuration.
+    pub fn preset(name: &str) -> Result<Self> {
+        let Some((_, text)) = PRESETS.iter().find(|(n, _)| *n == name) else {
+            let names: Vec<&str> = PRESETS.iter().map(|(n, _)| *n).collect();
+            return Err(TrainError::config(format!(
+                "no preset {name:?}; there are {}", names.join(", ")
+            )));
+        };
+        Self::parse(text, &format!("preset {name}"))
+    }
+
+    /// As TOML.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string_pretty(self).map_err(|e| TrainError::config(e.to_string()))
+    }
+
+    /// Fills in from the data what the model section leaves open, writes the full model back, and
+    /// checks that everything fits together.
+    pub fn resolve(&mut self, data: &dyn Dataset) -> Result<DisConfig> {
+        let shape = data.shape();
+        if shape.height != shape.width {
+            return Err(TrainError::config(format!(
+                "images are {} high and {} wide, but must be square", shape.height, shape.width
+            )));
+        }
+        let mut map = self.model.clone();
+        let unconditional = map.get("num_classes") == Some(&json!(0));
+        if unconditional {
+            map.remove("num_classes");
+        }
+        let mut default = |key: &str, value: Value| {
+            map.entry(key.to_string()).or_insert(value);
+        };
+        default("image_size", json!(shape.height));
+        default("channels", json!(shape.channels));
+        if let Some(classes) = data.num_classes().filter(|_| !unconditional) {
+            default("num_classes", json!(classes));
+            default("null_label", json!(self.train.label_dropout > 0.0));
+        }
+        if let Some(zoo) = map.remove("zoo") {
+            let name = zoo.as_str().unwrap_or_default();
+            let entry = DisConfig::zoo(name, 8, 1)?;
+            let mut default = |key: &str, value: usize| {
+                map.entry(key.to_string()).or_insert(json!(value));
+            };
+            default("patch_size", entry.patch_size);
+            default("embed_dim", entry.embed_dim);
+            default("depth", entry.depth);
+        }
+        let config = config_from_json(&map)
+            .map_err(|what| TrainError::config(format!("[model]: {what}")))?;
+        self.model = config_to_json(&config);
+        self.check(&config, data)?;
+        Ok(config)
+    }
+
+    fn check(&self, model: &DisConfig, data: &dyn Dataset) -> Result<()> {
+        use dis_model::ConditionKind;
+        let refuse = |what: String| Err(TrainError::config(what));
+        let shape = data.shape();
+        if (model.image_size, model.channels) != (shape.height, shape.channels) {
+            return refuse(format!(
+                "the model is for {} x {} x {}, but the images are {shape}",
+                model.channels, model.image_size, model.image_size
+            ));
+        }
+        match (model.condition, data.num_classes()) {
+            (ConditionKind::Classes { num_classes, .. }, Some(n)) if n > num_classes => {
+                return refuse(format!("the model has {num_classes} classes, but the data {n}"));
+            }
+            (ConditionKind::Classes { .. }, None) => {
+                return refuse("the model has classes, but the data have none".into());
+            }
+            (ConditionKind::Context { .. }, _) => {
+                return refuse("training on continuous contexts needs a data set that has them".into());
+            }
+            _ => {}
+        }
+        let train = &self.train;
+        let rate = |key: &str, value: f64, low: f64, high: f64| {
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(TrainError::config(format!("{key} is {value}, but must be {low} to {high}")))
+            }
+        };
+        if train.batch_size == 0 || train.accumulation == 0 || train.steps == 0 {
+            return refuse(format!(
+                "train.batch_size is {}, train.accumulation {} and train.steps {}; all must be at least 1",
+                train.batch_size, train.accumulation, train.steps
+            ));
+        }
+        if train.log_every == 0 || train.checkpoint_every == 0 {
+            return refuse("train.log_every and train.checkpoint_every must be at least 1".into());
+        }
+        rate("train.lr", train.lr, 0.0, 1e3)?;
+        rate("train.min_lr", train.min_lr, 0.0, train.lr)?;
+        rate("train.label_dropout", train.label_dropout, 0.0, 1.0)?;
+        rate("train.ema_decay", train.ema_decay, 0.0, 1.0)?;
+        rate("train.beta1", train.beta1, 0.0, 1.0 - 1e-12)?;
+        rate("train.beta2", train.beta2, 0.0, 1.0 - 1e-12)?;
+        rate("train.max_grad_norm", train.max_grad_norm, 0.0, f64::MAX)?;
+        rate("train.weight_decay", train.weight_decay, 0.0, 1e3)?;
+        let labelled = matches!(model.condition, ConditionKind::Classes { .. });
+        if labelled && train.label_dropout > 0.0 && model.null_label().is_none() {
+            return refuse("train.label_dropout needs a model with null_label = true".into());
+        }
+        let learned = self.diffusion.options()?.variance.is_learned();
+        if learned != model.learn_sigma {
+            return refuse(format!(
+                "diffusion.variance is {:?}, but model.learn_sigma is {}",
+                self.diffusion.variance, model.learn_sigma
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data;
+
+    #[test]
+    fn presets_parse_and_round_trip() {
+        let digits = data::open(&"digits".parse().unwrap()).unwrap();
+        for (name, _) in PRESETS {
+            let mut config = RunConfig::preset(name).unwrap();
+            config.resolve(&*digits).unwrap();
+            let again = RunConfig::parse(&config.to_toml().unwrap(), "again").unwrap();
+            assert_eq!(config, again);
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_key_and_line() {
+        let text = "[model]\npatch_size = 2\n[data]\nspec = \"digits\"\n[train]\nsteps = 5\nbatchsize = 3\n";
+        let message = RunConfig::parse(text, "run.toml").unwrap_err().to_string();
+        assert!(message.contains("run.toml: line 7") && message.contains("batchsize"), "{message}");
+        let digits = data::open(&"digits".parse().unwrap()).unwrap();
+        let mut config = RunConfig::preset("digits").unwrap();
+        config.model.insert("dpeth".into(), json!(2));
+        let message = config.resolve(&*digits).unwrap_err().to_string();
+        assert!(message.contains("dpeth"), "{message}");
+        let mut config = RunConfig::preset("digits").unwrap();
+        config.diffusion.variance = "fixed_small".into();
+        assert!(config.resolve(&*digits).unwrap_err().to_string().contains("learn_sigma"));
+    }
+}

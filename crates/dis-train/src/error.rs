@@ -1,0 +1,73 @@
+//! What training can refuse.
+
+use std::path::PathBuf;
+
+use crate::data::DataError;
+
+/// Errors of training.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// A configuration file or option that cannot be used.
+    #[error("{}{what}", origin.as_ref().map(|o| format!("{o}: ")).unwrap_or_default())]
+    Config {
+        /// The file, if it came from one.
+        origin: Option<String>,
+        /// What is wrong, naming the key.
+        what: String,
+    },
+    /// Data could not be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model could not be built, run, read or written.
+    #[error(transparent)]
+    Model(#[from] dis_model::ModelError),
+    /// The diffusion could not be set up or run.
+    #[error(transparent)]
+    Diffusion(#[from] dis_diffusion::Error),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] dis_tensor::TensorError),
+    /// A file or folder of the run could not be read or written.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A run directory that cannot be used.
+    #[error("{}: {what}", path.display())]
+    RunDir {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// Training does not converge any more.
+    #[error(
+        "stopped at step {step}: the loss or gradient was not finite {in_a_row} times in a row; \
+         the last checkpoint is intact, try a lower --lr"
+    )]
+    NotFinite {
+        /// Step of the last failure.
+        step: u64,
+        /// How many there were.
+        in_a_row: u32,
+    },
+}
+
+impl TrainError {
+    pub(crate) fn config(what: impl Into<String>) -> Self {
+        Self::Config { origin: None, what: what.into() }
+    }
+
+    pub(crate) fn io(path: impl Into<PathBuf>, action: &'static str, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), action, source }
+    }
+}
+
+/// Result of training.
+pub type Result<T> = std::result::Result<T, TrainError>;

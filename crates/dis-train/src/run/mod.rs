@@ -1,0 +1,11 @@
+//! A run: its directory, and the loop that fills it.
+
+mod dir;
+mod metrics;
+mod samples;
+mod train;
+
+pub use dir::{Manifest, RunDir};
+pub use metrics::{MetricsLog, read_metrics};
+pub use samples::{SampleSpec, SamplerKind, diffusion_for, extra_metadata, generate};
+pub use train::{Observer, Outcome, Started, Start, train};

@@ -1,0 +1,140 @@
+//! Images from a model, and the diffusion that its checkpoint describes.
+
+use dis_diffusion::{
+    Ancestral, Ddim, Guidance, Guided, ModelDenoiser, Options, Respacing, Sampler, SeededNoise,
+    Variance, sample,
+};
+use dis_diffusion::GaussianDiffusion;
+use dis_model::{ConditionKind, DisModel, Metadata};
+use dis_scan::ScanBackend;
+use dis_tensor::Reals;
+use serde_json::{Value, json};
+
+use crate::config::DiffusionConfig;
+use crate::data::Dataset;
+use crate::error::{Result, TrainError};
+
+/// Which sampler.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum SamplerKind {
+    /// DDIM with this eta.
+    Ddim {
+        /// Amount of noise, 0 to 1.
+        eta: f64,
+    },
+    /// Ancestral sampling.
+    Ancestral,
+}
+
+/// What to draw.
+#[derive(Clone, Debug)]
+pub struct SampleSpec {
+    /// Number of images.
+    pub count: usize,
+    /// A class for each image; empty for a model without classes.
+    pub labels: Vec<u32>,
+    /// Seed: image i depends on (seed, `first` + i) alone, not on the batch size.
+    pub seed: u64,
+    /// Number of the first image.
+    pub first: u64,
+    /// Sampler.
+    pub sampler: SamplerKind,
+    /// Sampler steps.
+    pub steps: usize,
+    /// Guidance.
+    pub guidance: Guidance,
+    /// Limit the estimate of the image to [-1, 1] in every step.
+    pub clip_denoised: bool,
+    /// Images at a time.
+    pub batch_size: usize,
+}
+
+/// What a checkpoint says beside its model: the diffusion it was trained with, the class names and
+/// the largest raw level of its images.
+pub fn extra_metadata(diffusion: &DiffusionConfig, data: &dyn Dataset) -> Vec<(String, Value)> {
+    let mut extra = vec![
+        ("diffusion".to_string(), json!(diffusion)),
+        ("max_level".to_string(), json!(data.max_level())),
+    ];
+    if !data.class_names().is_empty() {
+        extra.push(("class_names".to_string(), json!(data.class_names())));
+    }
+    extra
+}
+
+/// The diffusion that a checkpoint describes (published defaults where it says nothing), respaced
+/// for a sampler of `steps` steps.
+pub fn diffusion_for(metadata: &Metadata, sampler: SamplerKind, steps: usize) -> Result<GaussianDiffusion> {
+    let mut options = match metadata.extra.get("diffusion") {
+        Some(value) => {
+            let config: DiffusionConfig = serde_json::from_value(value.clone())
+                .map_err(|e| TrainError::config(format!("checkpoint metadata \"diffusion\": {e}")))?;
+            config.options()?
+        }
+        None => Options {
+            variance: if metadata.model.learn_sigma { Variance::LearnedRange } else { Variance::FixedLarge },
+            ..Options::default()
+        },
+    };
+    if steps == 0 || steps > options.steps {
+        return Err(TrainError::config(format!(
+            "{steps} sampler steps, but the diffusion has 1 to {}", options.steps
+        )));
+    }
+    options.respacing = Respacing::Sections(vec![steps]);
+    if matches!(sampler, SamplerKind::Ddim { .. }) {
+        // The published integer stride where it exists; otherwise evenly spread.
+        let strided = Respacing::Ddim(steps);
+        if strided.timesteps(options.steps).is_ok() {
+            options.respacing = strided;
+        }
+    }
+    Ok(GaussianDiffusion::new(&options)?)
+}
+
+/// Draws images: (count, channels, size, size) in [-1, 1] (not limited). `progress` is called after
+/// every sampler step with the number of image steps done and in all.
+pub fn generate<B: ScanBackend>(
+    backend: &B,
+    model: &DisModel,
+    params: &Reals<B>,
+    diffusion: &GaussianDiffusion,
+    spec: &SampleSpec,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Vec<f32>> {
+    let config = model.config();
+    let classes = matches!(config.condition, ConditionKind::Classes { .. });
+    if classes && spec.labels.len() != spec.count {
+        return Err(TrainError::config(format!(
+            "{} labels for {} images", spec.labels.len(), spec.count
+        )));
+    }
+    let shape = [config.channels, config.image_size, config.image_size];
+    let total = spec.count as u64 * diffusion.steps() as u64;
+    let mut done = 0;
+    let mut images = Vec::with_capacity(spec.count * shape.iter().product::<usize>());
+    let mut start = 0;
+    while start < spec.count {
+        let count = spec.batch_size.clamp(1, spec.count - start);
+        let labels = if classes { &spec.labels[start..start + count] } else { &[][..] };
+        let first = spec.first + start as u64;
+        let mut noise = SeededNoise::new(spec.seed, first..first + count as u64);
+        let noisy = noise.start(shape);
+        let denoiser = ModelDenoiser::new(backend, model, params, labels);
+        // A model without classes has nothing to be guided by.
+        let guidance = if classes { spec.guidance.clone() } else { Guidance::new(1.0) };
+        let mut network = Guided::new(denoiser, guidance);
+        let clip_denoised = spec.clip_denoised;
+        let mut sampler: Box<dyn Sampler> = match spec.sampler {
+            SamplerKind::Ddim { eta } => Box::new(Ddim { eta, clip_denoised }),
+            SamplerKind::Ancestral => Box::new(Ancestral { clip_denoised }),
+        };
+        let batch = sample(diffusion, &mut *sampler, &mut network, &mut noise, noisy, |_| {
+            done += count as u64;
+            progress(done, total);
+        })?;
+        images.extend(batch.iter());
+        start += count;
+    }
+    Ok(images)
+}

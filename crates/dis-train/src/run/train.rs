@@ -1,0 +1,327 @@
+//! The training loop.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use dis_diffusion::{GaussianDiffusion, Guidance};
+use dis_model::checkpoint::write_atomic;
+use dis_model::cost::Memory;
+use dis_model::{Checkpoint, DisModel, Metadata, cost::Cost};
+use dis_scan::ScanBackend;
+use dis_ssm::MixerInit;
+
+use super::dir::{Manifest, RunDir};
+use super::metrics::MetricsLog;
+use super::samples::{SampleSpec, SamplerKind, diffusion_for, extra_metadata, generate};
+use crate::config::RunConfig;
+use crate::data::{DataSpec, Dataset, Loader, LoaderOptions, grid, open};
+use crate::error::{Result, TrainError};
+use crate::trainer::{StepReport, TrainState, Trainer};
+
+/// Where a run begins.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// A new run, with weights drawn by the seed.
+    New,
+    /// A new run from the weights of a checkpoint of the same architecture.
+    From(Box<Checkpoint>),
+    /// The newest checkpoint of the run in the directory, or step 0 if there is none.
+    Resume,
+}
+
+/// What is known when a run starts.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// What computes.
+    pub backend: String,
+    /// What is trained on.
+    pub data: String,
+    /// Parameters of the model.
+    pub parameters: usize,
+    /// Memory that training will need.
+    pub memory: Memory,
+    /// Step that the run continues after; 0 for a new one.
+    pub step: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// Images in a step.
+    pub images_per_step: usize,
+}
+
+/// Watches a run. All methods may do nothing.
+pub trait Observer {
+    /// The run starts.
+    fn started(&mut self, _start: &Started) {}
+    /// A step is done; `mean_loss` is over the last hundred.
+    fn step(&mut self, _report: &StepReport, _mean_loss: f64) {}
+    /// Something worth telling, such as a file written.
+    fn message(&mut self, _text: &str) {}
+    /// Something worth warning of.
+    fn warning(&mut self, _text: &str) {}
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Steps done.
+    pub step: u64,
+    /// Whether it was asked to stop before its last step.
+    pub interrupted: bool,
+    /// The checkpoint that was written last.
+    pub checkpoint: PathBuf,
+    /// Mean loss over the last hundred steps of this session.
+    pub mean_loss: f64,
+}
+
+/// Trains in the run directory `out` until the last step, or until `stop` is set: then a checkpoint
+/// is written first.
+pub fn train<B: ScanBackend>(
+    backend: B,
+    mut config: RunConfig,
+    out: &Path,
+    start: Start,
+    instruction_set: &str,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    let spec: DataSpec = config.data.spec.parse()?;
+    let data = open(&spec)?;
+    let model_config = config.resolve(&*data)?;
+    let init = MixerInit { repaired_reverse_step: config.train.repaired_reverse_step };
+    let model = DisModel::with_init(model_config, init)?;
+    let diffusion = GaussianDiffusion::new(&config.diffusion.options()?)?;
+    let mut metadata = Metadata::new(model_config);
+    metadata.extra.extend(extra_metadata(&config.diffusion, &*data));
+
+    let (dir, state) = match start {
+        Start::New => {
+            let state = TrainState::new(model.table().initial(config.train.seed));
+            (RunDir::create(out, &config)?, state)
+        }
+        Start::From(checkpoint) => {
+            let state = TrainState::new(transfer(&checkpoint, &model)?);
+            (RunDir::create(out, &config)?, state)
+        }
+        Start::Resume => {
+            let (dir, _) = RunDir::open(out)?;
+            let state = resume(&dir, &model, &config, &*data, instruction_set, observer)?;
+            write_atomic(&dir.config_path(), config.to_toml()?.as_bytes())?;
+            (dir, state)
+        }
+    };
+    let images_per_step = config.train.batch_size * config.train.accumulation;
+    observer.started(&Started {
+        backend: backend.describe(),
+        data: data.describe(),
+        parameters: model.table().parameters(),
+        memory: Cost::of(&model_config, config.train.batch_size)?.memory,
+        step: state.step,
+        steps: config.train.steps,
+        images_per_step,
+    });
+    let manifest = Manifest {
+        step: 0,
+        updates: 0,
+        seed: config.train.seed,
+        data: data.identity(),
+        instruction_set: instruction_set.to_string(),
+        sha256: BTreeMap::new(),
+    };
+    let loader = Loader::new(
+        Arc::clone(&data),
+        LoaderOptions {
+            seed: config.train.seed,
+            batch_size: images_per_step,
+            flip: spec.flip,
+            start_step: state.step,
+            ..LoaderOptions::new(config.train.seed, images_per_step)
+        },
+    )?;
+    let log = MetricsLog::open(&dir.metrics_path(), state.step)?;
+    let trainer = Trainer::new(backend, model, diffusion, config.train.clone(), &state)?;
+    Run { dir, config, data, metadata, manifest, trainer, log }.to_end(loader, observer, stop)
+}
+
+/// Weights of a checkpoint for a model of the same parameters.
+fn transfer(checkpoint: &Checkpoint, model: &DisModel) -> Result<Vec<f32>> {
+    let (from, to) = (checkpoint.model.table().specs(), model.table().specs());
+    let different = from.iter().zip(to).find(|(a, b)| (&a.name, &a.shape) != (&b.name, &b.shape));
+    match different {
+        Some((a, b)) => Err(TrainError::config(format!(
+            "--init-from: the checkpoint has {:?} of shape {:?} where the model has {:?} of shape {:?}",
+            a.name, a.shape, b.name, b.shape
+        ))),
+        None if from.len() != to.len() => Err(TrainError::config(format!(
+            "--init-from: the checkpoint has {} parameters, the model {}", from.len(), to.len()
+        ))),
+        None => Ok(checkpoint.weights.clone()),
+    }
+}
+
+/// The newest whole checkpoint; the start of the run if there is none.
+fn resume(
+    dir: &RunDir,
+    model: &DisModel,
+    config: &RunConfig,
+    data: &dyn Dataset,
+    instruction_set: &str,
+    observer: &mut dyn Observer,
+) -> Result<TrainState> {
+    dir.sweep()?;
+    let checkpoints = dir.list()?;
+    for (_, folder) in checkpoints.iter().rev() {
+        let (manifest, state) = match dir.load(folder, model) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                observer.warning(&format!("{error}; trying an older checkpoint"));
+                continue;
+            }
+        };
+        if manifest.data != data.identity() {
+            return Err(TrainError::RunDir {
+                path: folder.clone(),
+                what: format!(
+                    "the data have changed since this checkpoint: they were {}, now they are {}",
+                    manifest.data,
+                    data.identity()
+                ),
+            });
+        }
+        if manifest.seed != config.train.seed {
+            return Err(TrainError::RunDir {
+                path: folder.clone(),
+                what: format!(
+                    "the checkpoint's seed is {}, the configuration's {}",
+                    manifest.seed, config.train.seed
+                ),
+            });
+        }
+        if manifest.instruction_set != instruction_set {
+            observer.warning(&format!(
+                "the checkpoint was computed with {}, this machine uses {instruction_set}: the run \
+                 continues, but equal to an uninterrupted one only within rounding",
+                manifest.instruction_set
+            ));
+        }
+        return Ok(state);
+    }
+    if !checkpoints.is_empty() {
+        return Err(TrainError::RunDir {
+            path: dir.checkpoints(),
+            what: "no checkpoint can be read".into(),
+        });
+    }
+    Ok(TrainState::new(model.table().initial(config.train.seed)))
+}
+
+struct Run<B: ScanBackend> {
+    dir: RunDir,
+    config: RunConfig,
+    data: Arc<dyn Dataset>,
+    metadata: Metadata,
+    manifest: Manifest,
+    trainer: Trainer<B>,
+    log: MetricsLog,
+}
+
+impl<B: ScanBackend> Run<B> {
+    fn to_end(
+        mut self,
+        mut loader: Loader,
+        observer: &mut dyn Observer,
+        stop: &AtomicBool,
+    ) -> Result<Outcome> {
+        let train = self.config.train.clone();
+        let images = (train.batch_size * train.accumulation) as f64;
+        let mut recent: VecDeque<f64> = VecDeque::new();
+        let mut busy = Duration::ZERO;
+        let mut steps = 0u32;
+        let mean = |recent: &VecDeque<f64>| recent.iter().sum::<f64>() / recent.len().max(1) as f64;
+        while self.trainer.steps_done() < train.steps && !stop.load(Ordering::Relaxed) {
+            let begun = Instant::now();
+            let batch = loader.next_batch()?;
+            let report = self.trainer.step(&batch)?;
+            busy += begun.elapsed();
+            steps += 1;
+            if report.skipped {
+                observer.warning(&format!(
+                    "step {}: loss or gradient not finite, the update was left out", report.step
+                ));
+            } else {
+                recent.push_back(report.loss);
+                if recent.len() > 100 {
+                    recent.pop_front();
+                }
+            }
+            observer.step(&report, mean(&recent));
+            let last = report.step == train.steps;
+            if report.step.is_multiple_of(train.log_every) || last || report.skipped {
+                let rate = images * f64::from(steps) / busy.as_secs_f64().max(1e-9);
+                self.log.write(&report, mean(&recent), rate)?;
+                (busy, steps) = (Duration::ZERO, 0);
+            }
+            if report.step.is_multiple_of(train.checkpoint_every) && !last {
+                self.save()?;
+            }
+            if train.sample_every > 0 && (report.step.is_multiple_of(train.sample_every) || last) {
+                let path = self.draw()?;
+                observer.message(&format!("samples: {}", path.display()));
+            }
+        }
+        let step = self.trainer.steps_done();
+        Ok(Outcome {
+            step,
+            interrupted: step < train.steps,
+            checkpoint: self.save()?,
+            mean_loss: mean(&recent),
+        })
+    }
+
+    fn save(&self) -> Result<PathBuf> {
+        let state = self.trainer.state();
+        let manifest =
+            Manifest { step: state.step, updates: state.updates, ..self.manifest.clone() };
+        let keep = self.config.train.keep;
+        self.dir.save(self.trainer.model(), &self.metadata, &state, manifest, keep)
+    }
+
+    /// A grid from the moving average, classes in rows, always from the same noise.
+    fn draw(&self) -> Result<PathBuf> {
+        let sample = &self.config.sample;
+        let classes = self.trainer.model().config().null_label().map_or_else(
+            || self.data.num_classes().unwrap_or(1),
+            |null| null as usize,
+        );
+        // More than a page of classes says no more than a page.
+        let rows = classes.min(16);
+        let labels: Vec<u32> =
+            (0..rows as u32).flat_map(|c| std::iter::repeat_n(c, sample.per_class)).collect();
+        let sampler = SamplerKind::Ddim { eta: 0.0 };
+        let diffusion = diffusion_for(&self.metadata, sampler, sample.steps)?;
+        let null = self.trainer.model().config().null_label();
+        let spec = SampleSpec {
+            count: labels.len(),
+            labels,
+            seed: self.config.train.seed,
+            first: 0,
+            sampler,
+            steps: sample.steps,
+            guidance: Guidance::new(if null.is_some() { sample.cfg_scale } else { 1.0 }),
+            clip_denoised: false,
+            batch_size: self.config.train.batch_size,
+        };
+        let trainer = &self.trainer;
+        let images = generate(
+            trainer.backend(), trainer.model(), trainer.ema(), &diffusion, &spec, &mut |_, _| {},
+        )?;
+        let shape = self.data.shape();
+        let layout = grid::GridLayout::new(sample.per_class.max(1)).enlarged(shape, 32);
+        let picture = grid::render(&grid::to_bytes(&images), shape, layout)?;
+        let path = self.dir.samples().join(format!("step-{:08}.png", trainer.steps_done()));
+        grid::write_png(&path, &picture)?;
+        Ok(path)
+    }
+}

@@ -1,0 +1,81 @@
+//! Learning rates over a run.
+
+use std::f64::consts::PI;
+
+/// The published schedule at a fractional epoch: linear from 0 over the warm-up, then half a cosine
+/// from `lr` down to `min_lr` at `epochs`.
+///
+/// ```
+/// use dis_train::schedule::published_learning_rate as rate;
+///
+/// assert_eq!(rate(0.0, 1e-4, 1e-6, 5.0, 1000.0), 0.0);
+/// assert_eq!(rate(5.0, 1e-4, 1e-6, 5.0, 1000.0), 1e-4);
+/// assert_eq!(rate(1000.0, 1e-4, 1e-6, 5.0, 1000.0), 1e-6);
+/// ```
+pub fn published_learning_rate(epoch: f64, lr: f64, min_lr: f64, warmup_epochs: f64, epochs: f64) -> f64 {
+    if epoch < warmup_epochs {
+        return lr * epoch / warmup_epochs;
+    }
+    // A run no longer than its warm-up ends at the full rate.
+    let progress = if epochs > warmup_epochs {
+        ((epoch - warmup_epochs) / (epochs - warmup_epochs)).min(1.0)
+    } else {
+        0.0
+    };
+    min_lr + (lr - min_lr) * 0.5 * (1.0 + (PI * progress).cos())
+}
+
+/// How the rate moves after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decay {
+    /// Half a cosine down to `min_lr`.
+    #[default]
+    Cosine,
+    /// Not at all.
+    Constant,
+}
+
+/// The rate of step `step` (from 0) of a run of `steps`, counted in steps: the update of step s has
+/// the published rate of "epoch" s, so the very first one has rate 0 when there is a warm-up.
+pub fn learning_rate(step: u64, lr: f64, min_lr: f64, warmup: u64, steps: u64, decay: Decay) -> f64 {
+    let (at, warmup) = (step as f64, warmup as f64);
+    match decay {
+        Decay::Constant if step as f64 >= warmup => lr,
+        _ => published_learning_rate(at, lr, min_lr, warmup, steps as f64),
+    }
+}
+
+/// Decay of the moving average at an update (from 1): `decay`, or with `warmup` no more than
+/// `(1 + n) / (10 + n)`, so that early weights are forgotten quickly.
+pub fn ema_decay(update: u64, decay: f64, warmup: bool) -> f64 {
+    if warmup {
+        decay.min((1.0 + update as f64) / (10.0 + update as f64))
+    } else {
+        decay
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_of_a_run() {
+        let rate = |step, decay| learning_rate(step, 1e-3, 1e-5, 10, 110, decay);
+        assert_eq!(rate(0, Decay::Cosine), 0.0);
+        assert_eq!(rate(5, Decay::Constant), 5e-4);
+        assert_eq!(rate(10, Decay::Cosine), 1e-3);
+        assert!((rate(60, Decay::Cosine) - (1e-5 + 0.99e-3 / 2.0)).abs() < 1e-12);
+        assert_eq!(rate(60, Decay::Constant), 1e-3);
+        assert!((rate(200, Decay::Cosine) - 1e-5).abs() < 1e-15);
+        assert_eq!(learning_rate(3, 1e-3, 0.0, 0, 0, Decay::Cosine), 1e-3);
+    }
+
+    #[test]
+    fn ema_warms_up() {
+        assert_eq!(ema_decay(1, 0.999, false), 0.999);
+        assert!((ema_decay(1, 0.999, true) - 2.0 / 11.0).abs() < 1e-15);
+        assert_eq!(ema_decay(1_000_000, 0.999, true), 0.999);
+    }
+}

@@ -1,0 +1,80 @@
+//! Lines about cases, and the count at the end.
+
+use anyhow::Result;
+
+use super::case::Comparison;
+
+/// Counts of a run.
+#[derive(Debug, Default)]
+pub struct Report {
+    passed: usize,
+    failed: usize,
+    verbose: bool,
+}
+
+/// Comparisons that are shown of a case that failed.
+const SHOWN: usize = 8;
+
+impl Report {
+    /// With `verbose`, every comparison has its own line.
+    pub fn new(verbose: bool) -> Self {
+        Self {
+            verbose,
+            ..Self::default()
+        }
+    }
+
+    /// Prints the line of a case. Comparisons come worst first; an error is a failure that came
+    /// before they could be made.
+    pub fn case(&mut self, kind: &str, name: &str, outcome: &Result<Vec<Comparison>>) {
+        match outcome {
+            Ok(comparisons) => self.compared(kind, name, comparisons),
+            Err(error) => {
+                self.failed += 1;
+                println!("{kind:<17} {name:<38} FAILED: {error:#}");
+            }
+        }
+    }
+
+    fn compared(&mut self, kind: &str, name: &str, comparisons: &[Comparison]) {
+        let passed = !comparisons.is_empty() && comparisons.iter().all(Comparison::passed);
+        match passed {
+            true => self.passed += 1,
+            false => self.failed += 1,
+        }
+        let Some(worst) = comparisons.first() else {
+            println!("{kind:<17} {name:<38} FAILED: nothing was compared");
+            return;
+        };
+        println!(
+            "{kind:<17} {name:<38} {} {}",
+            numbers(worst),
+            verdict(passed)
+        );
+        let shown = match (self.verbose, passed) {
+            (true, _) => comparisons.len(),
+            (false, true) => 0,
+            (false, false) => SHOWN,
+        };
+        for c in comparisons.iter().take(shown) {
+            println!("{:56} {} {}", "", numbers(c), verdict(c.passed()));
+        }
+    }
+
+    /// Prints the count; whether all passed and there was something to pass.
+    pub fn close(&self) -> bool {
+        println!("{} passed, {} failed", self.passed, self.failed);
+        self.failed == 0 && self.passed > 0
+    }
+}
+
+fn numbers(c: &Comparison) -> String {
+    format!(
+        "{:<52} error {:<8.2e} tolerance {:<8.2e}",
+        c.name, c.error, c.tolerance
+    )
+}
+
+fn verdict(passed: bool) -> &'static str {
+    if passed { "ok" } else { "FAILED" }
+}
