@@ -21,7 +21,11 @@ pub fn bits_per_dim<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
     let diffusion = diffusion(&case.manifest.json, config.learn_sigma)?;
     let rule = Rule::OfLargest(case.tolerance(&["rtol"])?);
     let x_start = image(case.tensor("x_start")?)?;
-    let ids = case.find("labels").map(labels).transpose()?;
+    let ids = case
+        .find("labels")
+        .map(labels)
+        .transpose()?
+        .unwrap_or_default();
     let noises = case.tensor("noises")?;
     let count = *noises.shape.first().context("noises is a scalar")?;
     let noises = (0..count)
@@ -34,7 +38,7 @@ pub fn bits_per_dim<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
         }
         found = true;
         let mut noise = SuppliedNoise(noises.clone());
-        let mut denoiser = network.denoiser(ids.clone());
+        let mut denoiser = network.denoiser(&ids);
         let bits = diffusion.bits_per_dim(&mut denoiser, &x_start, &mut noise, clip)?;
         for part in PARTS {
             let ours: Vec<f64> = match part {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use dis_diffusion::{
-    Gaussian, GaussianDiffusion, LogVariance, LossKind, Options, Prediction, Tables, Variance,
+    Gaussian, GaussianDiffusion, LossKind, Options, Prediction, Tables, Variance,
     ddim_reverse_step, ddim_step, p_sample,
 };
 use ndarray::Array4;
@@ -237,22 +237,8 @@ impl Steps<'_> {
         let p = diffusion.p_mean_variance(x_t, output, t, clip)?;
         self.images(&clipped("p_mean"), &p.mean)?;
         self.images(&clipped("p_pred_xstart"), &p.pred_xstart)?;
-        match &p.log_variance {
-            // The variance of a fixed small one is 0 at step 0, where its logarithm is clipped.
-            LogVariance::Fixed(log) => {
-                let variance = match diffusion.variance() {
-                    Variance::FixedSmall => diffusion.q_posterior(x_start, x_t, t)?.variance,
-                    _ => log.iter().map(|v| v.exp()).collect(),
-                };
-                self.spread(&clipped("p_variance"), &variance)?;
-                self.spread(&clipped("p_log_variance"), log)?;
-            }
-            LogVariance::Learned { .. } => {
-                let log = p.log_variance_array()?;
-                self.images(&clipped("p_variance"), &log.mapv(f32::exp))?;
-                self.images(&clipped("p_log_variance"), &log)?;
-            }
-        }
+        self.images(&clipped("p_variance"), &p.variance_array()?)?;
+        self.images(&clipped("p_log_variance"), &p.log_variance_array()?)?;
         let step = p_sample(diffusion, x_t, output, t, step_noise, clip)?;
         self.images(&clipped("p_sample"), &step.sample)?;
         let prefix = format!("{}.ddim_eta", self.label);

@@ -44,8 +44,8 @@ pub fn lr_schedule(case: &Case) -> Result<()> {
 }
 
 fn picture(tensor: &Tensor) -> Result<Picture> {
-    match (&tensor.data, tensor.shape[..].try_into()) {
-        (Data::U8(bytes), Ok([height, width, channels])) => Ok(Picture {
+    match (&tensor.data, &tensor.shape[..]) {
+        (Data::U8(bytes), &[height, width, channels]) => Ok(Picture {
             height,
             width,
             channels,

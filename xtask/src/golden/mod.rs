@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use dis_scan::ScanBackend;
-use dis_tensor::{Backend, Cpu, Reference};
+use dis_tensor::{Cpu, Reference};
 
 use case::{Case, Comparison};
 use report::Report;

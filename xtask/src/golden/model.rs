@@ -71,12 +71,16 @@ fn guided<B: ScanBackend>(case: &Case, network: &Network<'_, B>, rule: Rule) -> 
     }
     let x = image(case.tensor("x")?)?;
     let t = case.tensor("cfg_t")?.f64();
-    let ids = case.find("cfg_labels").map(labels).transpose()?;
+    let ids = case
+        .find("cfg_labels")
+        .map(labels)
+        .transpose()?
+        .unwrap_or_default();
     for name in names {
         let scale: f64 = name[PREFIX.len()..]
             .parse()
             .with_context(|| format!("scale of {name:?}"))?;
-        let mut guided = PublishedGuidance::new(network.denoiser(ids.clone()), scale);
+        let mut guided = PublishedGuidance::new(network.denoiser(&ids), scale);
         let out = guided.predict(&x, &t)?;
         let out: Vec<f64> = out.iter().map(|&v| f64::from(v)).collect();
         case.expect(&name, &out, rule)?;

@@ -1,7 +1,7 @@
 //! A model with weights on a backend, as the checks use it.
 
-use anyhow::{Context, Result, bail, ensure};
-use dis_diffusion::Denoiser;
+use anyhow::{Context, Result, bail};
+use dis_diffusion::ModelDenoiser;
 use dis_model::checkpoint::{NamedTensor, arena_from_tensors};
 use dis_model::{Condition, DisConfig, DisModel, ModelInput};
 use dis_scan::ScanBackend;
@@ -225,12 +225,9 @@ impl<'a, B: ScanBackend> Network<'a, B> {
         )
     }
 
-    /// The network of these labels, for samplers.
-    pub fn denoiser(&self, labels: Option<Vec<u32>>) -> LabelledNetwork<'_, 'a, B> {
-        LabelledNetwork {
-            network: self,
-            labels,
-        }
+    /// The network under these labels, as samplers see it.
+    pub fn denoiser<'n>(&'n self, labels: &'n [u32]) -> ModelDenoiser<'n, B> {
+        ModelDenoiser::new(self.backend, &self.model, &self.params, labels)
     }
 }
 
@@ -247,39 +244,4 @@ pub fn expect_arena(
         case.expect(&format!("{prefix}{}", spec.name), ours, rule)?;
     }
     Ok(())
-}
-
-/// A network whose labels are set.
-pub struct LabelledNetwork<'n, 'a, B: ScanBackend> {
-    network: &'n Network<'a, B>,
-    labels: Option<Vec<u32>>,
-}
-
-impl<B: ScanBackend> Denoiser for LabelledNetwork<'_, '_, B> {
-    fn predict(&mut self, x: &Array4<f32>, t: &[f64]) -> dis_diffusion::Result<Array4<f32>> {
-        let run = || -> Result<Array4<f32>> {
-            let (batch, _, height, width) = x.dim();
-            let x = x.as_standard_layout();
-            let data = x.as_slice().context("images are not contiguous")?;
-            let batch_input = Batch {
-                x: data,
-                t,
-                labels: self.labels.as_deref(),
-                drop_path: None,
-            };
-            let out = self.network.forward(batch_input)?;
-            let channels = self.network.model.config().out_channels();
-            ensure!(
-                out.len() == batch * channels * height * width,
-                "an output of {}",
-                out.len()
-            );
-            let out = out.into_iter().map(|v| v as f32).collect();
-            Ok(Array4::from_shape_vec(
-                (batch, channels, height, width),
-                out,
-            )?)
-        };
-        run().map_err(|e| dis_diffusion::Error::network(format!("{e:#}")))
-    }
 }

@@ -55,8 +55,12 @@ fn one_loop<B: ScanBackend>(
         }),
         other => bail!("sampler {other:?} is not known"),
     };
-    let ids = case.find(&name("labels")).map(labels).transpose()?;
-    let denoiser = network.denoiser(ids);
+    let ids = case
+        .find(&name("labels"))
+        .map(labels)
+        .transpose()?
+        .unwrap_or_default();
+    let denoiser = network.denoiser(&ids);
     let mut denoiser: Box<dyn Denoiser + '_> = match json.get("cfg_scale").and_then(Value::as_f64) {
         Some(scale) => Box::new(PublishedGuidance::new(denoiser, scale)),
         None => Box::new(denoiser),

@@ -44,11 +44,6 @@ impl Tensor {
         })
     }
 
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        self.shape.iter().product()
-    }
-
     /// The manifest's word for its type.
     pub fn dtype(&self) -> &'static str {
         match self.data {

@@ -8,7 +8,7 @@ mod lanes;
 mod norm;
 mod optim;
 mod reduce;
-pub mod rows;
+mod rows;
 pub mod threads;
 
 use std::ops::Range;

@@ -78,8 +78,8 @@ impl Draw {
     }
 }
 
-/// The CPU backend with 1, 2 and 3 threads, started once.
-pub static CPUS: LazyLock<[Cpu; 3]> = LazyLock::new(|| [1, 2, 3].map(cpu));
+/// The CPU backend with 1 to 4 threads, started once.
+pub static CPUS: LazyLock<[Cpu; 4]> = LazyLock::new(|| [1, 2, 3, 4].map(cpu));
 
 /// The CPU backend with 2 threads, for every instruction set of this machine.
 pub static LEVELS: LazyLock<Vec<Cpu>> = LazyLock::new(|| {

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::draw::{Draw, check};
+use crate::draw::{Draw, LEVELS, Operand, check, outcome};
 use crate::operation::Operation;
 
 /// float32 rounding of a few operations.
@@ -72,4 +72,34 @@ fn silu_of_extreme_values_is_finite() {
     x.data = vec![-1e4, -104.0, -88.0, -20.0, 20.0, 88.0, 104.0, 1e4];
     check(&Operation::Silu, &[x.clone(), d.dense(8)], 1e-7);
     check(&Operation::SiluBackward, &[x, d.dense(8), d.dense(8)], 4e-7);
+}
+
+/// A NaN must reach the loss, where it is looked for.
+#[test]
+fn nan_is_not_lost() {
+    let mut d = Draw::new(1);
+    let mut x = d.dense(40);
+    x.data[17] = f32::NAN;
+    x.data[39] = f32::NAN;
+    let (y, out) = (d.dense(40), d.dense(40));
+    for cpu in LEVELS.iter() {
+        let run = |operation: Operation, operands: &[Operand]| {
+            let results = outcome(cpu, &operation, operands).unwrap();
+            for (i, value) in results[operands.len() - 1].iter().enumerate() {
+                let want = i == 17 || i == 39;
+                assert_eq!(value.is_nan(), want, "{operation:?}, {}, {i}", cpu.level());
+            }
+        };
+        run(Operation::Silu, &[x.clone(), out.clone()]);
+        run(Operation::NegExp, &[x.clone(), out.clone()]);
+        run(
+            Operation::SiluBackward,
+            &[x.clone(), y.clone(), out.clone()],
+        );
+        run(
+            Operation::SiluBackward,
+            &[y.clone(), x.clone(), out.clone()],
+        );
+        run(Operation::AddProduct, &[x.clone(), y.clone(), out.clone()]);
+    }
 }

@@ -76,7 +76,7 @@ fn samples_count_as_rows() {
 }
 
 /// The model's shapes, and sums over thousands of rows as in gradients of weights: the same bits
-/// for 1, 2 and 3 threads. Not compared with the reference, which would take minutes.
+/// for 1 to 4 threads. Not compared with the reference, which would take minutes.
 #[test]
 fn same_bits_for_any_number_of_threads() {
     let cases = [

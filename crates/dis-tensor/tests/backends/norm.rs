@@ -6,14 +6,17 @@ use proptest::prelude::*;
 use crate::draw::{Draw, LEVELS, check, outcome, same_bits};
 use crate::operation::{NormParts, Operation};
 
-fn parts(d: &mut Draw) -> NormParts {
+/// A few channels can all but agree, and then their norm magnifies the rounding of its input without
+/// bound; a larger eps bounds it.
+fn parts(d: &mut Draw, channels: usize) -> NormParts {
+    let (kind, small) = if d.coin() {
+        (NormKind::Rms, 1e-5)
+    } else {
+        (NormKind::Layer, 1e-6)
+    };
     NormParts {
-        kind: if d.coin() {
-            NormKind::Rms
-        } else {
-            NormKind::Layer
-        },
-        eps: if d.coin() { 1e-5 } else { 1e-6 },
+        kind,
+        eps: if channels < 8 { 0.1 } else { small },
         weight: d.coin(),
         bias: d.coin(),
         shift_scale: d.coin(),
@@ -22,7 +25,7 @@ fn parts(d: &mut Draw) -> NormParts {
 
 fn forward(batch: usize, tokens: usize, channels: usize, seed: u64) {
     let mut d = Draw::new(seed);
-    let parts = parts(&mut d);
+    let parts = parts(&mut d, channels);
     let operation = Operation::AddNorm {
         parts,
         residual: d.coin(),
@@ -48,7 +51,7 @@ fn forward(batch: usize, tokens: usize, channels: usize, seed: u64) {
 /// kept positive and of order one, as they are in a model.
 fn backward(batch: usize, tokens: usize, channels: usize, seed: u64) {
     let mut d = Draw::new(seed);
-    let parts = parts(&mut d);
+    let parts = parts(&mut d, channels);
     let at = d.below(5);
     let grads = d.coin().then_some([at, at + channels + d.below(3)]);
     let operation = Operation::AddNormBackward {
@@ -77,7 +80,7 @@ fn backward(batch: usize, tokens: usize, channels: usize, seed: u64) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
-    fn small(batch in 1usize..4, tokens in 1usize..8, channels in 2usize..70, seed: u64) {
+    fn small(batch in 1usize..4, tokens in 1usize..8, channels in 1usize..70, seed: u64) {
         forward(batch, tokens, channels, seed);
         backward(batch, tokens, channels, seed);
     }

@@ -6,10 +6,24 @@ use std::path::{Path, PathBuf};
 use super::{DataError, ImageShape, MemoryDataset, Result};
 
 /// Names of the ten classes in the order of their labels.
-pub const CIFAR10_CLASSES: [&str; 10] =
-    ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+pub const CIFAR10_CLASSES: [&str; 10] = [
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+];
 
-const SHAPE: ImageShape = ImageShape { channels: 3, height: 32, width: 32 };
+const SHAPE: ImageShape = ImageShape {
+    channels: 3,
+    height: 32,
+    width: 32,
+};
 const RECORD: usize = 1 + 3072;
 
 /// Reads the `data_batch_*.bin` files of a folder in the order of their names; with split `test`,
@@ -23,13 +37,19 @@ pub fn open_cifar10(dir: &Path, split: Option<&str>) -> Result<MemoryDataset> {
         Some("test") => "test_batch",
         Some(other) => {
             let what = format!("CIFAR-10 split {other:?} (there are: train, test)");
-            return Err(DataError::Missing { path: dir.to_path_buf(), what });
+            return Err(DataError::Missing {
+                path: dir.to_path_buf(),
+                what,
+            });
         }
     };
     let files = batch_files(dir, prefix)?;
     if files.is_empty() {
         let what = format!("CIFAR-10 files {prefix}*.bin");
-        return Err(DataError::Missing { path: dir.to_path_buf(), what });
+        return Err(DataError::Missing {
+            path: dir.to_path_buf(),
+            what,
+        });
     }
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for path in files {
@@ -37,13 +57,23 @@ pub fn open_cifar10(dir: &Path, split: Option<&str>) -> Result<MemoryDataset> {
         let rest = bytes.len() % RECORD;
         if rest != 0 || bytes.is_empty() {
             let (needed, found) = (RECORD as u64, rest as u64);
-            return Err(DataError::Truncated { path, what: "an image's record", needed, found });
+            return Err(DataError::Truncated {
+                path,
+                what: "an image's record",
+                needed,
+                found,
+            });
         }
         for (index, record) in bytes.chunks_exact(RECORD).enumerate() {
             let label = u32::from(record[0]);
             let classes = CIFAR10_CLASSES.len();
             if label as usize >= classes {
-                return Err(DataError::Label { path, index, label: label as usize, classes });
+                return Err(DataError::Label {
+                    path,
+                    index,
+                    label: label as usize,
+                    classes,
+                });
             }
             labels.push(label);
             pixels.extend_from_slice(&record[1..]);
@@ -98,18 +128,34 @@ mod tests {
         assert_eq!((d.shape(), d.num_classes()), (SHAPE, Some(10)));
         let image = d.sample(2, false).unwrap().image;
         assert_eq!((image[0], image[3071]), (2.0 / 127.5 - 1.0, 1.0));
-        assert_eq!(open_cifar10(dir.path(), Some("test")).unwrap().labels().unwrap(), [7]);
+        assert_eq!(
+            open_cifar10(dir.path(), Some("test"))
+                .unwrap()
+                .labels()
+                .unwrap(),
+            [7]
+        );
         assert!(is_cifar_folder(dir.path()));
-        assert!(matches!(open_cifar10(dir.path(), Some("x")), Err(DataError::Missing { .. })));
+        assert!(matches!(
+            open_cifar10(dir.path(), Some("x")),
+            Err(DataError::Missing { .. })
+        ));
     }
 
     #[test]
     fn damaged_files_are_named() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(open_cifar10(dir.path(), None), Err(DataError::Missing { .. })));
+        assert!(matches!(
+            open_cifar10(dir.path(), None),
+            Err(DataError::Missing { .. })
+        ));
         assert!(!is_cifar_folder(dir.path()));
         let file = dir.path().join("data_batch_1.bin");
-        for bytes in [vec![], record(1, 1)[..100].to_vec(), [record(1, 1), vec![0]].concat()] {
+        for bytes in [
+            vec![],
+            record(1, 1)[..100].to_vec(),
+            [record(1, 1), vec![0]].concat(),
+        ] {
             std::fs::write(&file, bytes).unwrap();
             let e = open_cifar10(dir.path(), None).unwrap_err();
             assert!(matches!(e, DataError::Truncated { .. }));
@@ -117,8 +163,22 @@ mod tests {
         }
         std::fs::write(&file, [record(1, 1), record(10, 1)].concat()).unwrap();
         let e = open_cifar10(dir.path(), None).unwrap_err();
-        assert!(matches!(e, DataError::Label { index: 1, label: 10, classes: 10, .. }), "{e}");
+        assert!(
+            matches!(
+                e,
+                DataError::Label {
+                    index: 1,
+                    label: 10,
+                    classes: 10,
+                    ..
+                }
+            ),
+            "{e}"
+        );
         let gone = dir.path().join("gone");
-        assert!(matches!(open_cifar10(&gone, None), Err(DataError::Io { .. })));
+        assert!(matches!(
+            open_cifar10(&gone, None),
+            Err(DataError::Io { .. })
+        ));
     }
 }

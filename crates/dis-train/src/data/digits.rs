@@ -32,7 +32,9 @@ const SPLIT_STREAM: u64 = u64::MAX;
 /// # Errors
 /// Never with the file this crate is built with.
 pub fn digits() -> Result<MemoryDataset> {
-    let corrupt = || DataError::Invalid { what: "embedded digits: corrupt".into() };
+    let corrupt = || DataError::Invalid {
+        what: "embedded digits: corrupt".into(),
+    };
     unpack(PACKED).ok_or_else(corrupt)?
 }
 
@@ -51,15 +53,24 @@ pub fn digits_split(seed: u64) -> Result<(MemoryDataset, MemoryDataset)> {
         part
     };
     let (train, held) = order.split_at(DIGITS_TRAIN.min(n));
-    Ok((all.subset("digits-train", &part(train))?, all.subset("digits-held-out", &part(held))?))
+    Ok((
+        all.subset("digits-train", &part(train))?,
+        all.subset("digits-held-out", &part(held))?,
+    ))
 }
 
 fn unpack(bytes: &[u8]) -> Option<Result<MemoryDataset>> {
     let (header, body) = bytes.split_at_checked(HEADER)?;
     let (magic, rest) = header.split_at(8);
-    let &[n0, n1, n2, n3, height, width, max_level, classes] = rest else { return None };
+    let &[n0, n1, n2, n3, height, width, max_level, classes] = rest else {
+        return None;
+    };
     let n = u32::from_le_bytes([n0, n1, n2, n3]) as usize;
-    let shape = ImageShape { channels: 1, height: height.into(), width: width.into() };
+    let shape = ImageShape {
+        channels: 1,
+        height: height.into(),
+        width: width.into(),
+    };
     let packed = (shape.len() * BITS).div_ceil(8);
     if magic != MAGIC || body.len() != n * (packed + 1) {
         return None;
@@ -76,7 +87,14 @@ fn unpack(bytes: &[u8]) -> Option<Result<MemoryDataset>> {
     }
     let labels = labels.iter().map(|&l| l.into()).collect();
     let names = (0..classes).map(|c| c.to_string()).collect();
-    Some(MemoryDataset::new("digits", shape, max_level, pixels, Some(labels), names))
+    Some(MemoryDataset::new(
+        "digits",
+        shape,
+        max_level,
+        pixels,
+        Some(labels),
+        names,
+    ))
 }
 
 #[cfg(test)]
@@ -154,7 +172,11 @@ mod tests {
             .map(<[u8]>::to_vec)
             .collect();
         let all = digits().unwrap();
-        let mut whole: Vec<Vec<u8>> = all.raw_pixels().chunks_exact(64).map(<[u8]>::to_vec).collect();
+        let mut whole: Vec<Vec<u8>> = all
+            .raw_pixels()
+            .chunks_exact(64)
+            .map(<[u8]>::to_vec)
+            .collect();
         parts.sort();
         whole.sort();
         assert_eq!(parts, whole);

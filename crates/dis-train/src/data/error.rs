@@ -142,7 +142,11 @@ impl DataError {
         action: &'static str,
     ) -> impl FnOnce(std::io::Error) -> DataError {
         let path = path.to_path_buf();
-        move |cause| DataError::Io { path, action, cause }
+        move |cause| DataError::Io {
+            path,
+            action,
+            cause,
+        }
     }
 }
 

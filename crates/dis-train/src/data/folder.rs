@@ -30,7 +30,12 @@ pub struct FolderOptions {
 impl FolderOptions {
     /// Colour crops of `size` pixels a side, classes kept, up to 1 GiB in memory.
     pub fn new(size: usize) -> Self {
-        Self { size, grey: false, unconditional: false, cache_bytes: 1 << 30 }
+        Self {
+            size,
+            grey: false,
+            unconditional: false,
+            cache_bytes: 1 << 30,
+        }
     }
 }
 
@@ -58,7 +63,11 @@ struct Listing {
 }
 
 fn list(dir: &Path) -> Result<Listing> {
-    let mut listing = Listing { images: Vec::new(), folders: Vec::new(), others: 0 };
+    let mut listing = Listing {
+        images: Vec::new(),
+        folders: Vec::new(),
+        others: 0,
+    };
     for entry in std::fs::read_dir(dir).map_err(DataError::io(dir, "read folder"))? {
         let path = entry.map_err(DataError::io(dir, "read folder"))?.path();
         if name_of(&path).starts_with('.') {
@@ -81,7 +90,9 @@ fn list(dir: &Path) -> Result<Listing> {
 }
 
 fn name_of(path: &Path) -> String {
-    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+    path.file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 impl FolderDataset {
@@ -92,14 +103,20 @@ impl FolderDataset {
     /// folders, or a class folder holds no pictures.
     pub fn open(dir: &Path, options: &FolderOptions) -> Result<Self> {
         if options.size == 0 {
-            return Err(DataError::Invalid { what: "image size must be at least 1, not 0".into() });
+            return Err(DataError::Invalid {
+                what: "image size must be at least 1, not 0".into(),
+            });
         }
         let root = list(dir)?;
         let mut others = root.others;
         let mut files = root.images;
         let mut labels = None;
         let mut class_names = Vec::new();
-        let classes = root.folders.iter().map(|f| list(f)).collect::<Result<Vec<_>>>()?;
+        let classes = root
+            .folders
+            .iter()
+            .map(|f| list(f))
+            .collect::<Result<Vec<_>>>()?;
         match classes.iter().position(|c| !c.images.is_empty()) {
             None => {}
             Some(class) if !files.is_empty() => {
@@ -125,7 +142,10 @@ impl FolderDataset {
             }
         }
         if files.is_empty() {
-            return Err(DataError::NoImages { path: dir.to_path_buf(), others });
+            return Err(DataError::NoImages {
+                path: dir.to_path_buf(),
+                others,
+            });
         }
         if options.unconditional {
             labels = None;
@@ -134,7 +154,16 @@ impl FolderDataset {
         let identity = identify(dir, &files, class_names.len(), options)?;
         let cache = files.iter().map(|_| OnceLock::new()).collect();
         let (options, cached) = (options.clone(), AtomicUsize::new(0));
-        Ok(Self { options, files, labels, class_names, others, identity, cache, cached })
+        Ok(Self {
+            options,
+            files,
+            labels,
+            class_names,
+            others,
+            identity,
+            cache,
+            cached,
+        })
     }
 
     /// File of a picture; `None` past the end.
@@ -147,7 +176,10 @@ impl FolderDataset {
         let shape = self.shape();
         if picture.bytes.len() != shape.len() {
             let what = "the picture has no pixels".to_owned();
-            return Err(DataError::Format { path: path.to_path_buf(), what });
+            return Err(DataError::Format {
+                path: path.to_path_buf(),
+                what,
+            });
         }
         let c = picture.channels;
         let plane = |channel| picture.bytes.iter().skip(channel).step_by(c).copied();
@@ -169,12 +201,16 @@ fn identify(
             hash.update(part.to_string_lossy().as_bytes());
             hash.update([0]);
         }
-        let size = std::fs::metadata(file).map_err(DataError::io(file, "read"))?.len();
+        let size = std::fs::metadata(file)
+            .map_err(DataError::io(file, "read"))?
+            .len();
         hash.update(size.to_le_bytes());
     }
     let (n, channels, size) = (files.len(), if options.grey { 1 } else { 3 }, options.size);
     let hash = short_hash(hash);
-    Ok(format!("folder n={n} shape={channels}x{size}x{size} classes={classes} sha256={hash}"))
+    Ok(format!(
+        "folder n={n} shape={channels}x{size}x{size} classes={classes} sha256={hash}"
+    ))
 }
 
 /// Decodes a png or jpeg file by its content, turned as its Exif orientation says. Transparency is
@@ -183,9 +219,14 @@ fn identify(
 /// # Errors
 /// If the file cannot be read or does not decode.
 pub(super) fn decode(path: &Path, grey: bool) -> Result<Picture> {
-    let decode = |cause| DataError::Decode { path: path.to_path_buf(), cause };
+    let decode = |cause| DataError::Decode {
+        path: path.to_path_buf(),
+        cause,
+    };
     let reader = ImageReader::open(path).map_err(DataError::io(path, "open"))?;
-    let reader = reader.with_guessed_format().map_err(DataError::io(path, "read"))?;
+    let reader = reader
+        .with_guessed_format()
+        .map_err(DataError::io(path, "read"))?;
     let mut decoder = reader.into_decoder().map_err(decode)?;
     let orientation = decoder.orientation().map_err(decode)?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(decode)?;
@@ -197,7 +238,12 @@ pub(super) fn decode(path: &Path, grey: bool) -> Result<Picture> {
     if grey {
         bytes = bytes.chunks_exact(3).map(luma).collect();
     }
-    Ok(Picture { height, width, channels, bytes })
+    Ok(Picture {
+        height,
+        width,
+        channels,
+        bytes,
+    })
 }
 
 /// BT.601 luma in 16-bit fixed point; the weights add up to one, so grey stays as it is.
@@ -213,7 +259,11 @@ impl Dataset for FolderDataset {
 
     fn shape(&self) -> ImageShape {
         let (channels, size) = (if self.options.grey { 1 } else { 3 }, self.options.size);
-        ImageShape { channels, height: size, width: size }
+        ImageShape {
+            channels,
+            height: size,
+            width: size,
+        }
     }
 
     fn class_names(&self) -> &[String] {
@@ -255,7 +305,11 @@ impl Dataset for FolderDataset {
             0 => String::new(),
             n => format!(", {n} other files left out"),
         };
-        format!("folder: {} images cropped to {}, {classes}{others}", self.len(), self.shape())
+        format!(
+            "folder: {} images cropped to {}, {classes}{others}",
+            self.len(),
+            self.shape()
+        )
     }
 }
 
@@ -266,7 +320,9 @@ mod tests {
 
     fn png(path: &Path, height: u32, width: u32, value: impl Fn(u32, u32) -> [u8; 3]) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        image::RgbImage::from_fn(width, height, |x, y| image::Rgb(value(x, y))).save(path).unwrap();
+        image::RgbImage::from_fn(width, height, |x, y| image::Rgb(value(x, y)))
+            .save(path)
+            .unwrap();
     }
 
     fn colour(path: &Path, rgb: [u8; 3]) {
@@ -287,13 +343,29 @@ mod tests {
         fs::create_dir(dir.path().join("empty")).unwrap();
         let d = FolderDataset::open(dir.path(), &options()).unwrap();
         assert_eq!((d.len(), d.num_classes(), d.label(0)), (2, None, None));
-        assert_eq!(d.shape(), ImageShape { channels: 3, height: 4, width: 4 });
+        assert_eq!(
+            d.shape(),
+            ImageShape {
+                channels: 3,
+                height: 4,
+                width: 4
+            }
+        );
         let image = d.sample(0, false).unwrap().image;
-        assert_eq!((image[0], image[16], image[47]), (1.0, -1.0, 100.0 / 127.5 - 1.0));
+        assert_eq!(
+            (image[0], image[16], image[47]),
+            (1.0, -1.0, 100.0 / 127.5 - 1.0)
+        );
         assert!(d.describe().contains("1 other files"), "{}", d.describe());
-        let grey = FolderOptions { grey: true, ..options() };
+        let grey = FolderOptions {
+            grey: true,
+            ..options()
+        };
         let d = FolderDataset::open(dir.path(), &grey).unwrap();
-        assert_eq!(d.sample(1, false).unwrap().image, vec![18.0 / 127.5 - 1.0; 16]);
+        assert_eq!(
+            d.sample(1, false).unwrap().image,
+            vec![18.0 / 127.5 - 1.0; 16]
+        );
     }
 
     #[test]
@@ -304,10 +376,16 @@ mod tests {
         }
         let d = FolderDataset::open(dir.path(), &options()).unwrap();
         assert_eq!(d.class_names(), ["cat", "dog"]);
-        assert_eq!((0..3).map(|i| d.label(i).unwrap()).collect::<Vec<_>>(), [0, 0, 1]);
+        assert_eq!(
+            (0..3).map(|i| d.label(i).unwrap()).collect::<Vec<_>>(),
+            [0, 0, 1]
+        );
         assert_eq!(d.sample(0, false).unwrap().image[0], 3.0 / 127.5 - 1.0);
         assert_eq!(d.sample(2, true).unwrap().label, Some(1));
-        let o = FolderOptions { unconditional: true, ..options() };
+        let o = FolderOptions {
+            unconditional: true,
+            ..options()
+        };
         let u = FolderDataset::open(dir.path(), &o).unwrap();
         assert_eq!((u.len(), u.num_classes(), u.label(2)), (3, None, None));
         assert_ne!(u.identity(), d.identity());
@@ -317,11 +395,19 @@ mod tests {
     fn flips_mirror_and_the_cache_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         for i in 0..5u8 {
-            png(&dir.path().join(format!("{i}.png")), 4, 4, |x, y| [x as u8 * 60, y as u8, i]);
+            png(&dir.path().join(format!("{i}.png")), 4, 4, |x, y| {
+                [x as u8 * 60, y as u8, i]
+            });
         }
-        let none = FolderOptions { cache_bytes: 0, ..options() };
+        let none = FolderOptions {
+            cache_bytes: 0,
+            ..options()
+        };
         // Room for two of the five crops.
-        let some = FolderOptions { cache_bytes: 100, ..options() };
+        let some = FolderOptions {
+            cache_bytes: 100,
+            ..options()
+        };
         let (none, some) = (
             FolderDataset::open(dir.path(), &none).unwrap(),
             FolderDataset::open(dir.path(), &some).unwrap(),
@@ -335,8 +421,14 @@ mod tests {
         }
         let kept = |d: &FolderDataset| d.cache.iter().filter(|c| c.get().is_some()).count();
         assert_eq!((kept(&none), kept(&some)), (0, 2));
-        let (plain, flipped) = (some.sample(1, false).unwrap(), some.sample(1, true).unwrap());
-        assert_eq!(plain.image[..4].iter().rev().copied().collect::<Vec<_>>(), flipped.image[..4]);
+        let (plain, flipped) = (
+            some.sample(1, false).unwrap(),
+            some.sample(1, true).unwrap(),
+        );
+        assert_eq!(
+            plain.image[..4].iter().rev().copied().collect::<Vec<_>>(),
+            flipped.image[..4]
+        );
         assert_ne!(plain, flipped);
     }
 
@@ -345,9 +437,13 @@ mod tests {
         let make = |names: [&str; 2], height| {
             let dir = tempfile::tempdir().unwrap();
             for name in names {
-                png(&dir.path().join(name), height, 6, |x, y| [x as u8, y as u8, 9]);
+                png(&dir.path().join(name), height, 6, |x, y| {
+                    [x as u8, y as u8, 9]
+                });
             }
-            FolderDataset::open(dir.path(), &options()).unwrap().identity()
+            FolderDataset::open(dir.path(), &options())
+                .unwrap()
+                .identity()
         };
         let base = make(["a.png", "b.png"], 4);
         assert_eq!(base, make(["a.png", "b.png"], 4));
@@ -372,12 +468,21 @@ mod tests {
         let d = open().unwrap();
         assert!(d.sample(0, false).is_ok());
         let e = d.sample(1, false).unwrap_err();
-        assert!(matches!(e, DataError::Decode { .. }) && e.to_string().contains("y/1.png"), "{e}");
+        assert!(
+            matches!(e, DataError::Decode { .. }) && e.to_string().contains("y/1.png"),
+            "{e}"
+        );
         fs::write(dir.path().join("y/1.png"), "plain text").unwrap();
-        assert!(matches!(open().unwrap().sample(1, false), Err(DataError::Decode { .. })));
+        assert!(matches!(
+            open().unwrap().sample(1, false),
+            Err(DataError::Decode { .. })
+        ));
         colour(&dir.path().join("stray.png"), [0; 3]);
         let text = open().unwrap_err().to_string();
-        assert!(text.contains("stray.png") && text.contains("\"x\""), "{text}");
+        assert!(
+            text.contains("stray.png") && text.contains("\"x\""),
+            "{text}"
+        );
         let gone = FolderDataset::open(&dir.path().join("gone"), &options());
         assert!(matches!(gone, Err(DataError::Io { .. })));
         assert!(FolderDataset::open(dir.path(), &FolderOptions::new(0)).is_err());
@@ -387,9 +492,13 @@ mod tests {
     fn transparency_and_sixteen_bits_decode() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.png");
-        image::RgbaImage::from_pixel(3, 3, image::Rgba([9, 8, 7, 0])).save(&path).unwrap();
+        image::RgbaImage::from_pixel(3, 3, image::Rgba([9, 8, 7, 0]))
+            .save(&path)
+            .unwrap();
         assert_eq!(&decode(&path, false).unwrap().bytes[..3], [9, 8, 7]);
-        image::ImageBuffer::from_pixel(2, 2, image::Luma([257u16 * 40])).save(&path).unwrap();
+        image::ImageBuffer::from_pixel(2, 2, image::Luma([257u16 * 40]))
+            .save(&path)
+            .unwrap();
         assert_eq!(decode(&path, true).unwrap().bytes, [40; 4]);
     }
 }

@@ -6,7 +6,9 @@ use safetensors::SafeTensors;
 
 /// Path of a golden file.
 pub(crate) fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/golden")
+        .join(name)
 }
 
 /// One golden safetensors file with its manifest.
@@ -20,7 +22,10 @@ impl Golden {
     pub(crate) fn open(name: &str) -> Self {
         let bytes = std::fs::read(path(&format!("{name}.safetensors"))).unwrap();
         let text = std::fs::read_to_string(path(&format!("{name}.json"))).unwrap();
-        Self { bytes, manifest: serde_json::from_str(&text).unwrap() }
+        Self {
+            bytes,
+            manifest: serde_json::from_str(&text).unwrap(),
+        }
     }
 
     /// Shape and bytes of a tensor.
@@ -32,11 +37,23 @@ impl Golden {
 
     pub(crate) fn f64(&self, name: &str) -> (Vec<usize>, Vec<f64>) {
         let (shape, bytes) = self.raw(name);
-        (shape, bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect())
+        (
+            shape,
+            bytes
+                .chunks_exact(8)
+                .map(|b| f64::from_le_bytes(b.try_into().unwrap()))
+                .collect(),
+        )
     }
 
     pub(crate) fn i64(&self, name: &str) -> (Vec<usize>, Vec<i64>) {
         let (shape, bytes) = self.raw(name);
-        (shape, bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect())
+        (
+            shape,
+            bytes
+                .chunks_exact(8)
+                .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
+                .collect(),
+        )
     }
 }

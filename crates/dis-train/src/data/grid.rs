@@ -24,19 +24,30 @@ pub struct GridLayout {
 impl GridLayout {
     /// Two pixels of black padding, no enlargement.
     pub fn new(columns: usize) -> Self {
-        Self { columns, padding: 2, scale: 1, background: 0 }
+        Self {
+            columns,
+            padding: 2,
+            scale: 1,
+            background: 0,
+        }
     }
 
     /// Enlarges small images so that each is at least `pixels` high.
     pub fn enlarged(self, shape: ImageShape, pixels: usize) -> Self {
-        Self { scale: pixels.div_ceil(shape.height.max(1)).max(1), ..self }
+        Self {
+            scale: pixels.div_ceil(shape.height.max(1)).max(1),
+            ..self
+        }
     }
 }
 
 /// Network values in [-1, 1] as bytes, rounded and clamped; what is not a number becomes 0.
 pub fn to_bytes(values: &[f32]) -> Vec<u8> {
     // The cast truncates, saturates, and turns NaN into 0.
-    values.iter().map(|v| ((v + 1.0) * 127.5 + 0.5) as u8).collect()
+    values
+        .iter()
+        .map(|v| ((v + 1.0) * 127.5 + 0.5) as u8)
+        .collect()
 }
 
 /// Lays out images (n, channels, height, width), one byte a value, row by row; the last row may be
@@ -46,26 +57,45 @@ pub fn to_bytes(values: &[f32]) -> Vec<u8> {
 /// If the images are not 1 or 3 channels, their length is not a multiple of one image's, there is
 /// none, or columns or scale are 0.
 pub fn render(images: &[u8], shape: ImageShape, layout: GridLayout) -> Result<Picture> {
-    let GridLayout { columns, padding, scale, background } = layout;
+    let GridLayout {
+        columns,
+        padding,
+        scale,
+        background,
+    } = layout;
     let invalid = |what: String| Err(DataError::Invalid { what });
     if columns == 0 || scale == 0 {
-        return invalid(format!("a grid needs columns and a scale, not {columns} and {scale}"));
+        return invalid(format!(
+            "a grid needs columns and a scale, not {columns} and {scale}"
+        ));
     }
     if !matches!(shape.channels, 1 | 3) {
-        return invalid(format!("a grid shows 1 or 3 channels, not {}", shape.channels));
+        return invalid(format!(
+            "a grid shows 1 or 3 channels, not {}",
+            shape.channels
+        ));
     }
-    if shape.is_empty() || images.is_empty() || images.len() % shape.len() != 0 {
-        return invalid(format!("{} bytes are not a grid of images of {shape}", images.len()));
+    if shape.is_empty() || images.is_empty() || !images.len().is_multiple_of(shape.len()) {
+        return invalid(format!(
+            "{} bytes are not a grid of images of {shape}",
+            images.len()
+        ));
     }
     let n = images.len() / shape.len();
     let columns = columns.min(n);
-    let (cell_h, cell_w) = (shape.height * scale + padding, shape.width * scale + padding);
+    let (cell_h, cell_w) = (
+        shape.height * scale + padding,
+        shape.width * scale + padding,
+    );
     let height = n.div_ceil(columns) * cell_h + padding;
     let width = columns * cell_w + padding;
     let c = shape.channels;
     let mut bytes = vec![background; height * width * c];
     for (i, image) in images.chunks_exact(shape.len()).enumerate() {
-        let (top, left) = (i / columns * cell_h + padding, i % columns * cell_w + padding);
+        let (top, left) = (
+            i / columns * cell_h + padding,
+            i % columns * cell_w + padding,
+        );
         for y in 0..shape.height * scale {
             for x in 0..shape.width * scale {
                 for channel in 0..c {
@@ -76,7 +106,12 @@ pub fn render(images: &[u8], shape: ImageShape, layout: GridLayout) -> Result<Pi
             }
         }
     }
-    Ok(Picture { height, width, channels: c, bytes })
+    Ok(Picture {
+        height,
+        width,
+        channels: c,
+        bytes,
+    })
 }
 
 /// Writes a picture of 1 or 3 channels as PNG: to a temporary name beside it, synced, then
@@ -86,9 +121,12 @@ pub fn render(images: &[u8], shape: ImageShape, layout: GridLayout) -> Result<Pi
 /// If the picture does not encode or a file operation fails; nothing is left behind then.
 pub fn write_png(path: &Path, picture: &Picture) -> Result<()> {
     let png = encode_png(path, picture)?;
-    let mut name = path.file_name().map(|n| n.to_os_string()).ok_or_else(|| DataError::Invalid {
-        what: format!("{}: not a file name", path.display()),
-    })?;
+    let mut name =
+        path.file_name()
+            .map(|n| n.to_os_string())
+            .ok_or_else(|| DataError::Invalid {
+                what: format!("{}: not a file name", path.display()),
+            })?;
     name.push(format!(".tmp{}", std::process::id()));
     let temporary = path.with_file_name(name);
     let write = |temporary: &PathBuf| -> std::io::Result<()> {
@@ -100,23 +138,39 @@ pub fn write_png(path: &Path, picture: &Picture) -> Result<()> {
     write(&temporary).map_err(|cause| {
         // Best effort: the first error is the one to report.
         let _ = std::fs::remove_file(&temporary);
-        DataError::Io { path: path.to_path_buf(), action: "write", cause }
+        DataError::Io {
+            path: path.to_path_buf(),
+            action: "write",
+            cause,
+        }
     })
 }
 
 fn encode_png(path: &Path, picture: &Picture) -> Result<Vec<u8>> {
-    let invalid = |what: String| DataError::Invalid { what: format!("{}: {what}", path.display()) };
-    let Picture { height, width, channels, ref bytes } = *picture;
+    let invalid = |what: String| DataError::Invalid {
+        what: format!("{}: {what}", path.display()),
+    };
+    let Picture {
+        height,
+        width,
+        channels,
+        ref bytes,
+    } = *picture;
     let colour = match channels {
         1 => ExtendedColorType::L8,
         3 => ExtendedColorType::Rgb8,
         c => return Err(invalid(format!("a picture has 1 or 3 channels, not {c}"))),
     };
     let (Ok(w), Ok(h)) = (u32::try_from(width), u32::try_from(height)) else {
-        return Err(invalid(format!("a picture of {height}x{width} is too large")));
+        return Err(invalid(format!(
+            "a picture of {height}x{width} is too large"
+        )));
     };
     if bytes.is_empty() || bytes.len() != height * width * channels {
-        return Err(invalid(format!("{} bytes are not {height}x{width} pixels", bytes.len())));
+        return Err(invalid(format!(
+            "{} bytes are not {height}x{width} pixels",
+            bytes.len()
+        )));
     }
     let mut png = Vec::new();
     let encoded = PngEncoder::new(&mut png).write_image(bytes, w, h, colour);
@@ -130,7 +184,11 @@ mod tests {
     use crate::data::folder::decode;
     use proptest::prelude::*;
 
-    const SHAPE: ImageShape = ImageShape { channels: 1, height: 2, width: 2 };
+    const SHAPE: ImageShape = ImageShape {
+        channels: 1,
+        height: 2,
+        width: 2,
+    };
 
     #[test]
     fn bytes_round_clamp_and_survive_nan() {
@@ -143,7 +201,12 @@ mod tests {
 
     #[test]
     fn rows_padding_and_scale() {
-        let layout = GridLayout { columns: 2, padding: 1, scale: 1, background: 9 };
+        let layout = GridLayout {
+            columns: 2,
+            padding: 1,
+            scale: 1,
+            background: 9,
+        };
         let images = [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13];
         let p = render(&images, SHAPE, layout).unwrap();
         assert_eq!((p.height, p.width, p.channels), (7, 7, 1));
@@ -157,7 +220,12 @@ mod tests {
             9, 12, 13, 9, 9, 9, 9,
             9, 9, 9, 9, 9, 9, 9,
         ]);
-        let layout = GridLayout { columns: 5, padding: 0, scale: 2, background: 0 };
+        let layout = GridLayout {
+            columns: 5,
+            padding: 0,
+            scale: 2,
+            background: 0,
+        };
         let p = render(&images[..4], SHAPE, layout).unwrap();
         assert_eq!(p.bytes, [1, 1, 2, 2, 1, 1, 2, 2, 3, 3, 4, 4, 3, 3, 4, 4]);
         assert_eq!(GridLayout::new(3).enlarged(SHAPE, 15).scale, 8);
@@ -170,7 +238,17 @@ mod tests {
         assert!(render(&[], SHAPE, layout).is_err());
         assert!(render(&[0; 4], SHAPE, GridLayout::new(0)).is_err());
         assert!(render(&[0; 4], SHAPE, GridLayout { scale: 0, ..layout }).is_err());
-        assert!(render(&[0; 8], ImageShape { channels: 2, ..SHAPE }, layout).is_err());
+        assert!(
+            render(
+                &[0; 8],
+                ImageShape {
+                    channels: 2,
+                    ..SHAPE
+                },
+                layout
+            )
+            .is_err()
+        );
     }
 
     #[test]
@@ -185,7 +263,10 @@ mod tests {
         std::fs::create_dir(&taken).unwrap();
         assert!(write_png(&taken, &p).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-        let bad = Picture { bytes: vec![1], ..p.clone() };
+        let bad = Picture {
+            bytes: vec![1],
+            ..p.clone()
+        };
         assert!(write_png(&dir.path().join("x.png"), &bad).is_err());
         assert!(write_png(&dir.path().join("x.png"), &Picture { channels: 2, ..p }).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use super::{DataError, ImageShape, MemoryDataset, Result};
 
 /// Endings of an images file, each with that of its labels; `.gz` may follow.
-const ENDINGS: [(&str, &str); 2] =
-    [("-images-idx3-ubyte", "-labels-idx1-ubyte"), ("-images.idx3-ubyte", "-labels.idx1-ubyte")];
+const ENDINGS: [(&str, &str); 2] = [
+    ("-images-idx3-ubyte", "-labels-idx1-ubyte"),
+    ("-images.idx3-ubyte", "-labels.idx1-ubyte"),
+];
 
 /// Reads IDX images and labels. `path` is a folder, or the files' common prefix (`DIR/train`), or
 /// the images file itself. In a folder of several pairs, `split` picks the one of that name
@@ -25,7 +27,12 @@ pub fn open_idx(path: &Path, split: Option<&str>) -> Result<MemoryDataset> {
     let [n, height, width] = dims;
     let ([label_count], raw_labels) = read_idx::<1>(&labels, "labels")?;
     if n != label_count {
-        return Err(DataError::CountMismatch { images, image_count: n, labels, label_count });
+        return Err(DataError::CountMismatch {
+            images,
+            image_count: n,
+            labels,
+            label_count,
+        });
     }
     if pixels.is_empty() {
         let what = format!("holds no pixels: {n} images of {height}x{width}");
@@ -33,9 +40,20 @@ pub fn open_idx(path: &Path, split: Option<&str>) -> Result<MemoryDataset> {
     }
     let classes = raw_labels.iter().max().map_or(0, |&l| usize::from(l) + 1);
     let names = (0..classes).map(|c| c.to_string()).collect();
-    let shape = ImageShape { channels: 1, height, width };
+    let shape = ImageShape {
+        channels: 1,
+        height,
+        width,
+    };
     let labels = raw_labels.into_iter().map(u32::from).collect();
-    MemoryDataset::new(format!("idx-{name}"), shape, u8::MAX, pixels, Some(labels), names)
+    MemoryDataset::new(
+        format!("idx-{name}"),
+        shape,
+        u8::MAX,
+        pixels,
+        Some(labels),
+        names,
+    )
 }
 
 /// Whether a folder holds an IDX images file.
@@ -81,11 +99,18 @@ fn beside(dir: &Path, labels: &str) -> PathBuf {
         None => format!("{labels}.gz"),
     };
     let (path, twin) = (dir.join(labels), dir.join(twin));
-    if !path.exists() && twin.exists() { twin } else { path }
+    if !path.exists() && twin.exists() {
+        twin
+    } else {
+        path
+    }
 }
 
 fn locate(path: &Path, split: Option<&str>) -> Result<(PathBuf, PathBuf, String)> {
-    let missing = |what: &str| DataError::Missing { path: path.to_path_buf(), what: what.into() };
+    let missing = |what: &str| DataError::Missing {
+        path: path.to_path_buf(),
+        what: what.into(),
+    };
     let what = "IDX files (*-images-idx3-ubyte beside *-labels-idx1-ubyte, .gz or not)";
     if path.is_dir() {
         let mut pairs = pairs_in(path)?;
@@ -98,9 +123,11 @@ fn locate(path: &Path, split: Option<&str>) -> Result<(PathBuf, PathBuf, String)
         let wanted: &[&str] = match split {
             None => &["train"],
             Some("test") => &["test", "t10k"],
-            Some(ref name) => &[*name],
+            Some(name) => &[name],
         };
-        let found = wanted.iter().find_map(|w| pairs.iter().position(|p| p.2 == *w));
+        let found = wanted
+            .iter()
+            .find_map(|w| pairs.iter().position(|p| p.2 == *w));
         return match found {
             Some(i) => Ok(pairs.swap_remove(i)),
             None => {
@@ -114,7 +141,10 @@ fn locate(path: &Path, split: Option<&str>) -> Result<(PathBuf, PathBuf, String)
         Some(dir) if dir != Path::new("") => dir,
         _ => Path::new("."),
     };
-    let file = path.file_name().map(|f| f.to_string_lossy().into_owned()).unwrap_or_default();
+    let file = path
+        .file_name()
+        .map(|f| f.to_string_lossy().into_owned())
+        .unwrap_or_default();
     if !dir.is_dir() {
         return Err(missing(what));
     }
@@ -128,7 +158,10 @@ fn locate(path: &Path, split: Option<&str>) -> Result<(PathBuf, PathBuf, String)
 /// Reads one IDX file of unsigned bytes with `N` dimensions.
 fn read_idx<const N: usize>(path: &Path, what: &'static str) -> Result<([usize; N], Vec<u8>)> {
     let io = |action| DataError::io(path, action);
-    let format = |what: String| DataError::Format { path: path.to_path_buf(), what };
+    let format = |what: String| DataError::Format {
+        path: path.to_path_buf(),
+        what,
+    };
     let file = BufReader::new(File::open(path).map_err(io("open"))?);
     let mut input: Box<dyn Read> = match path.extension() {
         Some(e) if e == "gz" => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
@@ -145,7 +178,12 @@ fn read_idx<const N: usize>(path: &Path, what: &'static str) -> Result<([usize; 
         }
         let found = bytes.len() as u64;
         if found < needed {
-            return Err(DataError::Truncated { path: path.into(), what, needed, found });
+            return Err(DataError::Truncated {
+                path: path.into(),
+                what,
+                needed,
+                found,
+            });
         }
         Ok(bytes)
     };
@@ -165,8 +203,14 @@ fn read_idx<const N: usize>(path: &Path, what: &'static str) -> Result<([usize; 
     let needed = dims.iter().try_fold(1u64, |a, &d| a.checked_mul(d as u64));
     let needed = needed.ok_or_else(|| format(format!("impossible dimensions {dims:?}")))?;
     let bytes = take(needed, what)?;
-    if !take(1, "").is_err() {
-        return Err(format(format!("has data past the {needed} bytes that its header announces")));
+    // At the end of a gzip stream this also checks its checksum.
+    match input.read(&mut [0]) {
+        Ok(0) => {}
+        Ok(_) => {
+            let what = format!("has data past the {needed} bytes that its header announces");
+            return Err(format(what));
+        }
+        Err(e) => return Err(io("read the end")(e)),
     }
     Ok((dims, bytes))
 }
@@ -211,15 +255,28 @@ mod tests {
     #[test]
     fn reads_folders_prefixes_files_and_gzip() {
         let dir = folder(&[
-            ("train-images-idx3-ubyte.gz", gz(&images([2, 2, 3], &PIXELS))),
+            (
+                "train-images-idx3-ubyte.gz",
+                gz(&images([2, 2, 3], &PIXELS)),
+            ),
             ("train-labels-idx1-ubyte.gz", gz(&labels(&[3, 0]))),
             ("t10k-images-idx3-ubyte", images([1, 2, 3], &PIXELS[..6])),
             ("t10k-labels-idx1-ubyte", labels(&[1])),
             ("other.txt", vec![]),
         ]);
         let d = open_idx(dir.path(), None).unwrap();
-        assert_eq!(d.shape(), ImageShape { channels: 1, height: 2, width: 3 });
-        assert_eq!((d.len(), d.num_classes(), d.label(0)), (2, Some(4), Some(3)));
+        assert_eq!(
+            d.shape(),
+            ImageShape {
+                channels: 1,
+                height: 2,
+                width: 3
+            }
+        );
+        assert_eq!(
+            (d.len(), d.num_classes(), d.label(0)),
+            (2, Some(4), Some(3))
+        );
         assert_eq!(d.raw(1).unwrap(), &PIXELS[6..]);
         assert_eq!(d.sample(1, false).unwrap().image[5], 1.0);
         for (path, split, n) in [
@@ -233,7 +290,10 @@ mod tests {
         }
         assert!(is_idx_folder(dir.path()));
         let text = open_idx(dir.path(), Some("dev")).unwrap_err().to_string();
-        assert!(text.contains("\"dev\"") && text.contains("t10k, train"), "{text}");
+        assert!(
+            text.contains("\"dev\"") && text.contains("t10k, train"),
+            "{text}"
+        );
     }
 
     fn error_of(image_file: Vec<u8>, label_file: Vec<u8>) -> DataError {
@@ -245,9 +305,14 @@ mod tests {
             ("x-images-idx3-ubyte.gz", gz(&image_file)),
             ("x-labels-idx1-ubyte.gz", gz(&label_file)),
         ]);
-        let (plain, packed) =
-            (open_idx(dir.path(), None).unwrap_err(), open_idx(zipped.path(), None).unwrap_err());
-        assert_eq!(std::mem::discriminant(&plain), std::mem::discriminant(&packed));
+        let (plain, packed) = (
+            open_idx(dir.path(), None).unwrap_err(),
+            open_idx(zipped.path(), None).unwrap_err(),
+        );
+        assert_eq!(
+            std::mem::discriminant(&plain),
+            std::mem::discriminant(&packed)
+        );
         plain
     }
 
@@ -255,7 +320,17 @@ mod tests {
     fn damaged_files_are_named() {
         let (good_images, good_labels) = (images([2, 2, 3], &PIXELS), labels(&[0, 1]));
         let e = error_of(good_images[..20].to_vec(), good_labels.clone());
-        assert!(matches!(e, DataError::Truncated { needed: 12, found: 4, .. }), "{e}");
+        assert!(
+            matches!(
+                e,
+                DataError::Truncated {
+                    needed: 12,
+                    found: 4,
+                    ..
+                }
+            ),
+            "{e}"
+        );
         assert!(e.to_string().contains("x-images-idx3-ubyte"));
         for cut in [0, 3, 9] {
             let e = error_of(good_images[..cut].to_vec(), good_labels.clone());
@@ -265,7 +340,14 @@ mod tests {
         assert!(matches!(e, DataError::Truncated { .. }), "{e}");
         assert!(e.to_string().contains("x-labels-idx1-ubyte"));
         let e = error_of(good_images.clone(), labels(&[0, 1, 2]));
-        assert!(matches!(e, DataError::CountMismatch { image_count: 2, label_count: 3, .. }));
+        assert!(matches!(
+            e,
+            DataError::CountMismatch {
+                image_count: 2,
+                label_count: 3,
+                ..
+            }
+        ));
         let e = error_of(labels(&[0, 1]), good_labels.clone());
         assert!(matches!(e, DataError::Format { .. }), "{e}");
         let e = error_of(images([2, 2, 3], &[0; 13]), good_labels.clone());
@@ -282,8 +364,14 @@ mod tests {
         let e = open_idx(dir.path(), None).unwrap_err().to_string();
         assert!(e.contains("x-labels-idx1-ubyte"), "{e}");
         let empty = tempfile::tempdir().unwrap();
-        assert!(matches!(open_idx(empty.path(), None), Err(DataError::Missing { .. })));
-        assert!(matches!(open_idx(&empty.path().join("a/b"), None), Err(DataError::Missing { .. })));
+        assert!(matches!(
+            open_idx(empty.path(), None),
+            Err(DataError::Missing { .. })
+        ));
+        assert!(matches!(
+            open_idx(&empty.path().join("a/b"), None),
+            Err(DataError::Missing { .. })
+        ));
         assert!(!is_idx_folder(empty.path()));
         let dir = folder(&[
             ("x-images-idx3-ubyte.gz", b"not gzip at all".to_vec()),
@@ -299,5 +387,14 @@ mod tests {
         ]);
         let e = open_idx(dir.path(), None).unwrap_err();
         assert!(matches!(e, DataError::Truncated { .. }), "{e}");
+        // A wrong or missing checksum is an error too, though all pixels are there.
+        let mut wrong = whole.clone();
+        let crc = wrong.len() - 8;
+        wrong[crc] ^= 1;
+        for bytes in [wrong, whole[..whole.len() - 8].to_vec()] {
+            std::fs::write(dir.path().join("x-images-idx3-ubyte.gz"), bytes).unwrap();
+            let e = open_idx(dir.path(), None).unwrap_err();
+            assert!(matches!(e, DataError::Io { .. }), "{e}");
+        }
     }
 }

@@ -30,7 +30,14 @@ pub struct LoaderOptions {
 impl LoaderOptions {
     /// One thread, two batches ahead, from step 0, no flips.
     pub fn new(seed: u64, batch_size: usize) -> Self {
-        Self { seed, batch_size, flip: false, start_step: 0, workers: 1, queue: 2 }
+        Self {
+            seed,
+            batch_size,
+            flip: false,
+            start_step: 0,
+            workers: 1,
+            queue: 2,
+        }
     }
 }
 
@@ -62,7 +69,12 @@ impl Batch {
 /// If the batch or the data set is empty, or an image cannot be read.
 pub fn load_batch(dataset: &dyn Dataset, options: &LoaderOptions, step: u64) -> Result<Batch> {
     check(dataset, options)?;
-    make_batch(dataset, options, &mut Order::new(options.seed, dataset.len()), step)
+    make_batch(
+        dataset,
+        options,
+        &mut Order::new(options.seed, dataset.len()),
+        step,
+    )
 }
 
 fn check(dataset: &dyn Dataset, options: &LoaderOptions) -> Result<()> {
@@ -85,7 +97,10 @@ fn make_batch(
     let shape = dataset.shape();
     let draws = order.batch(options.batch_size, step);
     let mut images = vec![0.0; draws.len() * shape.len()];
-    for (draw, out) in draws.iter().zip(images.chunks_exact_mut(shape.len().max(1))) {
+    for (draw, out) in draws
+        .iter()
+        .zip(images.chunks_exact_mut(shape.len().max(1)))
+    {
         let flip = options.flip && flips(options.seed, draw.index, draw.epoch);
         dataset.read(draw.index, flip, out)?;
     }
@@ -102,7 +117,13 @@ fn make_batch(
         ),
         None => None,
     };
-    Ok(Batch { step, shape, images, labels, draws })
+    Ok(Batch {
+        step,
+        shape,
+        images,
+        labels,
+        draws,
+    })
 }
 
 /// Batches in order of their steps, read ahead in the background. Dropping it ends its threads.
@@ -126,7 +147,12 @@ impl Loader {
         let workers = options.workers.max(1) as u64;
         let start = options.start_step;
         // Holds what is started so far, so that a failing start ends it.
-        let mut loader = Self { queues: Vec::new(), threads: Vec::new(), start, step: start };
+        let mut loader = Self {
+            queues: Vec::new(),
+            threads: Vec::new(),
+            start,
+            step: start,
+        };
         for worker in 0..workers {
             // The thread holds one finished batch itself while it waits for room.
             let (sender, receiver) = sync_channel(options.queue.saturating_sub(1));
@@ -184,7 +210,9 @@ fn produce(
         if out.send(batch).is_err() || failed {
             return;
         }
-        let Some(next) = step.checked_add(workers) else { return };
+        let Some(next) = step.checked_add(workers) else {
+            return;
+        };
         step = next;
     }
 }
@@ -194,7 +222,11 @@ impl Iterator for Loader {
     type Item = Result<Batch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.queues.is_empty() { None } else { Some(self.next_batch()) }
+        if self.queues.is_empty() {
+            None
+        } else {
+            Some(self.next_batch())
+        }
     }
 }
 
@@ -224,7 +256,11 @@ mod tests {
 
     impl Fragile {
         fn new(bad: usize, panic: bool) -> Arc<Self> {
-            Arc::new(Self { bad, panic, reads: AtomicUsize::new(0) })
+            Arc::new(Self {
+                bad,
+                panic,
+                reads: AtomicUsize::new(0),
+            })
         }
     }
 
@@ -233,7 +269,11 @@ mod tests {
             10
         }
         fn shape(&self) -> ImageShape {
-            ImageShape { channels: 1, height: 1, width: 2 }
+            ImageShape {
+                channels: 1,
+                height: 1,
+                width: 2,
+            }
         }
         fn class_names(&self) -> &[String] {
             &[]
@@ -245,7 +285,9 @@ mod tests {
             self.reads.fetch_add(1, Ordering::SeqCst);
             assert!(!(self.panic && index == self.bad));
             if index == self.bad {
-                return Err(DataError::Invalid { what: format!("image {index} is bad") });
+                return Err(DataError::Invalid {
+                    what: format!("image {index} is bad"),
+                });
             }
             out.fill(index as f32);
             Ok(())
@@ -289,7 +331,9 @@ mod tests {
             let data = Fragile::new(4, false);
             let bad = (0..5)
                 .find(|&s| {
-                    crate::data::batch_indices(3, 10, 2, s).iter().any(|d| d.index == 4)
+                    crate::data::batch_indices(3, 10, 2, s)
+                        .iter()
+                        .any(|d| d.index == 4)
                 })
                 .unwrap();
             let mut loader = Loader::new(data, options.clone()).unwrap();
@@ -299,7 +343,10 @@ mod tests {
             }
             let error = loader.next_batch().unwrap_err();
             assert_eq!(error.to_string(), "image 4 is bad");
-            assert!(matches!(loader.next_batch(), Err(DataError::LoaderStopped { .. })));
+            assert!(matches!(
+                loader.next_batch(),
+                Err(DataError::LoaderStopped { .. })
+            ));
             assert!(loader.next().is_none());
         }
     }
@@ -307,7 +354,10 @@ mod tests {
     #[test]
     fn a_panicking_data_set_is_an_error_not_a_hang() {
         let mut loader = Loader::new(Fragile::new(4, true), LoaderOptions::new(3, 10)).unwrap();
-        assert!(matches!(loader.next_batch(), Err(DataError::LoaderStopped { step: 0 })));
+        assert!(matches!(
+            loader.next_batch(),
+            Err(DataError::LoaderStopped { step: 0 })
+        ));
     }
 
     #[test]

@@ -34,11 +34,15 @@ impl MemoryDataset {
         class_names: Vec<String>,
     ) -> Result<Self> {
         let name = name.into();
-        let invalid = |what: String| Err(DataError::Invalid { what: format!("{name}: {what}") });
+        let invalid = |what: String| {
+            Err(DataError::Invalid {
+                what: format!("{name}: {what}"),
+            })
+        };
         if shape.is_empty() || max_level == 0 || pixels.is_empty() {
             return invalid(format!("no images ({shape}, levels to {max_level})"));
         }
-        if pixels.len() % shape.len() != 0 {
+        if !pixels.len().is_multiple_of(shape.len()) {
             return invalid(format!("{} bytes are not images of {shape}", pixels.len()));
         }
         if let Some(v) = pixels.iter().find(|&&v| v > max_level) {
@@ -58,7 +62,15 @@ impl MemoryDataset {
             None => {}
         }
         let identity = OnceLock::new();
-        Ok(Self { name, shape, max_level, pixels, labels, class_names, identity })
+        Ok(Self {
+            name,
+            shape,
+            max_level,
+            pixels,
+            labels,
+            class_names,
+            identity,
+        })
     }
 
     /// The images `indices`, in that order, under another name; classes stay as they are.
@@ -67,19 +79,34 @@ impl MemoryDataset {
     /// If an index is past the end or there is none.
     pub fn subset(&self, name: impl Into<String>, indices: &[usize]) -> Result<Self> {
         let mut pixels = Vec::with_capacity(indices.len() * self.shape.len());
-        let mut labels = self.labels.as_ref().map(|_| Vec::with_capacity(indices.len()));
+        let mut labels = self
+            .labels
+            .as_ref()
+            .map(|_| Vec::with_capacity(indices.len()));
         for &index in indices {
             pixels.extend_from_slice(self.raw(index)?);
             if let (Some(out), Some(label)) = (&mut labels, self.label(index)) {
                 out.push(label);
             }
         }
-        Self::new(name, self.shape, self.max_level, pixels, labels, self.class_names.clone())
+        Self::new(
+            name,
+            self.shape,
+            self.max_level,
+            pixels,
+            labels,
+            self.class_names.clone(),
+        )
     }
 
     /// The same images without their classes.
     pub fn without_labels(self) -> Self {
-        Self { labels: None, class_names: Vec::new(), identity: OnceLock::new(), ..self }
+        Self {
+            labels: None,
+            class_names: Vec::new(),
+            identity: OnceLock::new(),
+            ..self
+        }
     }
 
     /// Raw levels of one image, channel by channel.
@@ -91,7 +118,10 @@ impl MemoryDataset {
         index
             .checked_mul(size)
             .and_then(|start| self.pixels.get(start..start + size))
-            .ok_or(DataError::Index { index, len: self.len() })
+            .ok_or(DataError::Index {
+                index,
+                len: self.len(),
+            })
     }
 
     /// Raw levels of all images, (n, channels, height, width).
@@ -151,7 +181,11 @@ impl Dataset for MemoryDataset {
                 h.update([0]);
             }
             let (n, shape, classes) = (self.len(), self.shape, self.class_names.len());
-            format!("{} n={n} shape={shape} classes={classes} sha256={}", self.name, short_hash(h))
+            format!(
+                "{} n={n} shape={shape} classes={classes} sha256={}",
+                self.name,
+                short_hash(h)
+            )
         };
         self.identity.get_or_init(hash).clone()
     }
@@ -161,7 +195,12 @@ impl Dataset for MemoryDataset {
             Some(n) => format!("{n} classes"),
             None => "no classes".into(),
         };
-        format!("{}: {} images of {}, {classes}", self.name, self.len(), self.shape)
+        format!(
+            "{}: {} images of {}, {classes}",
+            self.name,
+            self.len(),
+            self.shape
+        )
     }
 }
 
@@ -170,7 +209,11 @@ mod tests {
     use super::*;
 
     fn tiny() -> MemoryDataset {
-        let shape = ImageShape { channels: 1, height: 2, width: 3 };
+        let shape = ImageShape {
+            channels: 1,
+            height: 2,
+            width: 3,
+        };
         let pixels = vec![0, 1, 2, 3, 4, 5, 250, 251, 252, 253, 254, 255];
         let names = vec!["a".into(), "b".into()];
         MemoryDataset::new("tiny", shape, 255, pixels, Some(vec![1, 0]), names).unwrap()
@@ -182,7 +225,10 @@ mod tests {
         let plain = d.sample(0, false).unwrap();
         assert_eq!(plain.image[5], 5.0 / 127.5 - 1.0);
         assert_eq!(plain.label, Some(1));
-        let raw: Vec<f32> = [2, 1, 0, 5, 4, 3].iter().map(|&v| v as f32 / 127.5 - 1.0).collect();
+        let raw: Vec<f32> = [2, 1, 0, 5, 4, 3]
+            .iter()
+            .map(|&v| v as f32 / 127.5 - 1.0)
+            .collect();
         assert_eq!(d.sample(0, true).unwrap().image, raw);
         assert_eq!(d.sample(1, false).unwrap().image[5], 1.0);
     }
@@ -207,13 +253,26 @@ mod tests {
     #[test]
     fn refuses_what_does_not_fit() {
         let d = tiny();
-        assert!(matches!(d.sample(2, false), Err(DataError::Index { index: 2, len: 2 })));
+        assert!(matches!(
+            d.sample(2, false),
+            Err(DataError::Index { index: 2, len: 2 })
+        ));
         assert!(matches!(d.raw(usize::MAX), Err(DataError::Index { .. })));
-        assert!(matches!(d.read(0, false, &mut [0.0; 5]), Err(DataError::Invalid { .. })));
-        assert!(matches!(d.subset("s", &[0, 7]), Err(DataError::Index { .. })));
+        assert!(matches!(
+            d.read(0, false, &mut [0.0; 5]),
+            Err(DataError::Invalid { .. })
+        ));
+        assert!(matches!(
+            d.subset("s", &[0, 7]),
+            Err(DataError::Index { .. })
+        ));
         assert!(d.subset("s", &[]).is_err());
         let make = |pixels: Vec<u8>, labels: Option<Vec<u32>>, names: usize| {
-            let shape = ImageShape { channels: 1, height: 1, width: 2 };
+            let shape = ImageShape {
+                channels: 1,
+                height: 1,
+                width: 2,
+            };
             MemoryDataset::new("x", shape, 16, pixels, labels, vec!["n".into(); names])
         };
         assert!(make(vec![1, 2, 3], None, 0).is_err());

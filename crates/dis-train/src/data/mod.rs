@@ -131,7 +131,10 @@ pub trait Dataset: Send + Sync {
     fn sample(&self, index: usize, flip: bool) -> Result<Sample> {
         let mut image = vec![0.0; self.shape().len()];
         self.read(index, flip, &mut image)?;
-        Ok(Sample { image, label: self.label(index) })
+        Ok(Sample {
+            image,
+            label: self.label(index),
+        })
     }
 }
 
@@ -142,7 +145,11 @@ pub trait Dataset: Send + Sync {
 pub fn open(spec: &DataSpec) -> Result<Arc<dyn Dataset>> {
     spec.check_options()?;
     let strip = |data: MemoryDataset| -> Arc<dyn Dataset> {
-        Arc::new(if spec.unconditional { data.without_labels() } else { data })
+        Arc::new(if spec.unconditional {
+            data.without_labels()
+        } else {
+            data
+        })
     };
     Ok(match &spec.kind {
         DataKind::Digits => strip(digits()?),
@@ -173,7 +180,10 @@ fn check_read(index: usize, len: usize, shape: ImageShape, out: &[f32]) -> Resul
     }
     if out.len() != shape.len() {
         return Err(DataError::Invalid {
-            what: format!("an image of {shape} does not fit a buffer of {} values", out.len()),
+            what: format!(
+                "an image of {shape} does not fit a buffer of {} values",
+                out.len()
+            ),
         });
     }
     Ok(())
@@ -182,5 +192,10 @@ fn check_read(index: usize, len: usize, shape: ImageShape, out: &[f32]) -> Resul
 /// Lower-case hexadecimal of the first eight bytes of a hash: enough to notice a change.
 fn short_hash(hasher: sha2::Sha256) -> String {
     use sha2::Digest;
-    hasher.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
+    hasher
+        .finalize()
+        .iter()
+        .take(8)
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }

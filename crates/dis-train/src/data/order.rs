@@ -40,7 +40,11 @@ pub struct Order {
 impl Order {
     /// The order of `n` images (below 2^32) under a run's seed.
     pub fn new(seed: u64, n: usize) -> Self {
-        Self { seed, n, kept: None }
+        Self {
+            seed,
+            n,
+            kept: None,
+        }
     }
 
     /// The images of `step`. Empty if there are no images.
@@ -49,7 +53,9 @@ impl Order {
             return Vec::new();
         }
         let start = u128::from(step) * batch_size as u128;
-        (0..batch_size as u128).map(|j| self.at(start + j)).collect()
+        (0..batch_size as u128)
+            .map(|j| self.at(start + j))
+            .collect()
     }
 
     fn at(&mut self, position: u128) -> Draw {

@@ -97,7 +97,10 @@ impl DataSpec {
     }
 
     fn error(&self, what: String) -> DataError {
-        DataError::Spec { spec: self.to_string(), what }
+        DataError::Spec {
+            spec: self.to_string(),
+            what,
+        }
     }
 }
 
@@ -120,7 +123,11 @@ impl std::fmt::Display for DataSpec {
         if let Some(split) = &self.split {
             write!(f, ",split={split}")?;
         }
-        let flags = [(self.grey, "grey"), (self.unconditional, "unconditional"), (self.flip, "flip")];
+        let flags = [
+            (self.grey, "grey"),
+            (self.unconditional, "unconditional"),
+            (self.flip, "flip"),
+        ];
         for (_, flag) in flags.iter().filter(|(on, _)| *on) {
             write!(f, ",{flag}")?;
         }
@@ -132,7 +139,10 @@ impl FromStr for DataSpec {
     type Err = DataError;
 
     fn from_str(text: &str) -> Result<Self> {
-        let error = |what: String| DataError::Spec { spec: text.to_owned(), what };
+        let error = |what: String| DataError::Spec {
+            spec: text.to_owned(),
+            what,
+        };
         let mut spec = Self::new(DataKind::Digits);
         let mut rest = text;
         // Options are taken from the end while they look like ones, so paths may hold commas.
@@ -142,7 +152,9 @@ impl FromStr for DataSpec {
                 None => (option, None),
             };
             let number = || -> Result<usize> {
-                let n = value.and_then(|v| v.parse().ok()).filter(|&n| n > 0 || key == "cache");
+                let n = value
+                    .and_then(|v| v.parse().ok())
+                    .filter(|&n| n > 0 || key == "cache");
                 n.ok_or_else(|| error(format!("option {key} needs a number, as in {key}=64")))
             };
             match (key, value) {
@@ -195,9 +207,11 @@ fn parse_kind(text: &str) -> std::result::Result<DataKind, String> {
     } else if path.is_dir() {
         Ok(DataKind::Folder(path))
     } else {
-        Err("neither an existing folder nor one of digits, digits-train, digits-held-out, \
+        Err(
+            "neither an existing folder nor one of digits, digits-train, digits-held-out, \
              idx:PATH, cifar10:DIR, folder:DIR"
-            .into())
+                .into(),
+        )
     }
 }
 
@@ -222,7 +236,11 @@ mod tests {
         ] {
             assert_eq!(parse(text).map(|s| s.to_string()).ok().as_deref(), {
                 // A comma in a path only works when it exists.
-                if text.starts_with("folder:x,y") { None } else { Some(text) }
+                if text.starts_with("folder:x,y") {
+                    None
+                } else {
+                    Some(text)
+                }
             });
         }
         let dir = tempfile::tempdir().unwrap();
@@ -265,9 +283,15 @@ mod tests {
         }
         let images = [&[0u8, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 7][..]].concat();
         std::fs::write(path("idx/train-images-idx3-ubyte"), images).unwrap();
-        std::fs::write(path("idx/train-labels-idx1-ubyte"), [0, 0, 8, 1, 0, 0, 0, 1, 4]).unwrap();
+        std::fs::write(
+            path("idx/train-labels-idx1-ubyte"),
+            [0, 0, 8, 1, 0, 0, 0, 1, 4],
+        )
+        .unwrap();
         std::fs::write(path("cifar/data_batch_1.bin"), [1; 3073]).unwrap();
-        image::GrayImage::new(5, 5).save(path("pictures/a/1.png")).unwrap();
+        image::GrayImage::new(5, 5)
+            .save(path("pictures/a/1.png"))
+            .unwrap();
         let bare = |name: &str, options: &str| format!("{}{options}", path(name).display());
         assert_eq!(count(&bare("idx", "")).unwrap(), (1, Some(5)));
         assert_eq!(count(&bare("cifar", "")).unwrap(), (1, Some(10)));

@@ -32,7 +32,12 @@ pub struct DigitsLimits {
 
 impl Default for DigitsLimits {
     fn default() -> Self {
-        Self { accuracy: 0.93, frechet: 0.5, coverage: 0.5, copies_above_real: 0.02 }
+        Self {
+            accuracy: 0.93,
+            frechet: 0.5,
+            coverage: 0.5,
+            copies_above_real: 0.02,
+        }
     }
 }
 
@@ -93,7 +98,13 @@ impl DigitsReport {
                 self.coverage_held_out,
                 self.coverage >= l.coverage,
             ),
-            ("copies (at most)", self.copies, most, self.copies_held_out, self.copies <= most),
+            (
+                "copies (at most)",
+                self.copies,
+                most,
+                self.copies_held_out,
+                self.copies <= most,
+            ),
         ]
     }
 
@@ -106,13 +117,21 @@ impl DigitsReport {
 /// A table for people.
 impl std::fmt::Display for DigitsReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "{:30} {:>8} {:>8} {:>8}", "criterion", "samples", "limit", "real")?;
+        writeln!(
+            f,
+            "{:30} {:>8} {:>8} {:>8}",
+            "criterion", "samples", "limit", "real"
+        )?;
         for (name, value, limit, real, holds) in self.criteria() {
             let verdict = if holds { "ok" } else { "FAILED" };
             writeln!(f, "{name:30} {value:8.4} {limit:8.4} {real:8.4}  {verdict}")?;
         }
         let verdict = if self.passed() { "passed" } else { "failed" };
-        write!(f, "digits check {verdict}: {} samples, split seed {}", self.samples, self.seed)
+        write!(
+            f,
+            "digits check {verdict}: {} samples, split seed {}",
+            self.samples, self.seed
+        )
     }
 }
 
@@ -127,7 +146,10 @@ pub fn digits_check(samples: &[f32], asked: &[u32], seed: u64) -> Result<DigitsR
     let all = digits()?;
     let d = all.shape().len();
     let n = samples.len() / d;
-    let invalid = |what: String| MetricError::Invalid { metric: METRIC, what };
+    let invalid = |what: String| MetricError::Invalid {
+        metric: METRIC,
+        what,
+    };
     if n * d != samples.len() || n != asked.len() {
         return Err(invalid(format!(
             "{} pixels are not {} samples of {d}",
@@ -136,13 +158,22 @@ pub fn digits_check(samples: &[f32], asked: &[u32], seed: u64) -> Result<DigitsR
         )));
     }
     if n < 2 {
-        return Err(MetricError::TooFew { metric: METRIC, name: "samples", needed: 2, found: n });
+        return Err(MetricError::TooFew {
+            metric: METRIC,
+            name: "samples",
+            needed: 2,
+            found: n,
+        });
     }
     if let Some(label) = asked.iter().find(|&&l| l > 9) {
         return Err(invalid(format!("label {label} is no digit")));
     }
     if let Some(i) = samples.iter().position(|v| !(0.0..=1.0).contains(v)) {
-        return Err(invalid(format!("sample {} has pixel {} outside 0 to 1", i / d, samples[i])));
+        return Err(invalid(format!(
+            "sample {} has pixel {} outside 0 to 1",
+            i / d,
+            samples[i]
+        )));
     }
     let (train, held) = digits_split(seed)?;
     let (all_x, train_x, held_x) = (all.unit_pixels(), train.unit_pixels(), held.unit_pixels());
@@ -168,13 +199,17 @@ pub fn digits_check(samples: &[f32], asked: &[u32], seed: u64) -> Result<DigitsR
 }
 
 fn points(values: &[f32], d: usize) -> Result<ArrayView2<'_, f32>> {
-    ArrayView2::from_shape((values.len() / d, d), values)
-        .map_err(|e| MetricError::Invalid { metric: METRIC, what: e.to_string() })
+    ArrayView2::from_shape((values.len() / d, d), values).map_err(|e| MetricError::Invalid {
+        metric: METRIC,
+        what: e.to_string(),
+    })
 }
 
 fn labels(data: &MemoryDataset) -> Result<&[u32]> {
-    data.labels()
-        .ok_or_else(|| MetricError::Invalid { metric: METRIC, what: "digits lost labels".into() })
+    data.labels().ok_or_else(|| MetricError::Invalid {
+        metric: METRIC,
+        what: "digits lost labels".into(),
+    })
 }
 
 fn distance(a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>) -> Result<f64> {
@@ -186,7 +221,10 @@ fn halves_distance(real: ArrayView2<'_, f32>, seed: u64) -> Result<f64> {
     let order = Stream::new(seed, Purpose::Shuffle, HALVES_STREAM, 0).permutation(n);
     let order: Vec<usize> = order.into_iter().map(|i| i as usize).collect();
     let (a, b) = order.split_at(n / 2);
-    distance(real.select(Axis(0), a).view(), real.select(Axis(0), b).view())
+    distance(
+        real.select(Axis(0), a).view(),
+        real.select(Axis(0), b).view(),
+    )
 }
 
 #[cfg(test)]
@@ -244,7 +282,10 @@ mod tests {
             repeated.extend_from_slice(&x[i * 64..][..64]);
         }
         let report = digits_check(&repeated, &y, 0).unwrap();
-        assert!(report.coverage < 0.1 && report.frechet > 0.5 && !report.passed(), "{report}");
+        assert!(
+            report.coverage < 0.1 && report.frechet > 0.5 && !report.passed(),
+            "{report}"
+        );
         // Grey pictures.
         let report = digits_check(&vec![0.5; x.len()], &y, 0).unwrap();
         assert!(report.frechet > 1.0 && report.coverage == 0.0, "{report}");
@@ -253,10 +294,24 @@ mod tests {
     #[test]
     fn bad_samples_are_named() {
         let x = vec![0.5; 128];
-        assert!(matches!(digits_check(&x, &[1], 0), Err(MetricError::Invalid { .. })));
-        assert!(matches!(digits_check(&x[..127], &[1, 2], 0), Err(MetricError::Invalid { .. })));
-        assert!(matches!(digits_check(&x[..64], &[1], 0), Err(MetricError::TooFew { .. })));
-        assert!(digits_check(&x, &[1, 10], 0).unwrap_err().to_string().contains("label 10"));
+        assert!(matches!(
+            digits_check(&x, &[1], 0),
+            Err(MetricError::Invalid { .. })
+        ));
+        assert!(matches!(
+            digits_check(&x[..127], &[1, 2], 0),
+            Err(MetricError::Invalid { .. })
+        ));
+        assert!(matches!(
+            digits_check(&x[..64], &[1], 0),
+            Err(MetricError::TooFew { .. })
+        ));
+        assert!(
+            digits_check(&x, &[1, 10], 0)
+                .unwrap_err()
+                .to_string()
+                .contains("label 10")
+        );
         for bad in [f32::NAN, -0.01, 1.5] {
             let mut x = x.clone();
             x[70] = bad;

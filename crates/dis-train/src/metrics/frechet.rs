@@ -32,11 +32,20 @@ impl Statistics {
     pub fn from_features(features: ArrayView2<'_, f64>) -> Result<Self> {
         let (n, d) = features.dim();
         if n < 2 {
-            return Err(MetricError::TooFew { metric: METRIC, name: "points", needed: 2, found: n });
+            return Err(MetricError::TooFew {
+                metric: METRIC,
+                name: "points",
+                needed: 2,
+                found: n,
+            });
         }
         for (row, point) in features.rows().into_iter().enumerate() {
             if !point.iter().all(|v| v.is_finite()) {
-                return Err(MetricError::NotFinite { metric: METRIC, name: "point", row });
+                return Err(MetricError::NotFinite {
+                    metric: METRIC,
+                    name: "point",
+                    row,
+                });
             }
         }
         let mut mu = Array1::zeros(d);
@@ -78,21 +87,31 @@ pub fn frechet_distance(a: &Statistics, b: &Statistics) -> Result<f64> {
         right_name: "another part",
         right,
     };
-    let sides = [b.mu.len(), a.sigma.nrows(), a.sigma.ncols(), b.sigma.nrows(), b.sigma.ncols()];
+    let sides = [
+        b.mu.len(),
+        a.sigma.nrows(),
+        a.sigma.ncols(),
+        b.sigma.nrows(),
+        b.sigma.ncols(),
+    ];
     if let Some(&other) = sides.iter().find(|&&s| s != d) {
         return Err(mismatch(other));
     }
     let means: f64 = a.mu.iter().zip(&b.mu).map(|(x, y)| (x - y).powi(2)).sum();
     let traces = a.sigma.diag().sum() + b.sigma.diag().sum();
     if !(means + traces).is_finite() {
-        return Err(MetricError::Invalid { metric: METRIC, what: "statistics not finite".into() });
+        return Err(MetricError::Invalid {
+            metric: METRIC,
+            what: "statistics not finite".into(),
+        });
     }
     let covariance = root_trace(a, b, 0.0).or_else(|| root_trace(a, b, OFFSET));
     match covariance {
         Some(trace) => Ok(means + traces - 2.0 * trace),
-        None => {
-            Err(MetricError::Invalid { metric: METRIC, what: "a decomposition failed".into() })
-        }
+        None => Err(MetricError::Invalid {
+            metric: METRIC,
+            what: "a decomposition failed".into(),
+        }),
     }
 }
 
@@ -133,7 +152,10 @@ mod tests {
 
     fn statistics(g: &Golden, prefix: &str, which: u8) -> Statistics {
         let mu = Array1::from_vec(g.f64(&format!("{prefix}.mu{which}")).1);
-        Statistics { mu, sigma: matrix(g, &format!("{prefix}.sigma{which}")) }
+        Statistics {
+            mu,
+            sigma: matrix(g, &format!("{prefix}.sigma{which}")),
+        }
     }
 
     #[test]
@@ -150,7 +172,10 @@ mod tests {
             let check = |key: &str, rtol: f64| {
                 let theirs = case[key].as_f64().unwrap();
                 println!("{prefix} {key}: {ours} against {theirs}");
-                assert!((ours / theirs - 1.0).abs() <= rtol, "{prefix}: {ours} {theirs}");
+                assert!(
+                    (ours / theirs - 1.0).abs() <= rtol,
+                    "{prefix}: {ours} {theirs}"
+                );
             };
             let tolerance = |key: &str| g.manifest["tolerance"][key].as_f64().unwrap();
             if singular {
@@ -165,7 +190,12 @@ mod tests {
         let features = matrix(&g, "d4.features1");
         let ours = Statistics::from_features(features.view()).unwrap();
         let theirs = statistics(&g, "d4", 1);
-        for (x, y) in ours.sigma.iter().chain(&ours.mu).zip(theirs.sigma.iter().chain(&theirs.mu)) {
+        for (x, y) in ours
+            .sigma
+            .iter()
+            .chain(&ours.mu)
+            .zip(theirs.sigma.iter().chain(&theirs.mu))
+        {
             assert!((x - y).abs() < 1e-12);
         }
     }
@@ -230,8 +260,17 @@ mod tests {
         assert!(matches!(e, MetricError::NotFinite { row: 1, .. }));
         let a = Statistics::from_features(random(9, 3, 0).view()).unwrap();
         let b = Statistics::from_features(random(9, 4, 0).view()).unwrap();
-        assert!(matches!(frechet_distance(&a, &b), Err(MetricError::Mismatch { .. })));
-        let inf = Statistics { sigma: &a.sigma * f64::INFINITY, ..a.clone() };
-        assert!(matches!(frechet_distance(&a, &inf), Err(MetricError::Invalid { .. })));
+        assert!(matches!(
+            frechet_distance(&a, &b),
+            Err(MetricError::Mismatch { .. })
+        ));
+        let inf = Statistics {
+            sigma: &a.sigma * f64::INFINITY,
+            ..a.clone()
+        };
+        assert!(matches!(
+            frechet_distance(&a, &inf),
+            Err(MetricError::Invalid { .. })
+        ));
     }
 }

@@ -1,0 +1,8 @@
+//! The fast code against the oracle, the oracle against finite differences, both against recorded
+//! results of the published code.
+
+mod case;
+mod conv;
+mod finite_differences;
+mod golden;
+mod scan;

@@ -1,0 +1,216 @@
+//! The fast scan against the oracle.
+
+use super::case::{Inputs, Options, Outputs};
+use dis_scan::cpu;
+use dis_scan::{Direction, Discretization};
+use dis_tensor::simd;
+use proptest::prelude::*;
+
+/// Measured worst over many runs: 6e-7 (forward) and 2e-6 (gradients).
+const RTOL: f64 = 4e-6;
+
+fn options() -> impl Strategy<Value = Options> {
+    let shape = (1..4usize, 1..70usize, 1..40usize, 1..37usize);
+    let flags = proptest::array::uniform8(any::<bool>());
+    (shape, 0..5usize, flags, any::<u64>()).prop_map(|((b, l, d, n), pad, f, seed)| Options {
+        shape: [b, l, d, n],
+        pad,
+        direction: if f[0] { Direction::Forward } else { Direction::Reverse },
+        discretization: if f[1] { Discretization::Mamba } else { Discretization::ZeroOrderHold },
+        d: f[2],
+        z: f[3],
+        bias: f[4],
+        softplus: f[5],
+        accumulate: f[6],
+        scale: if f[7] { 1.0 } else { 3.0 },
+        seed,
+    })
+}
+
+fn compare(options: &Options, rtol: f64) -> Result<(), TestCaseError> {
+    let inputs = Inputs::random(options);
+    let mut fresh = Outputs::new(&inputs);
+    let start = fresh.clone();
+    fresh.run_oracle(&inputs);
+    for level in simd::supported() {
+        let mut fast = fresh.clone();
+        for ((_, to), (_, from)) in fast_fields(&mut fast).into_iter().zip(start.all()) {
+            to.narrow.clone_from(&from.narrow);
+        }
+        fast.run_fast(level, &inputs);
+        for (name, matrix) in fast.all() {
+            matrix.check(name, rtol).map_err(|e| TestCaseError::fail(format!("{level}: {e}")))?;
+        }
+    }
+    Ok(())
+}
+
+fn fast_fields(x: &mut Outputs) -> [(&'static str, &mut super::case::Matrix); 8] {
+    [
+        ("y", &mut x.y),
+        ("last_state", &mut x.last),
+        ("du", &mut x.du),
+        ("ddelta", &mut x.ddelta),
+        ("dbc", &mut x.dbc),
+        ("dz", &mut x.dz),
+        ("da", &mut x.da),
+        ("arena", &mut x.arena),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn fast_scan_agrees_with_the_oracle(options in options()) {
+        compare(&options, RTOL)?;
+    }
+}
+
+fn plain(shape: [usize; 4]) -> Options {
+    Options {
+        shape,
+        pad: 0,
+        direction: Direction::Forward,
+        discretization: Discretization::Mamba,
+        d: true,
+        z: true,
+        bias: true,
+        softplus: true,
+        accumulate: false,
+        scale: 1.0,
+        seed: 7,
+    }
+}
+
+#[test]
+fn published_shapes_agree_with_the_oracle() {
+    for direction in [Direction::Forward, Direction::Reverse] {
+        for states in [8, 16] {
+            compare(&Options { direction, ..plain([1, 257, 64, states]) }, RTOL).unwrap();
+        }
+    }
+    // More groups than blocks of the backward.
+    compare(&plain([1, 3, 65 * 16 + 1, 4]), RTOL).unwrap();
+    // More samples than a slab.
+    compare(&plain([515, 2, 3, 2]), RTOL).unwrap();
+}
+
+#[test]
+fn results_do_not_depend_on_threads() {
+    for level in simd::supported() {
+        for discretization in [Discretization::Mamba, Discretization::ZeroOrderHold] {
+            let inputs = Inputs::random(&Options { discretization, ..plain([3, 130, 200, 16]) });
+            let mut first: Option<Outputs> = None;
+            for threads in [1, 2, 5] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let mut outputs = Outputs::new(&inputs);
+                pool.install(|| outputs.run_fast(level, &inputs));
+                let first = first.get_or_insert_with(|| outputs.clone());
+                for ((name, a), (_, b)) in first.all().into_iter().zip(outputs.all()) {
+                    let same = a.narrow.iter().zip(&b.narrow).all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{name} with {threads} threads at {level}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_the_batch() {
+    // The last sample alone gives what it gives among others (sums over samples excepted).
+    for level in simd::supported() {
+        let inputs = Inputs::random(&plain([4, 40, 48, 16]));
+        let mut all = Outputs::new(&inputs);
+        all.run_fast(level, &inputs);
+        let mut alone = inputs.clone();
+        alone.options.shape[0] = 1;
+        for m in [&mut alone.u, &mut alone.delta, &mut alone.bc, &mut alone.dout] {
+            m.layout = m.layout.sample_range(3, 1);
+        }
+        if let Some(z) = &mut alone.z {
+            z.layout = z.layout.sample_range(3, 1);
+        }
+        let mut one = Outputs::new(&alone);
+        one.run_fast(level, &alone);
+        for (whole, part) in [(&all.y, &one.y), (&all.du, &one.du), (&all.ddelta, &one.ddelta), (&all.dbc, &one.dbc)] {
+            assert_eq!(whole.narrow[whole.layout.row(3, 0)..], part.narrow);
+        }
+    }
+}
+
+/// Two directions gated together equal the gate on the sum of two ungated scans, and so do the
+/// gradients.
+#[test]
+fn two_directions_share_one_gate() {
+    let options = plain([2, 33, 20, 16]);
+    let forward = Inputs::random(&options);
+    let reverse = Inputs { options: Options { direction: Direction::Reverse, ..options.clone() }, ..forward.clone() };
+    let ungated = |inputs: &Inputs| {
+        let inputs = Inputs { z: None, ..inputs.clone() };
+        let mut outputs = Outputs::new(&inputs);
+        outputs.run_fast(cpu::level(), &inputs);
+        outputs
+    };
+    let (yf, yb) = (ungated(&forward).y, ungated(&reverse).y);
+    let mut outputs = Outputs::new(&forward);
+    outputs.run_fast(cpu::level(), &forward);
+    let mut both = reverse.clone();
+    both.options.accumulate = true;
+    outputs.y.narrow.copy_from_slice(&yf.narrow);
+    let dz = outputs.dz.narrow.clone();
+    outputs.run_fast(cpu::level(), &both);
+    let z = &forward.z.as_ref().unwrap().narrow;
+    for i in 0..z.len() {
+        let (z, sum) = (f64::from(z[i]), f64::from(yf.narrow[i]) + f64::from(yb.narrow[i]));
+        let want = sum * dis_scan::oracle::silu(z);
+        assert!((f64::from(outputs.y.narrow[i]) - want).abs() < 2e-5, "{i}");
+        let want = f64::from(forward.dout.narrow[i]) * sum * dis_scan::oracle::silu_derivative(z);
+        assert!((f64::from(outputs.dz.narrow[i]) - want).abs() < 2e-5, "{i}: {dz:?}");
+    }
+}
+
+/// Steps of any magnitude: states vanish at once, or never; nothing turns into NaN.
+#[test]
+fn extreme_magnitudes_stay_finite_and_right() {
+    for discretization in [Discretization::Mamba, Discretization::ZeroOrderHold] {
+        for (factor, shift) in [(30.0, 0.0), (1.0, -60.0), (1.0, 80.0), (300.0, 0.0)] {
+            let options = Options { discretization, ..plain([1, 40, 20, 16]) };
+            let mut inputs = Inputs::random(&options);
+            let delta: Vec<f64> = inputs.delta.wide.iter().map(|x| x * factor + shift).collect();
+            inputs.delta = super::case::Matrix::new(inputs.delta.layout, delta);
+            let mut outputs = Outputs::new(&inputs);
+            outputs.run_oracle(&inputs);
+            for level in simd::supported() {
+                outputs.run_fast(level, &inputs);
+                for (name, matrix) in outputs.all() {
+                    if name != "arena" {
+                        matrix.check(name, RTOL).unwrap_or_else(|e| panic!("{level} {factor} {shift}: {e}"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A non-finite input gives a non-finite output, never a plausible number.
+#[test]
+fn nan_is_not_hidden() {
+    for level in simd::supported() {
+        for which in 0..4 {
+            let mut inputs = Inputs::random(&plain([1, 20, 17, 16]));
+            let matrix = match which {
+                0 => &mut inputs.u,
+                1 => &mut inputs.delta,
+                2 => &mut inputs.bc,
+                _ => inputs.z.as_mut().unwrap(),
+            };
+            let at = matrix.layout.row(0, 5) + 2;
+            matrix.narrow[at] = f32::NAN;
+            let mut outputs = Outputs::new(&inputs);
+            outputs.run_fast(level, &inputs);
+            let y = outputs.y.narrow[outputs.y.layout.row(0, 5) + 2];
+            assert!(y.is_nan(), "{level} input {which}: {y}");
+        }
+    }
+}
