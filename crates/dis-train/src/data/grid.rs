@@ -273,6 +273,8 @@ mod tests {
     }
 
     proptest! {
+        // Each case syncs a file to the disk.
+        #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn files_hold_what_was_rendered(
             n in 1usize..9, columns in 1usize..5, padding in 0usize..3, scale in 1usize..4,

@@ -34,7 +34,7 @@ pub enum DataKind {
     Folder(PathBuf),
 }
 
-/// A parsed specification. Its text is [`DataSpec::to_string`], and parses to the same again.
+/// A parsed specification. Its `Display` text parses to the same again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataSpec {
     /// Which data set.
