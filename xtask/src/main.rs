@@ -1,5 +1,6 @@
 //! Project tasks, one file each.
 
+mod digits;
 mod golden;
 
 use std::process::ExitCode;
@@ -17,11 +18,14 @@ struct Args {
 enum Task {
     /// Runs golden sets: recomputes what their manifests store and compares.
     Golden(golden::Args),
+    /// Judges samples of a digits model against the real digits.
+    DigitsCheck(digits::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().task {
         Task::Golden(args) => golden::run(&args),
+        Task::DigitsCheck(args) => digits::run(&args),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -202,7 +202,13 @@ pub struct InfoArgs {
     #[arg(long, value_name = "N", default_value_t = 32, requires = "model")]
     pub image_size: usize,
     /// Channels of the images.
-    #[arg(long, value_name = "N", default_value_t = 3, requires = "model", conflicts_with = "latent")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        requires = "model",
+        conflicts_with = "latent"
+    )]
     pub channels: usize,
     /// The model works on latents: 4 channels, 1/8 of the image's side.
     #[arg(long, requires = "model")]

@@ -12,7 +12,11 @@ static DIGITS: &[u8] = include_bytes!("../assets/digits.safetensors");
 
 /// The bundled digits model.
 pub fn digits() -> Result<Checkpoint> {
-    Ok(Checkpoint::from_bytes(DIGITS, Path::new("bundled digits model"), &InferHints::default())?)
+    Ok(Checkpoint::from_bytes(
+        DIGITS,
+        Path::new("bundled digits model"),
+        &InferHints::default(),
+    )?)
 }
 
 /// A file, a run directory, or without a path the bundled model.
@@ -22,9 +26,15 @@ pub fn open(path: Option<&Path>, raw: bool, null_label: Option<bool>) -> Result<
         return Ok(RunDir::open(path)?.0.checkpoint(raw)?);
     }
     if path.is_dir() {
-        anyhow::bail!("{}: neither a checkpoint nor the directory of a run", path.display());
+        anyhow::bail!(
+            "{}: neither a checkpoint nor the directory of a run",
+            path.display()
+        );
     }
-    let hints = InferHints { null_label, ..InferHints::default() };
+    let hints = InferHints {
+        null_label,
+        ..InferHints::default()
+    };
     Ok(Checkpoint::load(path, &hints).map_err(|e| add_hint(e.into()))?)
 }
 

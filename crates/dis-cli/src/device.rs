@@ -9,7 +9,9 @@ use crate::args::{DeviceArgs, DeviceKind};
 pub fn open(args: &DeviceArgs) -> Result<Cpu> {
     match args.device {
         DeviceKind::Auto | DeviceKind::Cpu => {}
-        DeviceKind::Cuda => bail!("--device cuda: this build has no CUDA backend; use --device cpu"),
+        DeviceKind::Cuda => {
+            bail!("--device cuda: this build has no CUDA backend; use --device cpu")
+        }
         DeviceKind::Sim => bail!("--device sim: this build has no GPU simulator; use --device cpu"),
     }
     if let Some(threads) = args.threads {

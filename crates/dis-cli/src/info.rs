@@ -21,7 +21,10 @@ pub fn run(args: InfoArgs) -> Result<()> {
     };
     let cost = Cost::of(&metadata.model, args.batch_size.max(1))?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&as_json(&metadata, &cost, &args))?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&as_json(&metadata, &cost, &args))?
+        );
     } else {
         print(&title, &metadata, &cost, &args);
     }
@@ -31,7 +34,10 @@ pub fn run(args: InfoArgs) -> Result<()> {
 fn zoo(name: &str, args: &InfoArgs) -> Result<DisConfig> {
     let (size, channels) = if args.latent {
         if !args.image_size.is_multiple_of(8) {
-            anyhow::bail!("--image-size {} is not a multiple of 8, as latents need", args.image_size);
+            anyhow::bail!(
+                "--image-size {} is not a multiple of 8, as latents need",
+                args.image_size
+            );
         }
         (args.image_size / 8, 4)
     } else {
@@ -39,7 +45,10 @@ fn zoo(name: &str, args: &InfoArgs) -> Result<DisConfig> {
     };
     let mut config = DisConfig::zoo(name, size, channels)?;
     if let Some(num_classes) = args.num_classes {
-        config.condition = ConditionKind::Classes { num_classes, null_label: true };
+        config.condition = ConditionKind::Classes {
+            num_classes,
+            null_label: true,
+        };
         config.validate()?;
     }
     Ok(config)
@@ -89,26 +98,55 @@ fn print(title: &str, metadata: &Metadata, cost: &Cost, args: &InfoArgs) {
     line(
         "  input",
         format!(
-            "{} x {} x {}, patch {}", config.channels, config.image_size, config.image_size,
-            config.patch_size
+            "{} x {} x {}, patch {}",
+            config.channels, config.image_size, config.image_size, config.patch_size
         ),
     );
-    line("  width, blocks", format!("{}, {} (depth {})", config.embed_dim, config.blocks(), config.depth));
+    line(
+        "  width, blocks",
+        format!(
+            "{}, {} (depth {})",
+            config.embed_dim,
+            config.blocks(),
+            config.depth
+        ),
+    );
     line(
         "  state space",
         format!(
-            "d_inner {}, d_state {}, d_conv {}, dt_rank {}", mixer.d_inner, mixer.d_state,
-            mixer.d_conv, mixer.dt_rank
+            "d_inner {}, d_state {}, d_conv {}, dt_rank {}",
+            mixer.d_inner, mixer.d_state, mixer.d_conv, mixer.dt_rank
         ),
     );
-    line("  condition", format!("{:?} as {:?}", config.condition, config.conditioning));
-    line("  skips, norm, sigma", format!("{:?}, {:?}, {}", config.skip, config.norm, if config.learn_sigma { "learned" } else { "fixed" }));
+    line(
+        "  condition",
+        format!("{:?} as {:?}", config.condition, config.conditioning),
+    );
+    line(
+        "  skips, norm, sigma",
+        format!(
+            "{:?}, {:?}, {}",
+            config.skip,
+            config.norm,
+            if config.learn_sigma {
+                "learned"
+            } else {
+                "fixed"
+            }
+        ),
+    );
     for (key, value) in &metadata.extra {
         line(&format!("  {key}"), value.to_string());
     }
     line("parameters", grouped(cost.parameters));
-    line("tokens", format!("{} ({} patches)", cost.tokens, config.patches()));
-    line("multiply-adds, one image", format!("{} (forward)", grouped(m.total())));
+    line(
+        "tokens",
+        format!("{} ({} patches)", cost.tokens, config.patches()),
+    );
+    line(
+        "multiply-adds, one image",
+        format!("{} (forward)", grouped(m.total())),
+    );
     let parts = [
         ("  in_proj", m.in_proj),
         ("  x_proj", m.x_proj),
@@ -117,7 +155,10 @@ fn print(title: &str, metadata: &Metadata, cost: &Cost, args: &InfoArgs) {
         ("  skip_linear", m.skip_linear),
         ("  scan", m.scan()),
         ("  conv", m.conv),
-        ("  embeddings and decoder", m.patch_embed + m.time_mlp + m.context_embed + m.head + m.ada_ln),
+        (
+            "  embeddings and decoder",
+            m.patch_embed + m.time_mlp + m.context_embed + m.head + m.ada_ln,
+        ),
     ];
     for (name, part) in parts {
         let share = 100.0 * part as f64 / m.total().max(1) as f64;
@@ -136,14 +177,27 @@ fn print(title: &str, metadata: &Metadata, cost: &Cost, args: &InfoArgs) {
     let batch = args.batch_size.max(1);
     line("memory, float32", format!("batch {batch}"));
     line("  weights", mib(memory.weights));
-    line("  inference", format!("{} + weights", mib(memory.inference)));
-    line("  optimizer", format!("{} (gradients, both moments, average)", mib(memory.optimizer)));
+    line(
+        "  inference",
+        format!("{} + weights", mib(memory.inference)),
+    );
+    line(
+        "  optimizer",
+        format!(
+            "{} (gradients, both moments, average)",
+            mib(memory.optimizer)
+        ),
+    );
     line(
         "  training",
         format!(
-            "{} + weights + optimizer ({} with recompute)", mib(memory.training),
+            "{} + weights + optimizer ({} with recompute)",
+            mib(memory.training),
             mib(memory.training_recompute)
         ),
     );
-    line("  training, all", mib(memory.training + memory.weights + memory.optimizer));
+    line(
+        "  training, all",
+        mib(memory.training + memory.weights + memory.optimizer),
+    );
 }

@@ -18,7 +18,10 @@ fn bar(len: u64, template: &str) -> ProgressBar {
 
 /// For sampling: counts image steps.
 pub fn sampling() -> ProgressBar {
-    bar(1, "sampling [{bar:30}] {percent}%  {per_sec} image steps  {eta} left")
+    bar(
+        1,
+        "sampling [{bar:30}] {percent}%  {per_sec} image steps  {eta} left",
+    )
 }
 
 /// For training.

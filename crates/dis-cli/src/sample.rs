@@ -26,10 +26,17 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
     let bar = progress::sampling();
     let images = cpu.install(|| {
         let params = cpu.from_f32(&checkpoint.weights);
-        generate(&cpu, &checkpoint.model, &params, &diffusion, &spec, &mut |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-        })
+        generate(
+            &cpu,
+            &checkpoint.model,
+            &params,
+            &diffusion,
+            &spec,
+            &mut |done, total| {
+                bar.set_length(total);
+                bar.set_position(done);
+            },
+        )
     });
     bar.finish_and_clear();
     let images = grid::to_bytes(&images?);
@@ -144,7 +151,11 @@ impl Target {
         if !matches!(channels, 1 | 3) {
             bail!("images of {channels} channels are no pictures: this is a model of latents");
         }
-        let shape = ImageShape { channels, height: side, width: side };
+        let shape = ImageShape {
+            channels,
+            height: side,
+            width: side,
+        };
         match out.extension().and_then(|e| e.to_str()) {
             Some("png") if !out.is_dir() => {
                 let parent = out.parent().filter(|p| !p.as_os_str().is_empty());
@@ -154,7 +165,10 @@ impl Target {
                 Ok(Self::Grid(shape))
             }
             Some(other) if !out.is_dir() => {
-                bail!("--out {}: cannot write .{other}; use .png or a directory", out.display())
+                bail!(
+                    "--out {}: cannot write .{other}; use .png or a directory",
+                    out.display()
+                )
             }
             _ => {
                 std::fs::create_dir_all(out)
@@ -171,9 +185,16 @@ impl Target {
                 grid::write_png(out, &grid::render(images, shape, layout)?)?;
             }
             Self::Folder(shape) => {
-                let one = grid::GridLayout { padding: 0, ..grid::GridLayout::new(1) };
+                let one = grid::GridLayout {
+                    padding: 0,
+                    ..grid::GridLayout::new(1)
+                };
                 for (i, image) in images.chunks_exact(shape.len()).enumerate() {
-                    let class = spec.labels.get(i).map(|c| format!("-class{c}")).unwrap_or_default();
+                    let class = spec
+                        .labels
+                        .get(i)
+                        .map(|c| format!("-class{c}"))
+                        .unwrap_or_default();
                     let path = out.join(format!("{:06}{class}.png", spec.first + i as u64));
                     grid::write_png(&path, &grid::render(image, shape, one)?)?;
                 }

@@ -39,13 +39,24 @@ pub fn run(args: Box<TrainArgs>) -> Result<ExitCode> {
     let mut observer = progress::Training::default();
     let instruction_set = dis_tensor::simd::level().name();
     let outcome = cpu.clone().install(|| {
-        train(cpu, plan.config, &plan.out, plan.start, instruction_set, &mut observer, &stop)
+        train(
+            cpu,
+            plan.config,
+            &plan.out,
+            plan.start,
+            instruction_set,
+            &mut observer,
+            &stop,
+        )
     });
     observer.finish();
     let outcome = outcome?;
     let out = plan.out.display();
     if outcome.interrupted {
-        eprintln!("stopped after step {}; continue with: dis train --resume {out}", outcome.step);
+        eprintln!(
+            "stopped after step {}; continue with: dis train --resume {out}",
+            outcome.step
+        );
         return Ok(ExitCode::from(INTERRUPTED));
     }
     observer.message("done");
@@ -60,12 +71,20 @@ fn plan(args: &TrainArgs) -> Result<Plan> {
     if let Some(dir) = &args.resume {
         let (_, mut config) = RunDir::open(dir)?;
         override_config(args, &mut config);
-        return Ok(Plan { config, out: dir.clone(), start: Start::Resume });
+        return Ok(Plan {
+            config,
+            out: dir.clone(),
+            start: Start::Resume,
+        });
     }
     let (mut config, name) = match (&args.preset, &args.config) {
         (Some(preset), _) => (RunConfig::preset(preset)?, preset.clone()),
         (None, Some(path)) => {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             (RunConfig::load(path)?, name)
         }
         (None, None) => bail!(
@@ -77,7 +96,10 @@ fn plan(args: &TrainArgs) -> Result<Plan> {
         Some(path) => Start::From(Box::new(bundled::open(Some(path), false, None)?)),
         None => Start::New,
     };
-    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(name));
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("runs").join(name));
     Ok(Plan { config, out, start })
 }
 

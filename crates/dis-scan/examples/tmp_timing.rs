@@ -30,7 +30,10 @@ fn main() {
     };
     let time = |name: &str, f: &mut dyn FnMut()| {
         let mut best = f64::MAX;
-        for _ in 0..60 { let t = Instant::now(); f(); best = best.min(t.elapsed().as_secs_f64()); }
+        let only = std::env::var("ONLY").unwrap_or_default();
+        if !only.is_empty() && only != name { if name != "forward+ckpt" {return 1.0;} f(); return 1.0; }
+        let reps = if only.is_empty() { 60 } else { 2000 };
+        for _ in 0..reps { let t = Instant::now(); f(); best = best.min(t.elapsed().as_secs_f64()); }
         println!("{name} {lv} D={d} L={l} N={n} threads {threads}: {:.3} ns/element, {:.3} ms", best * 1e9 / (l * d) as f64, best * 1e3);
         best
     };
@@ -38,5 +41,23 @@ fn main() {
     let mut fwd = || cpu.install(|| cpu::scan(lv, s, ScanOut { y: TokensMut::new(y.as_mut_slice(), full), accumulate: false, checkpoints: None, last_state: None }).unwrap());
     time("forward", &mut fwd);
     let mut fwd = || cpu.install(|| cpu::scan(lv, s, ScanOut { y: TokensMut::new(y.as_mut_slice(), full), accumulate: false, checkpoints: Some(ck.as_mut_slice()), last_state: None }).unwrap());
-    time("forward+ckpt", &mut fwd);
+    let f = time("forward+ckpt", &mut fwd);
+    let dout = mk(l * d, 1.3, 0.0);
+    let (mut du, mut dd, mut dz) = (cpu.zeros::<f32>(l * d), cpu.zeros::<f32>(l * d), cpu.zeros::<f32>(l * d));
+    let (mut dbc, mut da, mut ar) = (cpu.zeros::<f32>(l * 2 * n), cpu.zeros::<f32>(d * n), cpu.zeros::<f32>(2 * d));
+    let mut bwd = || cpu.install(|| cpu::scan_backward(lv, s, ck.as_slice(), Tokens::new(dout.as_slice(), full), ScanGrads {
+        du: TokensMut::new(du.as_mut_slice(), full), ddelta: TokensMut::new(dd.as_mut_slice(), full), dbc: TokensMut::new(dbc.as_mut_slice(), Layout::dense(1, l, 2 * n)),
+        dz: Some(TokensMut::new(dz.as_mut_slice(), full)), accumulate_dz: false, da: TokensMut::new(da.as_mut_slice(), Layout::matrix(d, n)), arena: ar.as_mut_slice(), d: Some(0), delta_bias: Some(d) }).unwrap());
+    let b = time("backward", &mut bwd);
+    println!("ratio {:.2}", b / f);
+    let w = mk(d * 4, 0.5, 0.1);
+    let conv = Conv { x: Tokens::new(u.as_slice(), full), weight: Tokens::new(w.as_slice(), Layout::matrix(d, 4)), bias: Some(Tokens::new(dv.as_slice(), Layout::vector(d))), silu: true, direction: Direction::Forward };
+    let mut cf = || cpu.install(|| cpu::conv1d(lv, conv, TokensMut::new(y.as_mut_slice(), full)).unwrap());
+    time("conv", &mut cf);
+    let mut arw = cpu.zeros::<f32>(5 * d);
+    let mut cb = || cpu.install(|| cpu::conv1d_backward(lv, conv, Tokens::new(dout.as_slice(), full), false, TokensMut::new(y.as_mut_slice(), full), ConvGrads { arena: arw.as_mut_slice(), weight: 0, bias: Some(4 * d) }).unwrap());
+    time("conv backward", &mut cb);
+    let zs = Scan { discretization: Discretization::ZeroOrderHold, ..s };
+    let mut fwd = || cpu.install(|| cpu::scan(lv, zs, ScanOut { y: TokensMut::new(y.as_mut_slice(), full), accumulate: false, checkpoints: None, last_state: None }).unwrap());
+    time("hold forward", &mut fwd);
 }

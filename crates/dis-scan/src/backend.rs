@@ -16,7 +16,11 @@ fn conv_slices<'a, E: Element>(conv: Conv<'a, HostBuf<E>>) -> Conv<'a, [E]> {
 }
 
 fn conv_grad_slices<'a, E: Element>(grads: ConvGrads<'a, HostBuf<E>>) -> ConvGrads<'a, [E]> {
-    ConvGrads { arena: grads.arena.as_mut_slice(), weight: grads.weight, bias: grads.bias }
+    ConvGrads {
+        arena: grads.arena.as_mut_slice(),
+        weight: grads.weight,
+        bias: grads.bias,
+    }
 }
 
 fn scan_slices<'a, E: Element>(scan: Scan<'a, HostBuf<E>>) -> Scan<'a, [E]> {
@@ -90,7 +94,11 @@ impl ScanBackend for Reference {
         dout: View<'_, Self>,
         grads: ScanGrads<'_, Reals<Self>>,
     ) -> Result<()> {
-        oracle::scan_backward(scan_slices(scan), dout.map(HostBuf::as_slice), grad_slices(grads))
+        oracle::scan_backward(
+            scan_slices(scan),
+            dout.map(HostBuf::as_slice),
+            grad_slices(grads),
+        )
     }
 }
 

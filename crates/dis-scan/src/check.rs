@@ -38,7 +38,10 @@ fn in_arena(
 ) -> Result<()> {
     match offset {
         Some(offset) if needed => Layout::vector(len).at(offset).check(op, arena),
-        None if needed => invalid(op, format!("the gradient of {name} needs an offset in the arena")),
+        None if needed => invalid(
+            op,
+            format!("the gradient of {name} needs an offset in the arena"),
+        ),
         _ => Ok(()),
     }
 }
@@ -58,12 +61,26 @@ pub(crate) fn conv<E>(op: &'static str, conv: &Conv<'_, [E]>) -> Result<ConvShap
     view(op, &conv.weight)?;
     let [batch, tokens, channels] = conv.x.shape();
     let width = conv.weight.layout.channels;
-    same_shape(op, "weight", conv.weight.shape(), "(1, channels, width)", [1, channels, width])?;
+    same_shape(
+        op,
+        "weight",
+        conv.weight.shape(),
+        "(1, channels, width)",
+        [1, channels, width],
+    )?;
     if !(2..=4).contains(&width) {
-        return invalid(op, format!("weight has width {width}, supported are 2 to 4"));
+        return invalid(
+            op,
+            format!("weight has width {width}, supported are 2 to 4"),
+        );
     }
     optional(op, "bias", &conv.bias, "(1, 1, channels)", [1, 1, channels])?;
-    Ok(ConvShape { batch, tokens, channels, width })
+    Ok(ConvShape {
+        batch,
+        tokens,
+        channels,
+        width,
+    })
 }
 
 /// Checks an output or gradient of x's shape.
@@ -87,7 +104,9 @@ pub(crate) fn conv_grads<E>(
     grads: &ConvGrads<'_, [E]>,
 ) -> Result<()> {
     let arena = grads.arena.len();
-    Layout::vector(shape.channels * shape.width).at(grads.weight).check(op, arena)?;
+    Layout::vector(shape.channels * shape.width)
+        .at(grads.weight)
+        .check(op, arena)?;
     in_arena(op, "bias", grads.bias, bias, shape.channels, arena)
 }
 
@@ -120,13 +139,36 @@ pub(crate) fn scan<E>(op: &'static str, scan: &Scan<'_, [E]>) -> Result<ScanShap
         return invalid(op, "A has no states".into());
     }
     same_shape(op, "delta", scan.delta.shape(), TOKENS, scan.u.shape())?;
-    same_shape(op, "A", scan.a.shape(), "(1, channels, states)", [1, channels, states])?;
+    same_shape(
+        op,
+        "A",
+        scan.a.shape(),
+        "(1, channels, states)",
+        [1, channels, states],
+    )?;
     let expected = "(batch, tokens, 2 * states)";
-    same_shape(op, "B and C", scan.bc.shape(), expected, [batch, tokens, 2 * states])?;
+    same_shape(
+        op,
+        "B and C",
+        scan.bc.shape(),
+        expected,
+        [batch, tokens, 2 * states],
+    )?;
     optional(op, "D", &scan.d, "(1, 1, channels)", [1, 1, channels])?;
     optional(op, "z", &scan.z, TOKENS, scan.u.shape())?;
-    optional(op, "delta_bias", &scan.delta_bias, "(1, 1, channels)", [1, 1, channels])?;
-    Ok(ScanShape { batch, tokens, channels, states })
+    optional(
+        op,
+        "delta_bias",
+        &scan.delta_bias,
+        "(1, 1, channels)",
+        [1, 1, channels],
+    )?;
+    Ok(ScanShape {
+        batch,
+        tokens,
+        channels,
+        states,
+    })
 }
 
 /// Checks that a checkpoint buffer is long enough.
@@ -134,7 +176,12 @@ pub(crate) fn checkpoints(op: &'static str, shape: &ScanShape, len: usize) -> Re
     let needed = checkpoint_len(shape.batch, shape.tokens, shape.channels, shape.states);
     if len < needed {
         let layout = Layout::vector(needed);
-        return Err(TensorError::OutOfBounds { op, layout, needed, len });
+        return Err(TensorError::OutOfBounds {
+            op,
+            layout,
+            needed,
+            len,
+        });
     }
     Ok(())
 }
@@ -145,14 +192,28 @@ pub(crate) fn scan_out<E>(
     shape: &ScanShape,
     out: &ScanOut<'_, [E]>,
 ) -> Result<()> {
-    like(op, "y", &out.y.layout, out.y.buf.len(), TOKENS, shape.tokens3())?;
+    like(
+        op,
+        "y",
+        &out.y.layout,
+        out.y.buf.len(),
+        TOKENS,
+        shape.tokens3(),
+    )?;
     if let Some(buf) = &out.checkpoints {
         checkpoints(op, shape, buf.len())?;
     }
     if let Some(last) = &out.last_state {
         let expected = [shape.batch, shape.channels, shape.states];
         let name = "(batch, channels, states)";
-        like(op, "last_state", &last.layout, last.buf.len(), name, expected)?;
+        like(
+            op,
+            "last_state",
+            &last.layout,
+            last.buf.len(),
+            name,
+            expected,
+        )?;
     }
     Ok(())
 }
@@ -165,16 +226,42 @@ pub(crate) fn scan_grads<E>(
     dout: &Tokens<'_, [E]>,
     grads: &ScanGrads<'_, [E]>,
 ) -> Result<()> {
-    let ScanShape { batch, tokens, channels, states } = *shape;
+    let ScanShape {
+        batch,
+        tokens,
+        channels,
+        states,
+    } = *shape;
     let full = shape.tokens3();
     like(op, "dout", &dout.layout, dout.buf.len(), TOKENS, full)?;
     like(op, "du", &grads.du.layout, grads.du.buf.len(), TOKENS, full)?;
-    like(op, "ddelta", &grads.ddelta.layout, grads.ddelta.buf.len(), TOKENS, full)?;
+    like(
+        op,
+        "ddelta",
+        &grads.ddelta.layout,
+        grads.ddelta.buf.len(),
+        TOKENS,
+        full,
+    )?;
     let expected = "(batch, tokens, 2 * states)";
     let bc = [batch, tokens, 2 * states];
-    like(op, "dB and dC", &grads.dbc.layout, grads.dbc.buf.len(), expected, bc)?;
+    like(
+        op,
+        "dB and dC",
+        &grads.dbc.layout,
+        grads.dbc.buf.len(),
+        expected,
+        bc,
+    )?;
     let a = [1, channels, states];
-    like(op, "dA", &grads.da.layout, grads.da.buf.len(), "(1, channels, states)", a)?;
+    like(
+        op,
+        "dA",
+        &grads.da.layout,
+        grads.da.buf.len(),
+        "(1, channels, states)",
+        a,
+    )?;
     match &grads.dz {
         Some(dz) if scan.z.is_some() => {
             like(op, "dz", &dz.layout, dz.buf.len(), TOKENS, full)?;
@@ -184,5 +271,12 @@ pub(crate) fn scan_grads<E>(
     }
     let arena = grads.arena.len();
     in_arena(op, "D", grads.d, scan.d.is_some(), channels, arena)?;
-    in_arena(op, "delta_bias", grads.delta_bias, scan.delta_bias.is_some(), channels, arena)
+    in_arena(
+        op,
+        "delta_bias",
+        grads.delta_bias,
+        scan.delta_bias.is_some(),
+        channels,
+        arena,
+    )
 }

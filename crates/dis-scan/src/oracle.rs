@@ -10,7 +10,11 @@ type ViewMut<'a> = TokensMut<'a, [f64]>;
 
 /// softplus, the identity above 20.
 pub fn softplus(x: f64) -> f64 {
-    if x > 20.0 { x } else { x.max(0.0) + (-x.abs()).exp().ln_1p() }
+    if x > 20.0 {
+        x
+    } else {
+        x.max(0.0) + (-x.abs()).exp().ln_1p()
+    }
 }
 
 /// Derivative of [`softplus`].
@@ -21,7 +25,11 @@ pub fn softplus_derivative(x: f64) -> f64 {
 /// 1 / (1 + e^-x).
 pub fn sigmoid(x: f64) -> f64 {
     let e = (-x.abs()).exp();
-    if x < 0.0 { e / (1.0 + e) } else { 1.0 / (1.0 + e) }
+    if x < 0.0 {
+        e / (1.0 + e)
+    } else {
+        1.0 / (1.0 + e)
+    }
 }
 
 /// x / (1 + e^-x).
@@ -138,7 +146,14 @@ pub fn conv1d_backward(
 ) -> Result<()> {
     const OP: &str = "conv1d_backward";
     let shape = check::conv(OP, &conv)?;
-    check::like(OP, "dout", &dout.layout, dout.buf.len(), "x", conv.x.shape())?;
+    check::like(
+        OP,
+        "dout",
+        &dout.layout,
+        dout.buf.len(),
+        "x",
+        conv.x.shape(),
+    )?;
     check::like(OP, "dx", &dx.layout, dx.buf.len(), "x", conv.x.shape())?;
     check::conv_grads(OP, &shape, conv.bias.is_some(), &grads)?;
     for b in 0..shape.batch {
@@ -174,7 +189,11 @@ pub fn conv1d_backward(
 /// The effective step at a token, with its derivative by the raw one.
 fn step(scan: &Scan<'_, [f64]>, b: usize, t: usize, c: usize) -> [f64; 2] {
     let raw = at(&scan.delta, b, t, c) + of(&scan.delta_bias, c);
-    if scan.delta_softplus { [softplus(raw), softplus_derivative(raw)] } else { [raw, 1.0] }
+    if scan.delta_softplus {
+        [softplus(raw), softplus_derivative(raw)]
+    } else {
+        [raw, 1.0]
+    }
 }
 
 /// All states of one channel: before the first token, then after each token of the walk.
@@ -297,7 +316,12 @@ pub fn scan_backward(
 }
 
 fn zero(x: &mut ViewMut<'_>) {
-    let Layout { batch, tokens, channels, .. } = x.layout;
+    let Layout {
+        batch,
+        tokens,
+        channels,
+        ..
+    } = x.layout;
     for b in 0..batch {
         for t in 0..tokens {
             let start = x.layout.row(b, t);

@@ -42,6 +42,13 @@ pub enum Rule {
     OfLargest(f64),
     /// Largest relative error of an element; a stored zero must be met exactly.
     OfElement(f64),
+    /// Largest absolute error against rtol times a magnitude that is not the tensor's own.
+    OfScale {
+        /// Relative tolerance.
+        rtol: f64,
+        /// The magnitude.
+        scale: f64,
+    },
     /// Largest absolute error.
     Absolute(f64),
 }
@@ -194,6 +201,7 @@ impl Case {
 fn difference(ours: &[f64], stored: &[f64], rule: Rule) -> (f64, f64) {
     let tolerance = match rule {
         Rule::OfLargest(t) | Rule::OfElement(t) | Rule::Absolute(t) => t,
+        Rule::OfScale { rtol, .. } => rtol,
     };
     if ours.len() != stored.len() {
         return (f64::INFINITY, tolerance);
@@ -204,13 +212,12 @@ fn difference(ours: &[f64], stored: &[f64], rule: Rule) -> (f64, f64) {
     }
     let worst = |errors: &mut dyn Iterator<Item = f64>| errors.fold(0.0, f64::max);
     let relative = |off: f64, scale: f64| if off == 0.0 { 0.0 } else { off / scale };
+    let largest = || worst(&mut pairs().map(|(a, b)| (a - b).abs()));
     let error = match rule {
-        Rule::Absolute(_) => worst(&mut pairs().map(|(a, b)| (a - b).abs())),
+        Rule::Absolute(_) => largest(),
         Rule::OfElement(_) => worst(&mut pairs().map(|(a, b)| relative((a - b).abs(), b.abs()))),
-        Rule::OfLargest(_) => {
-            let off = worst(&mut pairs().map(|(a, b)| (a - b).abs()));
-            relative(off, worst(&mut stored.iter().map(|b| b.abs())))
-        }
+        Rule::OfScale { scale, .. } => relative(largest(), scale),
+        Rule::OfLargest(_) => relative(largest(), worst(&mut stored.iter().map(|b| b.abs()))),
     };
     (error, tolerance)
 }

@@ -9,6 +9,9 @@ use super::case::{Case, Rule, number, string};
 use super::config::model_config;
 use super::network::{Batch, Network, image, labels, own_weights};
 
+/// Stored rates are float32 and lie between 0 and 1.
+const FLOAT32_RATE: Rule = Rule::Absolute(1e-6);
+
 /// "model".
 pub fn model<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
     let config = model_config(case.object("config")?)?;
@@ -96,7 +99,6 @@ pub fn drop_path<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
     let t = case.tensor("t")?.f64();
     let ids = dropped_labels(case, config.null_label())?;
 
-    // The published rates are float32; the rates per site are exact to that.
     let rates = config.drop_rates();
     let (last, blocks) = rates.split_last().context("no sites")?;
     if let Some(stored) = case
@@ -107,10 +109,10 @@ pub fn drop_path<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
             .iter()
             .filter_map(serde_json::Value::as_f64)
             .collect();
-        case.compare("rate_per_block", blocks, &stored, Rule::Absolute(1e-7));
+        case.compare("rate_per_block", blocks, &stored, FLOAT32_RATE);
     }
     if let Some(stored) = case.key("final_rate").and_then(serde_json::Value::as_f64) {
-        case.compare("final_rate", &[*last], &[stored], Rule::Absolute(1e-7));
+        case.compare("final_rate", &[*last], &[stored], FLOAT32_RATE);
     }
 
     let mut factors = vec![Vec::new(); rates.len()];
@@ -129,12 +131,7 @@ pub fn drop_path<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
             },
         };
         let keep = 1.0 - number(site, "rate")?;
-        case.compare(
-            "site rate",
-            &[rates[index]],
-            &[1.0 - keep],
-            Rule::Absolute(1e-7),
-        );
+        case.compare("site rate", &[rates[index]], &[1.0 - keep], FLOAT32_RATE);
         let mask = masks.row(row)?.f64();
         factors[index] = mask.into_iter().map(|m| (m / keep) as f32).collect();
     }

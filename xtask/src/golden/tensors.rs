@@ -135,7 +135,7 @@ impl Manifest {
     /// Only the text: what is needed to decide whether a manifest is asked for.
     pub fn read_json(path: &Path) -> Result<(String, Value)> {
         let text = std::fs::read_to_string(path)?;
-        let json: Value = serde_json::from_str(&text).context("not valid JSON")?;
+        let json: Value = serde_json::from_str(&quote_words(&text)).context("not valid JSON")?;
         let kind = json
             .get("kind")
             .and_then(Value::as_str)
@@ -186,6 +186,33 @@ impl Manifest {
     }
 }
 
+/// Puts the words for numbers that JSON does not have (NaN, Infinity, -Infinity, which Python
+/// writes) in quotes.
+fn quote_words(text: &str) -> String {
+    const WORDS: [&str; 3] = ["NaN", "-Infinity", "Infinity"];
+    let mut out = String::with_capacity(text.len());
+    let (mut rest, mut quoted) = (text, false);
+    while let Some(next) = rest.chars().next() {
+        let word = WORDS
+            .into_iter()
+            .find(|word| !quoted && rest.starts_with(word));
+        let taken = match word {
+            Some(word) => word.len(),
+            // An escaped character ends no string.
+            None if quoted && next == '\\' => rest.chars().take(2).map(char::len_utf8).sum(),
+            None => next.len_utf8(),
+        };
+        if next == '"' {
+            quoted = !quoted;
+        }
+        let quote = if word.is_some() { "\"" } else { "" };
+        let (head, tail) = rest.split_at(taken);
+        out.extend([quote, head, quote]);
+        rest = tail;
+    }
+    out
+}
+
 /// A shape from a JSON list.
 pub fn shape_of(value: &Value) -> Option<Vec<usize>> {
     value
@@ -193,4 +220,41 @@ pub fn shape_of(value: &Value) -> Option<Vec<usize>> {
         .iter()
         .map(|x| x.as_u64().map(|x| x as usize))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_json_lacks_become_texts() {
+        let text = r#"{"NaN \" NaN": [NaN, -Infinity, Infinity, -1, "Infinity", "é\\"], "b": NaN}"#;
+        let json: Value = serde_json::from_str(&quote_words(text)).unwrap();
+        assert_eq!(json["NaN \" NaN"][1], "-Infinity");
+        assert_eq!(json["NaN \" NaN"][3], -1);
+        assert_eq!(json["NaN \" NaN"][5], "é\\");
+        assert_eq!(json["b"], "NaN");
+    }
+
+    #[test]
+    fn rows_are_cut_along_the_first_dimension() {
+        let tensor = Tensor {
+            shape: vec![2, 3],
+            data: Data::I64(vec![0, 1, 2, 3, 4, 5]),
+        };
+        let row = tensor.row(1).unwrap();
+        assert_eq!(
+            (row.shape.as_slice(), row.indices().unwrap()),
+            (&[3][..], vec![3, 4, 5])
+        );
+        assert!(tensor.row(2).is_err());
+        assert!(
+            Tensor {
+                shape: vec![1],
+                data: Data::F32(vec![0.5])
+            }
+            .indices()
+            .is_err()
+        );
+    }
 }

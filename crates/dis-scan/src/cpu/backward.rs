@@ -184,10 +184,23 @@ impl Backward<'_> {
         scratch: &mut Scratch<'_>,
         copy: &mut [Row],
     ) {
-        let ScanShape { tokens, channels, states, .. } = self.shape;
+        let ScanShape {
+            tokens,
+            channels,
+            states,
+            ..
+        } = self.shape;
         let index = self.groups.start + local;
         let group = Group::new(self.b, index, channels);
-        group.load_a(&self.scan.a, scratch.a, if HOLD { &mut *scratch.inverse_a } else { &mut [] });
+        group.load_a(
+            &self.scan.a,
+            scratch.a,
+            if HOLD {
+                &mut *scratch.inverse_a
+            } else {
+                &mut []
+            },
+        );
         scratch.h.fill(Row::ZERO);
         scratch.carry.fill(Row::ZERO);
         scratch.da.fill(Row::ZERO);
@@ -196,7 +209,12 @@ impl Backward<'_> {
         for chunk in (0..chunks).rev() {
             let start = chunk * CHUNK;
             let len = CHUNK.min(tokens - start);
-            let stretch = Stretch { tokens, direction: self.scan.direction, start, len };
+            let stretch = Stretch {
+                tokens,
+                direction: self.scan.direction,
+                start,
+                len,
+            };
             let saved = self.checkpoints.layout.row(self.b, index * chunks + chunk);
             Row::flat_mut(&mut scratch.h[..states])
                 .copy_from_slice(&self.checkpoints.buf[saved..saved + states * LANES]);
@@ -237,7 +255,11 @@ impl Backward<'_> {
         for i in 0..stretch.len {
             let t = stretch.token(i);
             if stretch.start >= CHUNK {
-                let ahead = Stretch { start: stretch.start - CHUNK, ..stretch }.token(i);
+                let ahead = Stretch {
+                    start: stretch.start - CHUNK,
+                    ..stretch
+                }
+                .token(i);
                 group.prefetch(&scan.u, ahead);
                 group.prefetch(&scan.delta, ahead);
                 group.prefetch(&self.dout, ahead);
@@ -355,14 +377,23 @@ fn recompute<S: Simd, const NB: usize, const HOLD: bool>(
     s: &mut Scratch<'_>,
 ) {
     let mut h: [S::V; NB] = load_rows(simd, &s.h[first..]);
-    let Some(a) = s.a[first..].first_chunk::<NB>() else { return };
-    let Some(inverse_a) = s.inverse_a[first..].first_chunk::<NB>() else { return };
+    let Some(a) = s.a[first..].first_chunk::<NB>() else {
+        return;
+    };
+    let Some(inverse_a) = s.inverse_a[first..].first_chunk::<NB>() else {
+        return;
+    };
     let (decays, _) = s.decay.as_chunks_mut::<NB>();
     let (befores, _) = s.before.as_chunks_mut::<NB>();
     let (gains, _) = s.gain.as_chunks_mut::<NB>();
     let folds = s.dc.chunks_exact_mut(fold_stride(s.a.len()));
-    for (i, (((decays, befores), gains), folds)) in
-        decays.iter_mut().zip(befores).zip(gains).zip(folds).take(len).enumerate()
+    for (i, (((decays, befores), gains), folds)) in decays
+        .iter_mut()
+        .zip(befores)
+        .zip(gains)
+        .zip(folds)
+        .take(len)
+        .enumerate()
     {
         let (b, c) = rows.block::<NB>(i, first);
         let delta = simd.load(&s.delta[i].0);
@@ -410,14 +441,24 @@ fn retrace<S: Simd, const NB: usize, const HOLD: bool>(
 ) {
     let mut carry: [S::V; NB] = load_rows(simd, &s.carry[first..]);
     let mut da: [S::V; NB] = load_rows(simd, &s.da[first..]);
-    let Some(a) = s.a[first..].first_chunk::<NB>() else { return };
-    let Some(inverse_a) = s.inverse_a[first..].first_chunk::<NB>() else { return };
+    let Some(a) = s.a[first..].first_chunk::<NB>() else {
+        return;
+    };
+    let Some(inverse_a) = s.inverse_a[first..].first_chunk::<NB>() else {
+        return;
+    };
     let (decays, _) = s.decay.as_chunks::<NB>();
     let (befores, _) = s.before.as_chunks::<NB>();
     let (gains, _) = s.gain.as_chunks::<NB>();
     let folds = s.db.chunks_exact_mut(fold_stride(s.a.len()));
-    for (i, (((decays, befores), gains), folds)) in
-        decays.iter().zip(befores).zip(gains).zip(folds).take(len).enumerate().rev()
+    for (i, (((decays, befores), gains), folds)) in decays
+        .iter()
+        .zip(befores)
+        .zip(gains)
+        .zip(folds)
+        .take(len)
+        .enumerate()
+        .rev()
     {
         let (b, c) = rows.block::<NB>(i, first);
         let delta = simd.load(&s.delta[i].0);

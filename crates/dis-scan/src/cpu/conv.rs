@@ -73,17 +73,22 @@ impl ConvForward<'_> {
                     Direction::Forward => t.checked_sub(back),
                     Direction::Reverse => Some(t + back).filter(|&t| t < layout.tokens),
                 };
-                *source = token.map(|t| &self.conv.x.buf[layout.row(self.b, t)..][..layout.channels]);
+                *source =
+                    token.map(|t| &self.conv.x.buf[layout.row(self.b, t)..][..layout.channels]);
             }
             let out = self.out.row(row);
-            for (g, (to, taps)) in
-                out.chunks_mut(LANES).zip(self.taps.chunks_exact(tap_rows(W))).enumerate()
+            for (g, (to, taps)) in out
+                .chunks_mut(LANES)
+                .zip(self.taps.chunks_exact(tap_rows(W)))
+                .enumerate()
             {
                 let mut sum = simd.load(&taps[W].0);
                 let (from, until) = (g * LANES, g * LANES + to.len());
                 for (source, tap) in sources.iter().zip(taps) {
                     if let Some(x) = source {
-                        sum = simd.load_partial(&x[from..until]).fma(simd.load(&tap.0), sum);
+                        sum = simd
+                            .load_partial(&x[from..until])
+                            .fma(simd.load(&tap.0), sum);
                     }
                 }
                 let value = if self.conv.silu { math::silu(sum) } else { sum };
@@ -126,9 +131,16 @@ impl ConvBackward<'_> {
     fn walk<S: Simd, const W: usize>(mut self, simd: S) {
         let (group, x) = (self.group, self.conv.x);
         let tokens = x.layout.tokens;
-        let stretch = Stretch { tokens, direction: self.conv.direction, start: 0, len: tokens };
+        let stretch = Stretch {
+            tokens,
+            direction: self.conv.direction,
+            start: 0,
+            len: tokens,
+        };
         let first = group.channel / LANES * tap_rows(W);
-        let Some(rows) = self.taps[first..].first_chunk::<W>() else { return };
+        let Some(rows) = self.taps[first..].first_chunk::<W>() else {
+            return;
+        };
         let bias = simd.load(&self.taps[first + W].0);
         let zero = simd.splat(0.0);
         let mut taps = [zero; W];

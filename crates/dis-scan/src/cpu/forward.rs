@@ -71,14 +71,30 @@ impl Forward<'_> {
         let (delta, rest) = rest.split_at_mut(CHUNK);
         let (input, rest) = rest.split_at_mut(CHUNK);
         let (y, copy) = rest.split_at_mut(CHUNK);
-        self.group.load_a(&self.scan.a, a, if HOLD { &mut *inverse_a } else { &mut [] });
+        self.group.load_a(
+            &self.scan.a,
+            a,
+            if HOLD { &mut *inverse_a } else { &mut [] },
+        );
         h.fill(Row::ZERO);
-        let mut scratch = Scratch { a, inverse_a, h, delta, input, y };
+        let mut scratch = Scratch {
+            a,
+            inverse_a,
+            h,
+            delta,
+            input,
+            y,
+        };
 
         let tokens = self.scan.u.layout.tokens;
         for start in (0..tokens).step_by(CHUNK) {
             let len = CHUNK.min(tokens - start);
-            let stretch = Stretch { tokens, direction: self.scan.direction, start, len };
+            let stretch = Stretch {
+                tokens,
+                direction: self.scan.direction,
+                start,
+                len,
+            };
             if self.checkpoints.rows() > 0 {
                 let row = self.checkpoints.row(start / CHUNK);
                 row.copy_from_slice(Row::flat(&scratch.h[..states]));
@@ -97,11 +113,20 @@ impl Forward<'_> {
 
     /// First pass: steps, inputs, and the skip as the start of the outputs' sums.
     #[inline(always)]
-    fn enter<S: Simd, const HOLD: bool>(&self, simd: S, stretch: Stretch, scratch: &mut Scratch<'_>) {
+    fn enter<S: Simd, const HOLD: bool>(
+        &self,
+        simd: S,
+        stretch: Stretch,
+        scratch: &mut Scratch<'_>,
+    ) {
         let (scan, group) = (&self.scan, self.group);
         let bias = group.vector(simd, &scan.delta_bias);
         let d = group.vector(simd, &scan.d);
-        let rows = scratch.delta.iter_mut().zip(scratch.input.iter_mut()).zip(scratch.y.iter_mut());
+        let rows = scratch
+            .delta
+            .iter_mut()
+            .zip(scratch.input.iter_mut())
+            .zip(scratch.y.iter_mut());
         for (i, ((delta_row, input_row), y_row)) in rows.take(stretch.len).enumerate() {
             let t = stretch.token(i);
             if stretch.start + i + CHUNK < stretch.tokens {
@@ -114,7 +139,11 @@ impl Forward<'_> {
             }
             let u = simd.load_partial(group.row(&scan.u, t));
             let raw = simd.load_partial(group.row(&scan.delta, t)) + bias;
-            let delta = if scan.delta_softplus { math::softplus(raw) } else { raw };
+            let delta = if scan.delta_softplus {
+                math::softplus(raw)
+            } else {
+                raw
+            };
             delta.store(&mut delta_row.0);
             let input = if HOLD { u } else { delta * u };
             input.store(&mut input_row.0);
@@ -167,8 +196,12 @@ fn recur_block<S: Simd, const NB: usize, const HOLD: bool>(
     s: &mut Scratch<'_>,
 ) {
     let mut h: [S::V; NB] = load_rows(simd, &s.h[first..]);
-    let Some(a) = s.a[first..].first_chunk::<NB>() else { return };
-    let Some(inverse_a) = s.inverse_a[first..].first_chunk::<NB>() else { return };
+    let Some(a) = s.a[first..].first_chunk::<NB>() else {
+        return;
+    };
+    let Some(inverse_a) = s.inverse_a[first..].first_chunk::<NB>() else {
+        return;
+    };
     let inputs = s.delta.iter().zip(s.input.iter()).zip(s.y.iter_mut());
     for (i, ((delta, input), y)) in inputs.take(len).enumerate() {
         let (b, c) = rows.block::<NB>(i, first);

@@ -50,7 +50,11 @@ pub(crate) struct Group {
 impl Group {
     pub(crate) fn new(b: usize, group: usize, channels: usize) -> Self {
         let channel = group * LANES;
-        Self { b, channel, width: LANES.min(channels - channel) }
+        Self {
+            b,
+            channel,
+            width: LANES.min(channels - channel),
+        }
     }
 
     /// The group's columns of token `t`.
@@ -110,7 +114,12 @@ pub(crate) struct InputRows<'a> {
 
 impl<'a> InputRows<'a> {
     /// Rows of [`InputRows::copy_len`] numbers are copied for the stretch if they must be padded.
-    pub(crate) fn new(scan: &Scan<'a, [f32]>, b: usize, stretch: Stretch, copy: &'a mut [Row]) -> Self {
+    pub(crate) fn new(
+        scan: &Scan<'a, [f32]>,
+        b: usize,
+        stretch: Stretch,
+        copy: &'a mut [Row],
+    ) -> Self {
         let layout: Layout = scan.bc.layout;
         let n = layout.channels / 2;
         let padded = padded_states(n);
@@ -120,22 +129,40 @@ impl<'a> InputRows<'a> {
                 Direction::Reverse => layout.row_stride.wrapping_neg(),
             };
             let start = layout.row(b, stretch.token(0));
-            return Self { buf: scan.bc.buf, start, stride, states: padded };
+            return Self {
+                buf: scan.bc.buf,
+                start,
+                stride,
+                states: padded,
+            };
         }
         let copy = Row::flat_mut(copy);
-        for (i, to) in copy.chunks_exact_mut(2 * padded).take(stretch.len).enumerate() {
+        for (i, to) in copy
+            .chunks_exact_mut(2 * padded)
+            .take(stretch.len)
+            .enumerate()
+        {
             let from = &scan.bc.buf[layout.row(b, stretch.token(i))..][..2 * n];
             to.fill(0.0);
             to[..n].copy_from_slice(&from[..n]);
             to[padded..padded + n].copy_from_slice(&from[n..]);
         }
-        Self { buf: copy, start: 0, stride: 2 * padded, states: padded }
+        Self {
+            buf: copy,
+            start: 0,
+            stride: 2 * padded,
+            states: padded,
+        }
     }
 
     /// Rows of scratch that [`InputRows::new`] needs for stretches of `tokens`.
     pub(crate) const fn copy_len(states: usize, tokens: usize) -> usize {
         let padded = padded_states(states);
-        if padded == states { 0 } else { (tokens * 2 * padded).div_ceil(LANES) }
+        if padded == states {
+            0
+        } else {
+            (tokens * 2 * padded).div_ceil(LANES)
+        }
     }
 
     /// B and C of states `first .. first + NB` of the i-th token.
@@ -143,7 +170,11 @@ impl<'a> InputRows<'a> {
     /// # Panics
     /// If there are no such states.
     #[inline(always)]
-    pub(crate) fn block<const NB: usize>(&self, i: usize, first: usize) -> (&'a [f32; NB], &'a [f32; NB]) {
+    pub(crate) fn block<const NB: usize>(
+        &self,
+        i: usize,
+        first: usize,
+    ) -> (&'a [f32; NB], &'a [f32; NB]) {
         let start = self.start.wrapping_add(i.wrapping_mul(self.stride));
         let row = &self.buf[start..start + 2 * self.states];
         (chunk(row, first), chunk(row, self.states + first))

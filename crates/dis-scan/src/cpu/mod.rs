@@ -41,9 +41,24 @@ pub fn conv1d(level: Level, conv: Conv<'_, [f32]>, out: TokensMut<'_, [f32]>) ->
         conv::load_taps(&conv, taps);
         let taps = &*taps;
         let work = shape.batch * shape.tokens * shape.channels / 2;
-        for_each_block(shape.batch, shape.tokens.div_ceil(TOKENS), work, outputs, |b, k, [out]| {
-            simd::dispatch(level, ConvForward { conv, taps, b, start: k * TOKENS, out });
-        });
+        for_each_block(
+            shape.batch,
+            shape.tokens.div_ceil(TOKENS),
+            work,
+            outputs,
+            |b, k, [out]| {
+                simd::dispatch(
+                    level,
+                    ConvForward {
+                        conv,
+                        taps,
+                        b,
+                        start: k * TOKENS,
+                        out,
+                    },
+                );
+            },
+        );
     });
     Ok(())
 }
@@ -62,10 +77,22 @@ pub fn conv1d_backward(
 ) -> Result<()> {
     const OP: &str = "conv1d_backward";
     let shape = check::conv(OP, &conv)?;
-    check::like(OP, "dout", &dout.layout, dout.buf.len(), "x", conv.x.shape())?;
+    check::like(
+        OP,
+        "dout",
+        &dout.layout,
+        dout.buf.len(),
+        "x",
+        conv.x.shape(),
+    )?;
     check::like(OP, "dx", &dx.layout, dx.buf.len(), "x", conv.x.shape())?;
     check::conv_grads(OP, &shape, conv.bias.is_some(), &grads)?;
-    let check::ConvShape { batch, tokens, channels, width } = shape;
+    let check::ConvShape {
+        batch,
+        tokens,
+        channels,
+        width,
+    } = shape;
     let groups = channels.div_ceil(LANES);
     let rows = conv::tap_rows(width);
     let sums = Layout::dense(batch, groups, rows * LANES);
@@ -80,7 +107,18 @@ pub fn conv1d_backward(
         let work = batch * tokens * channels;
         for_each_block(batch, groups, work, outputs, |b, k, [dx, sums]| {
             let group = Group::new(b, k, channels);
-            simd::dispatch(level, ConvBackward { conv, taps, dout, group, dx, accumulate, sums });
+            simd::dispatch(
+                level,
+                ConvBackward {
+                    conv,
+                    taps,
+                    dout,
+                    group,
+                    dx,
+                    accumulate,
+                    sums,
+                },
+            );
         });
         let sums = Tokens::new(Row::flat(sum_rows), sums);
         for c in 0..channels {
@@ -113,7 +151,9 @@ pub fn scan(level: Level, scan: Scan<'_, [f32]>, out: ScanOut<'_, [f32]>) -> Res
     let shape = check::scan(OP, &scan)?;
     check::scan_out(OP, &shape, &out)?;
     let chunks = shape.tokens.div_ceil(CHUNK);
-    let checkpoints = out.checkpoints.map(|buf| TokensMut::new(buf, checkpoint_layout(&shape)));
+    let checkpoints = out
+        .checkpoints
+        .map(|buf| TokensMut::new(buf, checkpoint_layout(&shape)));
     let outputs = [
         Output::columns(OP, out.y, LANES)?,
         Output::tokens_if(OP, checkpoints, chunks)?,
@@ -121,20 +161,26 @@ pub fn scan(level: Level, scan: Scan<'_, [f32]>, out: ScanOut<'_, [f32]>) -> Res
     ];
     let work = forward::work(shape.batch, shape.tokens, shape.channels, shape.states);
     let groups = shape.channels.div_ceil(LANES);
-    for_each_block(shape.batch, groups, work, outputs, |b, k, [y, checkpoints, last_state]| {
-        with_task_rows(Forward::scratch_len(shape.states), |scratch| {
-            let task = Forward {
-                scan,
-                group: Group::new(b, k, shape.channels),
-                y,
-                accumulate: out.accumulate,
-                checkpoints,
-                last_state,
-                scratch,
-            };
-            simd::dispatch(level, task);
-        });
-    });
+    for_each_block(
+        shape.batch,
+        groups,
+        work,
+        outputs,
+        |b, k, [y, checkpoints, last_state]| {
+            with_task_rows(Forward::scratch_len(shape.states), |scratch| {
+                let task = Forward {
+                    scan,
+                    group: Group::new(b, k, shape.channels),
+                    y,
+                    accumulate: out.accumulate,
+                    checkpoints,
+                    last_state,
+                    scratch,
+                };
+                simd::dispatch(level, task);
+            });
+        },
+    );
     Ok(())
 }
 
@@ -172,11 +218,26 @@ pub fn scan_backward(
         let mut start = 0;
         while start < shape.batch {
             let count = slab.min(shape.batch - start);
-            let samples = Samples { start, count, blocks, per_block };
+            let samples = Samples {
+                start,
+                count,
+                blocks,
+                per_block,
+            };
             let partial = backward::partial_layout(count, blocks, &shape);
             let partials = TokensMut::new(&mut partials[..partial.elements()], partial);
             let sums = TokensMut::new(&mut sum_rows[..], sums);
-            backward_slab(level, scan, &shape, checkpoints, dout, &mut grads, samples, partials, sums)?;
+            backward_slab(
+                level,
+                scan,
+                &shape,
+                checkpoints,
+                dout,
+                &mut grads,
+                samples,
+                partials,
+                sums,
+            )?;
             start += count;
         }
         add_sums(&scan, &shape, &Tokens::new(&*sum_rows, sums), &mut grads);
@@ -212,8 +273,18 @@ fn backward_slab(
     mut sums: TokensMut<'_, [f32]>,
 ) -> Result<()> {
     const OP: &str = "scan_backward";
-    let Samples { start, count, blocks, per_block } = samples;
-    let check::ScanShape { tokens, channels, states, .. } = *shape;
+    let Samples {
+        start,
+        count,
+        blocks,
+        per_block,
+    } = samples;
+    let check::ScanShape {
+        tokens,
+        channels,
+        states,
+        ..
+    } = *shape;
     let groups = channels.div_ceil(LANES);
     let width = per_block * LANES;
     let dz = grads.dz.as_mut().filter(|_| scan.z.is_some());
@@ -227,34 +298,56 @@ fn backward_slab(
     let work = 3 * forward::work(count, tokens, channels, states);
     let accumulate_dz = grads.accumulate_dz;
     let checkpoints = Tokens::new(checkpoints, checkpoint_layout(shape));
-    for_each_block(count, blocks, work, outputs, |b, k, [du, ddelta, dz, partial, sums]| {
-        with_task_rows(Backward::scratch_len(states), |scratch| {
-            let task = Backward {
-                scan,
-                shape: *shape,
-                checkpoints,
-                dout,
-                b: start + b,
-                groups: k * per_block..((k + 1) * per_block).min(groups),
-                du,
-                ddelta,
-                dz,
-                accumulate_dz,
-                partial,
-                sums,
-                scratch,
-            };
-            simd::dispatch(level, task);
-        });
-    });
+    for_each_block(
+        count,
+        blocks,
+        work,
+        outputs,
+        |b, k, [du, ddelta, dz, partial, sums]| {
+            with_task_rows(Backward::scratch_len(states), |scratch| {
+                let task = Backward {
+                    scan,
+                    shape: *shape,
+                    checkpoints,
+                    dout,
+                    b: start + b,
+                    groups: k * per_block..((k + 1) * per_block).min(groups),
+                    du,
+                    ddelta,
+                    dz,
+                    accumulate_dz,
+                    partial,
+                    sums,
+                    scratch,
+                };
+                simd::dispatch(level, task);
+            });
+        },
+    );
     const TOKENS: usize = 16;
-    let outputs = [Output::tokens(OP, samples_of(&mut grads.dbc, samples), TOKENS)?];
+    let outputs = [Output::tokens(
+        OP,
+        samples_of(&mut grads.dbc, samples),
+        TOKENS,
+    )?];
     let work = count * tokens * 2 * states * blocks / 16;
     let partials = partials.as_ref();
-    for_each_block(count, tokens.div_ceil(TOKENS), work, outputs, |b, k, [dbc]| {
-        let task = ReducePartials { partials, b, start: k * TOKENS, states, dbc };
-        simd::dispatch(level, task);
-    });
+    for_each_block(
+        count,
+        tokens.div_ceil(TOKENS),
+        work,
+        outputs,
+        |b, k, [dbc]| {
+            let task = ReducePartials {
+                partials,
+                b,
+                start: k * TOKENS,
+                states,
+                dbc,
+            };
+            simd::dispatch(level, task);
+        },
+    );
     Ok(())
 }
 

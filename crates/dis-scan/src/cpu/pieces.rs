@@ -47,7 +47,9 @@ fn is_disjoint_within(layout: &Layout, len: usize) -> bool {
     }
     // Products of two 64-bit numbers fit in 128 bits; their sum saturates, to be refused.
     let one_sample = ((tokens - 1) * row).saturating_add(channels);
-    let all = ((batch - 1) * sample).saturating_add(one_sample).saturating_add(offset);
+    let all = ((batch - 1) * sample)
+        .saturating_add(one_sample)
+        .saturating_add(offset);
     (tokens == 1 || row >= channels) && (batch == 1 || sample >= one_sample) && all <= len as u128
 }
 
@@ -55,7 +57,11 @@ impl<'a> Output<'a> {
     fn new(op: &'static str, view: TokensMut<'a, [f32]>, split: Split) -> Result<Self> {
         view.layout.check(op, view.buf.len())?;
         if !is_disjoint_within(&view.layout, view.buf.len()) {
-            let what = format!("{:?} does not fit in {} elements", view.layout, view.buf.len());
+            let what = format!(
+                "{:?} does not fit in {} elements",
+                view.layout,
+                view.buf.len()
+            );
             return Err(TensorError::Invalid { op, what });
         }
         Ok(Self {
@@ -67,12 +73,20 @@ impl<'a> Output<'a> {
     }
 
     /// Block k owns columns `width k .. width (k + 1)` of every token of its sample.
-    pub(crate) fn columns(op: &'static str, view: TokensMut<'a, [f32]>, width: usize) -> Result<Self> {
+    pub(crate) fn columns(
+        op: &'static str,
+        view: TokensMut<'a, [f32]>,
+        width: usize,
+    ) -> Result<Self> {
         Self::new(op, view, Split::Columns(width))
     }
 
     /// Block k owns tokens `count k .. count (k + 1)` of its sample.
-    pub(crate) fn tokens(op: &'static str, view: TokensMut<'a, [f32]>, count: usize) -> Result<Self> {
+    pub(crate) fn tokens(
+        op: &'static str,
+        view: TokensMut<'a, [f32]>,
+        count: usize,
+    ) -> Result<Self> {
         Self::new(op, view, Split::Tokens(count))
     }
 
@@ -109,7 +123,13 @@ impl<'a> Output<'a> {
     /// # Safety
     /// No other piece of the same block may be alive.
     unsafe fn piece(&self, b: usize, k: usize) -> Piece<'a> {
-        let Layout { batch, tokens, channels, row_stride, .. } = self.layout;
+        let Layout {
+            batch,
+            tokens,
+            channels,
+            row_stride,
+            ..
+        } = self.layout;
         if b >= batch {
             return Piece::EMPTY;
         }
@@ -194,7 +214,9 @@ pub(crate) fn for_each_block<const K: usize>(
         let (b, k) = (index / blocks, index % blocks);
         // SAFETY: every index below batch * blocks is run once, so every (b, k) has its pieces
         // once; `outputs` are exclusive borrows, and blocks of one output are disjoint.
-        let pieces = outputs.each_ref().map(|output| unsafe { output.piece(b, k) });
+        let pieces = outputs
+            .each_ref()
+            .map(|output| unsafe { output.piece(b, k) });
         f(b, k, pieces);
     };
     let tasks = batch * blocks;
@@ -211,7 +233,14 @@ mod tests {
 
     #[test]
     fn every_element_is_written_once() {
-        let layout = Layout { offset: 3, batch: 2, tokens: 5, channels: 7, row_stride: 9, batch_stride: 50 };
+        let layout = Layout {
+            offset: 3,
+            batch: 2,
+            tokens: 5,
+            channels: 7,
+            row_stride: 9,
+            batch_stride: 50,
+        };
         for columns in [true, false] {
             for size in 1..9 {
                 let mut buf = vec![0.0f32; 100];
@@ -221,14 +250,20 @@ mod tests {
                 } else {
                     Output::tokens("test", view, size)
                 };
-                for_each_block(2, 7, SERIAL, [output.unwrap(), Output::none()], |b, k, [mut piece, none]| {
-                    assert_eq!(none.rows(), 0);
-                    for row in 0..piece.rows() {
-                        for x in piece.row(row) {
-                            *x += (1 + b * 7 + k) as f32;
+                for_each_block(
+                    2,
+                    7,
+                    SERIAL,
+                    [output.unwrap(), Output::none()],
+                    |b, k, [mut piece, none]| {
+                        assert_eq!(none.rows(), 0);
+                        for row in 0..piece.rows() {
+                            for x in piece.row(row) {
+                                *x += (1 + b * 7 + k) as f32;
+                            }
                         }
-                    }
-                });
+                    },
+                );
                 let mut want = vec![0.0f32; 100];
                 for b in 0..2 {
                     for t in 0..5 {
@@ -248,10 +283,24 @@ mod tests {
         let mut buf = vec![0.0f32; 16];
         let half = usize::MAX / 2 + 1;
         for (row_stride, batch_stride) in [(4, half), (half, 8), (4, usize::MAX - 3)] {
-            let layout = Layout { offset: 0, batch: 3, tokens: 2, channels: 4, row_stride, batch_stride };
+            let layout = Layout {
+                offset: 0,
+                batch: 3,
+                tokens: 2,
+                channels: 4,
+                row_stride,
+                batch_stride,
+            };
             assert!(!is_disjoint_within(&layout, buf.len()), "{layout:?}");
         }
-        let overlap = Layout { offset: 0, batch: 1, tokens: 2, channels: 4, row_stride: 3, batch_stride: 8 };
+        let overlap = Layout {
+            offset: 0,
+            batch: 1,
+            tokens: 2,
+            channels: 4,
+            row_stride: 3,
+            batch_stride: 8,
+        };
         assert!(!is_disjoint_within(&overlap, buf.len()));
         assert!(Output::columns("test", TokensMut::new(&mut buf[..], overlap), 2).is_err());
         let outside = Layout::dense(1, 5, 4);
@@ -262,7 +311,11 @@ mod tests {
     #[should_panic(expected = "row outside a piece")]
     fn rows_are_checked() {
         let mut buf = vec![0.0f32; 16];
-        let output = Output::columns("test", TokensMut::new(&mut buf[..], Layout::dense(1, 4, 4)), 2);
+        let output = Output::columns(
+            "test",
+            TokensMut::new(&mut buf[..], Layout::dense(1, 4, 4)),
+            2,
+        );
         for_each_block(1, 2, 0, [output.unwrap()], |_, _, [mut piece]| {
             piece.row(4);
         });

@@ -2,8 +2,8 @@
 
 use super::backward::partial_width;
 use super::pieces::Piece;
-use dis_tensor::simd::{Kernel, LANES, Simd, Vector};
 use dis_tensor::Tokens;
+use dis_tensor::simd::{Kernel, LANES, Simd, Vector};
 
 /// Adds up the blocks' partial dB and dC of some tokens of one sample.
 pub(crate) struct ReducePartials<'a> {
@@ -53,5 +53,7 @@ fn add_blocks<S: Simd>(
 
 /// Element `i` of row `g` of a sums buffer, added over samples in their order.
 pub(crate) fn over_batch(sums: &Tokens<'_, [f32]>, g: usize, i: usize) -> f32 {
-    (0..sums.layout.batch).map(|b| sums.buf[sums.layout.row(b, g) + i]).sum()
+    (0..sums.layout.batch)
+        .map(|b| sums.buf[sums.layout.row(b, g) + i])
+        .sum()
 }

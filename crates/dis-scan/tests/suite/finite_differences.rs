@@ -24,10 +24,15 @@ type Pick = fn(&mut Inputs) -> Option<&mut Matrix>;
 
 fn check(inputs: &Inputs, name: &str, pick: Pick, gradient: &[f64], start: usize) {
     let mut probe = inputs.clone();
-    let Some(matrix) = pick(&mut probe) else { return };
+    let Some(matrix) = pick(&mut probe) else {
+        return;
+    };
     let layout = matrix.layout;
     assert!(layout.is_dense());
-    let scale = gradient.iter().fold(0.0f64, |m, x| m.max(x.abs())).max(1e-3);
+    let scale = gradient
+        .iter()
+        .fold(0.0f64, |m, x| m.max(x.abs()))
+        .max(1e-3);
     for i in 0..layout.elements() {
         let mut at = |value: f64| {
             if let Some(m) = pick(&mut probe) {
@@ -47,7 +52,10 @@ fn check(inputs: &Inputs, name: &str, pick: Pick, gradient: &[f64], start: usize
         let got = gradient[start + i];
         // Rounding of the loss, divided by the step.
         let noise = 1e-13 * (up.abs() + 1.0) / h;
-        assert!((got - want).abs() <= 2e-7 * scale + noise, "{name}[{i}] at {x:e}: {got} for {want}");
+        assert!(
+            (got - want).abs() <= 2e-7 * scale + noise,
+            "{name}[{i}] at {x:e}: {got} for {want}"
+        );
     }
 }
 
@@ -55,7 +63,13 @@ fn check(inputs: &Inputs, name: &str, pick: Pick, gradient: &[f64], start: usize
 fn oracle_gradients_are_right() {
     for discretization in [Discretization::Mamba, Discretization::ZeroOrderHold] {
         for direction in [Direction::Forward, Direction::Reverse] {
-            for (softplus, log_a) in [(true, 0.0), (false, 0.0), (true, -5.0), (true, -12.0), (true, 2.5)] {
+            for (softplus, log_a) in [
+                (true, 0.0),
+                (false, 0.0),
+                (true, -5.0),
+                (true, -12.0),
+                (true, 2.5),
+            ] {
                 let options = Options {
                     shape: [2, 5, 3, 2],
                     pad: 0,
@@ -77,12 +91,24 @@ fn oracle_gradients_are_right() {
                 outputs.arena.wide.fill(0.0);
                 outputs.run_oracle(&inputs);
                 check(&inputs, "u", |x| Some(&mut x.u), &outputs.du.wide, 0);
-                check(&inputs, "delta", |x| Some(&mut x.delta), &outputs.ddelta.wide, 0);
+                check(
+                    &inputs,
+                    "delta",
+                    |x| Some(&mut x.delta),
+                    &outputs.ddelta.wide,
+                    0,
+                );
                 check(&inputs, "BC", |x| Some(&mut x.bc), &outputs.dbc.wide, 0);
                 check(&inputs, "z", |x| x.z.as_mut(), &outputs.dz.wide, 0);
                 check(&inputs, "A", |x| Some(&mut x.a), &outputs.da.wide, 0);
                 check(&inputs, "D", |x| x.d.as_mut(), &outputs.arena.wide, 1);
-                check(&inputs, "bias", |x| x.bias.as_mut(), &outputs.arena.wide, 3 + 2);
+                check(
+                    &inputs,
+                    "bias",
+                    |x| x.bias.as_mut(),
+                    &outputs.arena.wide,
+                    3 + 2,
+                );
             }
         }
     }

@@ -23,7 +23,10 @@ impl Golden {
     fn open(manifest: &Path) -> Self {
         let text = std::fs::read_to_string(manifest).unwrap();
         let bytes = std::fs::read(manifest.with_extension("safetensors")).unwrap();
-        Self { manifest: serde_json::from_str(&text).unwrap(), bytes }
+        Self {
+            manifest: serde_json::from_str(&text).unwrap(),
+            bytes,
+        }
     }
 
     fn rtol(&self) -> f64 {
@@ -43,7 +46,9 @@ impl Golden {
     /// A (B, C, L) tensor as a (B, L, C) token matrix.
     fn channels_last(&self, name: &str) -> Option<Matrix> {
         let (shape, values) = self.tensor(name)?;
-        let [batch, channels, tokens] = shape[..] else { panic!("{name} has shape {shape:?}") };
+        let [batch, channels, tokens] = shape[..] else {
+            panic!("{name} has shape {shape:?}")
+        };
         let layout = Layout::dense(batch, tokens, channels);
         let mut out = vec![0.0; values.len()];
         for b in 0..batch {
@@ -83,7 +88,10 @@ fn compare(what: &str, got: &[f64], want: &Matrix, rtol: f64) {
     let scale = want.wide.iter().fold(0.0f64, |m, x| m.max(x.abs()));
     for (i, (&got, &want)) in got.iter().zip(&want.wide).enumerate() {
         let error = (got - want).abs();
-        assert!(error <= rtol * scale, "{what}[{i}]: {got} for {want}, error {error:e} of {scale:e}");
+        assert!(
+            error <= rtol * scale,
+            "{what}[{i}]: {got} for {want}, error {error:e} of {scale:e}"
+        );
     }
 }
 
@@ -104,7 +112,9 @@ fn scan_case(golden: &Golden, name: &str, prefix: &str, direction: Direction) ->
         d: golden.plain("D").is_some(),
         z: golden.channels_last("z").is_some(),
         bias: golden.plain("delta_bias").is_some(),
-        softplus: golden.manifest["config"]["delta_softplus"].as_bool().unwrap(),
+        softplus: golden.manifest["config"]["delta_softplus"]
+            .as_bool()
+            .unwrap(),
         accumulate: false,
         scale: 1.0,
         seed: 0,
@@ -122,7 +132,13 @@ fn scan_case(golden: &Golden, name: &str, prefix: &str, direction: Direction) ->
     };
     let mut compared = 0;
     let mut check = |what: &str, outputs: &Outputs, narrow: bool| {
-        let of = |m: &Matrix| if narrow { widen(&m.narrow) } else { m.wide.clone() };
+        let of = |m: &Matrix| {
+            if narrow {
+                widen(&m.narrow)
+            } else {
+                m.wide.clone()
+            }
+        };
         let arena = of(&outputs.arena);
         let dbc = golden.channels_last(&format!("{prefix}grad_B"));
         let dbc = dbc.map(|db| join(&db, &get(&format!("{prefix}grad_C"))));
@@ -137,10 +153,19 @@ fn scan_case(golden: &Golden, name: &str, prefix: &str, direction: Direction) ->
             ("dA", of(&outputs.da), plain("grad_A")),
             ("dBC", of(&outputs.dbc), dbc),
             ("dD", arena[1..=channels].to_vec(), plain("grad_D")),
-            ("dbias", arena[channels + 2..2 * channels + 2].to_vec(), plain("grad_delta_bias")),
+            (
+                "dbias",
+                arena[channels + 2..2 * channels + 2].to_vec(),
+                plain("grad_delta_bias"),
+            ),
         ] {
             if let Some(want) = want {
-                compare(&format!("{what} {prefix}{name}"), &got, &want, golden.rtol());
+                compare(
+                    &format!("{what} {prefix}{name}"),
+                    &got,
+                    &want,
+                    golden.rtol(),
+                );
                 compared += 1;
             }
         }
@@ -185,20 +210,44 @@ fn recorded_convolutions() {
         let name = case["case"].as_str().unwrap();
         let get = |field: &str| golden.channels_last(&format!("{name}.{field}"));
         let plain = |field: &str| golden.plain(&format!("{name}.{field}"));
-        let (x, dout, weight, bias) =
-            (get("x").unwrap(), get("dout").unwrap(), plain("weight").unwrap(), plain("bias"));
+        let (x, dout, weight, bias) = (
+            get("x").unwrap(),
+            get("dout").unwrap(),
+            plain("weight").unwrap(),
+            plain("bias"),
+        );
         let (channels, taps) = (x.layout.channels, weight.wide.len());
         let silu = case["silu"].as_bool().unwrap();
         let check = |what: &str, out: &[f64], dx: &[f64], arena: &[f64]| {
             let rtol = golden.rtol();
-            compare(&format!("{name} {what} out"), out, &get("out").unwrap(), rtol);
-            compare(&format!("{name} {what} dx"), dx, &get("grad_x").unwrap(), rtol);
-            compare(&format!("{name} {what} dw"), &arena[..taps], &plain("grad_weight").unwrap(), rtol);
+            compare(
+                &format!("{name} {what} out"),
+                out,
+                &get("out").unwrap(),
+                rtol,
+            );
+            compare(
+                &format!("{name} {what} dx"),
+                dx,
+                &get("grad_x").unwrap(),
+                rtol,
+            );
+            compare(
+                &format!("{name} {what} dw"),
+                &arena[..taps],
+                &plain("grad_weight").unwrap(),
+                rtol,
+            );
             if let Some(want) = plain("grad_bias") {
                 compare(&format!("{name} {what} db"), &arena[taps..], &want, rtol);
             }
         };
-        let fresh = || (Matrix::sentinel(x.layout.shape(), 0), Matrix::sentinel(x.layout.shape(), 0));
+        let fresh = || {
+            (
+                Matrix::sentinel(x.layout.shape(), 0),
+                Matrix::sentinel(x.layout.shape(), 0),
+            )
+        };
         let (mut out, mut dx) = fresh();
         let mut arena = vec![0.0; taps + channels];
         let conv = Conv {
@@ -209,7 +258,11 @@ fn recorded_convolutions() {
             direction: Direction::Forward,
         };
         oracle::conv1d(conv, out.wide_mut()).unwrap();
-        let grads = ConvGrads { arena: &mut arena[..], weight: 0, bias: Some(taps) };
+        let grads = ConvGrads {
+            arena: &mut arena[..],
+            weight: 0,
+            bias: Some(taps),
+        };
         oracle::conv1d_backward(conv, dout.wide(), false, dx.wide_mut(), grads).unwrap();
         check("oracle", &out.wide, &dx.wide, &arena);
         for level in simd::supported() {
@@ -223,9 +276,19 @@ fn recorded_convolutions() {
                 direction: Direction::Forward,
             };
             cpu::conv1d(level, conv, out.narrow_mut()).unwrap();
-            let grads = ConvGrads { arena: &mut arena[..], weight: 0, bias: Some(taps) };
-            cpu::conv1d_backward(level, conv, dout.narrow(), false, dx.narrow_mut(), grads).unwrap();
-            check(&level.to_string(), &widen(&out.narrow), &widen(&dx.narrow), &widen(&arena));
+            let grads = ConvGrads {
+                arena: &mut arena[..],
+                weight: 0,
+                bias: Some(taps),
+            };
+            cpu::conv1d_backward(level, conv, dout.narrow(), false, dx.narrow_mut(), grads)
+                .unwrap();
+            check(
+                &level.to_string(),
+                &widen(&out.narrow),
+                &widen(&dx.narrow),
+                &widen(&arena),
+            );
         }
     }
 }

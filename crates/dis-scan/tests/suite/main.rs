@@ -1,6 +1,7 @@
 //! The fast code against the oracle, the oracle against finite differences, both against recorded
 //! results of the published code.
 
+mod arrays;
 mod case;
 mod conv;
 mod finite_differences;

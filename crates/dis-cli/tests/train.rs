@@ -1,0 +1,244 @@
+//! Training from the command line: exact resume, threads, overrides.
+
+mod common;
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{command, dis, fail, names, newest, succeed, workplace};
+
+const TRAIN: [&str; 3] = ["train", "--config", "tiny.toml"];
+
+fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    TRAIN.iter().chain(more).copied().collect()
+}
+
+#[test]
+fn killed_at_any_moment_and_resumed_gives_the_same_bytes() {
+    let dir = workplace();
+    let at = dir.path();
+    succeed(at, &train(&["--out", "whole"]));
+    let whole = newest(&at.join("whole"));
+    assert_eq!(whole.len(), 5);
+
+    // Killed three times, each time a little later; the first kill may come before any checkpoint.
+    let mut child = command(at, &train(&["--out", "cut"])).spawn().unwrap();
+    let mut seen = 0;
+    for (kill, wanted) in [(0, 0), (1, 1), (2, 2)] {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        // Waits until the run has its directory, then for one more checkpoint each time.
+        let reached = |seen: &mut usize| {
+            let folder = at.join("cut/checkpoints");
+            let count = fs::read_dir(folder).map_or(0, |d| d.count());
+            *seen = count.max(*seen);
+            at.join("cut/config.toml").exists() && count >= wanted
+        };
+        while !reached(&mut seen)
+            && Instant::now() < deadline
+            && child.try_wait().unwrap().is_none()
+        {
+            thread::sleep(Duration::from_millis(2));
+        }
+        thread::sleep(Duration::from_millis(3 * kill));
+        let _ = child.kill();
+        child.wait().unwrap();
+        child = command(at, &["train", "--resume", "cut"]).spawn().unwrap();
+    }
+    assert!(child.wait().unwrap().success());
+    assert_eq!(newest(&at.join("cut")), whole);
+    assert!(
+        !names(&at.join("cut/checkpoints"))
+            .iter()
+            .any(|n| n.starts_with(".tmp"))
+    );
+    // Every logged step is there once.
+    let log = fs::read_to_string(at.join("cut/metrics.jsonl")).unwrap();
+    let steps: Vec<u64> = log
+        .lines()
+        .map(|l| {
+            serde_json::from_str::<serde_json::Value>(l).unwrap()["step"]
+                .as_u64()
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(steps, [5, 10, 15, 20, 25, 30]);
+}
+
+#[test]
+fn threads_and_recompute_do_not_change_the_weights() {
+    let dir = workplace();
+    let at = dir.path();
+    let short = ["--steps", "6", "--out"];
+    let run = |name, more: &[&str]| {
+        let args: Vec<&str> = train(&short)
+            .into_iter()
+            .chain([name])
+            .chain(more.iter().copied())
+            .collect();
+        succeed(at, &args);
+        newest(&at.join(name))
+    };
+    let one = run("one", &["--threads", "1"]);
+    assert_eq!(run("two", &["--threads", "2"]), one);
+    assert_eq!(run("three", &["--threads", "3", "--recompute"]), one);
+    assert_ne!(run("other", &["--seed", "1"]), one);
+}
+
+#[test]
+fn a_finished_run_can_be_extended_and_sampled() {
+    let dir = workplace();
+    let at = dir.path();
+    succeed(
+        at,
+        &train(&["--steps", "4", "--sample-every", "2", "--out", "run"]),
+    );
+    assert_eq!(
+        names(&at.join("run/samples")),
+        ["step-00000002.png", "step-00000004.png"]
+    );
+    succeed(at, &["train", "--resume", "run", "--steps", "8"]);
+    assert!(names(&at.join("run/checkpoints")).contains(&"step-00000008".to_string()));
+    succeed(
+        at,
+        &[
+            "sample",
+            "--checkpoint",
+            "run",
+            "--num",
+            "3",
+            "--classes",
+            "4",
+            "--steps",
+            "4",
+            "--out",
+            "x.png",
+        ],
+    );
+    assert!(at.join("x.png").is_file());
+    succeed(
+        at,
+        &train(&["--steps", "2", "--init-from", "run", "--out", "tuned"]),
+    );
+    let info = succeed(at, &["info", "--checkpoint", "tuned"]);
+    assert!(info.contains("parameters"), "{info}");
+}
+
+#[test]
+fn keep_bounds_the_checkpoints() {
+    let dir = workplace();
+    let at = dir.path();
+    succeed(
+        at,
+        &train(&[
+            "--steps",
+            "9",
+            "--checkpoint-every",
+            "2",
+            "--keep",
+            "2",
+            "--out",
+            "run",
+        ]),
+    );
+    assert_eq!(
+        names(&at.join("run/checkpoints")),
+        ["step-00000008", "step-00000009"]
+    );
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_the_one_before_is_used() {
+    let dir = workplace();
+    let at = dir.path();
+    succeed(at, &train(&["--steps", "15", "--out", "run"]));
+    let whole = newest(&at.join("run"));
+    let ema = at.join("run/checkpoints/step-00000015/ema.safetensors");
+    let mut bytes = fs::read(&ema).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&ema, bytes).unwrap();
+    let output = dis(at, &["train", "--resume", "run"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains("warning") && stderr.contains("ema.safetensors"),
+        "{stderr}"
+    );
+    assert!(output.status.success());
+    assert_eq!(
+        newest(&at.join("run")),
+        whole,
+        "the damaged checkpoint is replaced"
+    );
+}
+
+#[test]
+fn refusals() {
+    let dir = workplace();
+    let at = dir.path();
+    fail(at, &["train"], &["--preset"]);
+    fail(
+        at,
+        &["train", "--preset", "nonesuch"],
+        &["nonesuch", "digits"],
+    );
+    fail(at, &["train", "--config", "absent.toml"], &["absent.toml"]);
+    fail(at, &["train", "--resume", "absent"], &["absent", "no run"]);
+    fail(at, &train(&["--data", "absent", "--out", "x"]), &["absent"]);
+    fail(at, &train(&["--lr", "-1", "--out", "x"]), &["lr"]);
+    fail(
+        at,
+        &train(&["--batch-size", "0", "--out", "x"]),
+        &["batch_size"],
+    );
+    fail(at, &train(&["--device", "cuda", "--out", "x"]), &["cuda"]);
+    fs::write(at.join("bad.toml"), common::TINY.replace("depth", "dpeth")).unwrap();
+    fail(
+        at,
+        &["train", "--config", "bad.toml", "--out", "x"],
+        &["dpeth"],
+    );
+    fs::write(
+        at.join("bad.toml"),
+        common::TINY.replace("batch_size", "batchsize"),
+    )
+    .unwrap();
+    fail(
+        at,
+        &["train", "--config", "bad.toml", "--out", "x"],
+        &["bad.toml", "line", "batchsize"],
+    );
+    assert!(
+        !at.join("x").exists(),
+        "nothing is left of runs that never began"
+    );
+    fs::write(at.join("file"), "").unwrap();
+    fail(at, &train(&["--out", "file/run"]), &["file"]);
+    succeed(at, &train(&["--steps", "1", "--out", "run"]));
+    fail(
+        at,
+        &train(&["--steps", "1", "--out", "run"]),
+        &["run", "--resume"],
+    );
+}
+
+#[test]
+fn an_image_that_does_not_decode_is_named() {
+    let dir = workplace();
+    let at = dir.path();
+    fs::create_dir(at.join("pictures")).unwrap();
+    succeed(
+        at,
+        &["sample", "--num", "4", "--steps", "2", "--out", "pictures"],
+    );
+    fs::write(at.join("pictures/broken.png"), b"not a picture").unwrap();
+    let data = [
+        "--data",
+        "pictures,size=8,grey",
+        "--out",
+        "run",
+        "--steps",
+        "5",
+    ];
+    fail(at, &train(&data), &["broken.png"]);
+}

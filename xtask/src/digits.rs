@@ -1,0 +1,101 @@
+//! `cargo xtask digits-check`: judges samples of a digits model against the real digits.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use dis_diffusion::Guidance;
+use dis_model::Checkpoint;
+use dis_model::checkpoint::InferHints;
+use dis_tensor::{Backend, Cpu};
+use dis_train::data::DIGITS_SPLIT_SEED;
+use dis_train::metrics::digits_check;
+use dis_train::run::{RunDir, SampleSpec, SamplerKind, diffusion_for, generate};
+
+/// The model that `dis sample` carries.
+const BUNDLED: &str = "crates/dis-cli/assets/digits.safetensors";
+
+/// Draws samples of every class and judges them: are they labelled as asked by 5-nearest-neighbours
+/// on real digits, is their Frechet distance small, do they cover the real images, and do they not
+/// copy them. All four together, since each alone can be gamed.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A checkpoint or run directory, trained on `digits-train` [default: the bundled model].
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// Samples of each class.
+    #[arg(long, default_value_t = 100)]
+    per_class: usize,
+    /// DDIM steps.
+    #[arg(long, default_value_t = 50)]
+    steps: usize,
+    /// Guidance scale.
+    #[arg(long, default_value_t = 1.5)]
+    cfg: f64,
+    /// Seed of the samples.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Also write the report as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Returns whether all four criteria hold.
+pub fn run(args: &Args) -> Result<bool> {
+    let checkpoint = match &args.checkpoint {
+        Some(path) if RunDir::is_run(path) => RunDir::open(path)?.0.checkpoint(false)?,
+        Some(path) => Checkpoint::load(path, &InferHints::default())?,
+        None => Checkpoint::load(Path::new(BUNDLED), &InferHints::default())
+            .context("run this from the root of the repository, or give --checkpoint")?,
+    };
+    let config = checkpoint.model.config();
+    if (config.channels, config.image_size) != (1, 8) {
+        bail!(
+            "the model is for {} channels of {} pixels square, not digits",
+            config.channels,
+            config.image_size
+        );
+    }
+    let labels: Vec<u32> = (0..10)
+        .flat_map(|class| std::iter::repeat_n(class, args.per_class))
+        .collect();
+    let sampler = SamplerKind::Ddim { eta: 0.0 };
+    let spec = SampleSpec {
+        count: labels.len(),
+        labels,
+        seed: args.seed,
+        first: 0,
+        sampler,
+        steps: args.steps,
+        guidance: Guidance::new(args.cfg),
+        clip_denoised: false,
+        batch_size: 250,
+    };
+    let diffusion = diffusion_for(&checkpoint.metadata, sampler, args.steps)?;
+    let cpu = Cpu::new();
+    let images = cpu.install(|| {
+        let params = cpu.from_f32(&checkpoint.weights);
+        generate(
+            &cpu,
+            &checkpoint.model,
+            &params,
+            &diffusion,
+            &spec,
+            &mut |_, _| {},
+        )
+    })?;
+    let unit: Vec<f32> = images
+        .iter()
+        .map(|v| ((v + 1.0) / 2.0).clamp(0.0, 1.0))
+        .collect();
+    let report = digits_check(&unit, &spec.labels, DIGITS_SPLIT_SEED)?;
+    println!(
+        "{} samples, {} DDIM steps, guidance {}, seed {}",
+        spec.count, args.steps, args.cfg, args.seed
+    );
+    println!("{report}");
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(report.passed())
+}
