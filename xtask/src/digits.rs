@@ -71,7 +71,7 @@ pub fn run(args: &Args) -> Result<bool> {
         batch_size: 250,
     };
     let diffusion = diffusion_for(&checkpoint.metadata, sampler, args.steps)?;
-    let cpu = Cpu::new();
+    let cpu = Cpu::with_threads(0)?;
     let images = cpu.install(|| {
         let params = cpu.from_f32(&checkpoint.weights);
         generate(

@@ -14,19 +14,15 @@ pub fn open(args: &DeviceArgs) -> Result<Cpu> {
         }
         DeviceKind::Sim => bail!("--device sim: this build has no GPU simulator; use --device cpu"),
     }
-    if let Some(threads) = args.threads {
-        if threads == 0 {
-            bail!("--threads must be at least 1");
-        }
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global()
-            .context("--threads: cannot start the threads")?;
+    if args.threads == Some(0) {
+        bail!("--threads must be at least 1");
     }
     if let Some(warning) = &dis_tensor::simd::selection().warning {
         eprintln!("warning: {warning}");
     }
-    let cpu = Cpu::new();
+    // A pool of its own, which `install` enters once instead of at every operation. 0: all cores.
+    let cpu = Cpu::with_threads(args.threads.unwrap_or(0))
+        .context("--threads: cannot start the threads")?;
     eprintln!("device: {}", cpu.describe());
     Ok(cpu)
 }

@@ -98,12 +98,17 @@ fn run_all<B: ScanBackend>(args: &Args, kinds: &Kinds, backend: &B) -> Result<bo
     println!("backend: {}", backend.describe());
     let mut report = Report::new(args.verbose);
     for dir in &args.dirs {
-        let manifests = manifests(dir)?;
-        ensure!(
-            !manifests.is_empty(),
-            "no manifests (*.json) in {}",
-            dir.display()
-        );
+        let found = manifests(dir).and_then(|found| {
+            ensure!(!found.is_empty(), "no manifests (*.json)");
+            Ok(found)
+        });
+        let manifests = match found {
+            Ok(found) => found,
+            Err(error) => {
+                report.case("?", &dir.to_string_lossy(), &Err(error));
+                continue;
+            }
+        };
         for path in manifests {
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             match Manifest::read_json(&path) {
@@ -160,10 +165,9 @@ fn dispatch<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
 
 /// Manifests of a folder, by name.
 fn manifests(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(dir).with_context(|| format!("{}", dir.display()))?;
     let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(|| format!("{}", dir.display()))?.path();
+    for entry in std::fs::read_dir(dir).context("not a folder that can be read")? {
+        let path = entry?.path();
         if path.extension().is_some_and(|e| e == "json") && !path.is_dir() {
             paths.push(path);
         }

@@ -12,7 +12,7 @@ pub struct Report {
     verbose: bool,
 }
 
-/// Comparisons that are shown of a case that failed.
+/// Other comparisons of a case that are shown if they failed too.
 const SHOWN: usize = 8;
 
 impl Report {
@@ -51,12 +51,10 @@ impl Report {
             numbers(worst),
             verdict(passed)
         );
-        let shown = match (self.verbose, passed) {
-            (true, _) => comparisons.len(),
-            (false, true) => 0,
-            (false, false) => SHOWN,
-        };
-        for c in comparisons.iter().take(shown) {
+        let all = self.verbose;
+        let others = comparisons.iter().skip(usize::from(!all));
+        let shown = others.filter(|c| all || !c.passed());
+        for c in shown.take(if all { usize::MAX } else { SHOWN }) {
             println!("{:56} {} {}", "", numbers(c), verdict(c.passed()));
         }
     }

@@ -8,7 +8,9 @@
 //! C are sums over channels: lanes are folded sixteen states at a time, groups of a block add up in
 //! the block's own partial sums.
 
-use super::group::{Group, InputRows, Stretch, load_rows, padded_states, store_rows};
+use super::group::{
+    Group, InputRows, Stretch, load_rows, padded_states, store_rows, take_chunk, unrolled,
+};
 use super::pieces::Piece;
 use crate::check::ScanShape;
 use crate::ops::{CHUNK, Discretization, Scan};
@@ -84,24 +86,24 @@ struct Scratch<'a> {
     da: &'a mut [Row],
     /// Sums for D and delta_bias.
     sums: &'a mut [Row],
-    delta: &'a mut [Row],
+    delta: &'a mut [Row; CHUNK],
     /// Derivative of the step by the raw one.
-    by_raw: &'a mut [Row],
-    u: &'a mut [Row],
+    by_raw: &'a mut [Row; CHUNK],
+    u: &'a mut [Row; CHUNK],
     /// delta u, or u for the zero-order hold.
-    input: &'a mut [Row],
+    input: &'a mut [Row; CHUNK],
     /// Gradient of the output before the gate.
-    dy: &'a mut [Row],
+    dy: &'a mut [Row; CHUNK],
     /// Gradient of the gate, but for the factor y.
-    dgate: &'a mut [Row],
+    dgate: &'a mut [Row; CHUNK],
     /// The output before the gate, recomputed.
-    y: &'a mut [Row],
+    y: &'a mut [Row; CHUNK],
     /// Sums over states of dh B (zero-order hold: times the gain): the gradient of the input.
-    dinput: &'a mut [Row],
+    dinput: &'a mut [Row; CHUNK],
     /// Sums over states of what A_bar contributes to ddelta, times log2(e).
-    ddecay: &'a mut [Row],
+    ddecay: &'a mut [Row; CHUNK],
     /// Sums over states of what the zero-order hold's gain contributes to ddelta.
-    dgain: &'a mut [Row],
+    dgain: &'a mut [Row; CHUNK],
     /// Rows per token and state of a block.
     decay: &'a mut [Row],
     before: &'a mut [Row],
@@ -114,6 +116,13 @@ struct Scratch<'a> {
 /// Cuts a number of rows off the front.
 fn take<'a>(rows: &mut &'a mut [Row], count: usize) -> &'a mut [Row] {
     let (front, back) = std::mem::take(rows).split_at_mut(count);
+    *rows = back;
+    front
+}
+
+/// Cuts an array of one row per token off the front.
+fn chunk<'a>(rows: &mut &'a mut [Row]) -> &'a mut [Row; CHUNK] {
+    let (front, back) = take_chunk(std::mem::take(rows));
     *rows = back;
     front
 }
@@ -131,16 +140,16 @@ impl<'a> Scratch<'a> {
             carry: take(rows, padded),
             da: take(rows, padded),
             sums: take(rows, 2),
-            delta: take(rows, CHUNK),
-            by_raw: take(rows, CHUNK),
-            u: take(rows, CHUNK),
-            input: take(rows, CHUNK),
-            dy: take(rows, CHUNK),
-            dgate: take(rows, CHUNK),
-            y: take(rows, CHUNK),
-            dinput: take(rows, CHUNK),
-            ddecay: take(rows, CHUNK),
-            dgain: take(rows, CHUNK),
+            delta: chunk(rows),
+            by_raw: chunk(rows),
+            u: chunk(rows),
+            input: chunk(rows),
+            dy: chunk(rows),
+            dgate: chunk(rows),
+            y: chunk(rows),
+            dinput: chunk(rows),
+            ddecay: chunk(rows),
+            dgain: chunk(rows),
             decay: take(rows, MAX_BLOCK * CHUNK),
             before: take(rows, MAX_BLOCK * CHUNK),
             gain: take(rows, MAX_BLOCK * CHUNK),
@@ -386,22 +395,16 @@ fn recompute<S: Simd, const NB: usize, const HOLD: bool>(
     let (decays, _) = s.decay.as_chunks_mut::<NB>();
     let (befores, _) = s.before.as_chunks_mut::<NB>();
     let (gains, _) = s.gain.as_chunks_mut::<NB>();
-    let folds = s.dc.chunks_exact_mut(fold_stride(s.a.len()));
-    for (i, (((decays, befores), gains), folds)) in decays
-        .iter_mut()
-        .zip(befores)
-        .zip(gains)
-        .zip(folds)
-        .take(len)
-        .enumerate()
-    {
+    let stride = fold_stride(s.a.len());
+    for i in 0..len.min(CHUNK) {
+        let (decays, befores, gains) = (&mut decays[i], &mut befores[i], &mut gains[i]);
         let (b, c) = rows.block::<NB>(i, first);
         let delta = simd.load(&s.delta[i].0);
         let input = simd.load(&s.input[i].0);
         let dy = simd.load(&s.dy[i].0);
         let mut y = simd.load(&s.y[i].0);
         let mut products = [dy; NB];
-        for j in 0..NB {
+        unrolled!(NB, |j| {
             let t = delta * simd.load(&a[j].0);
             h[j].store(&mut befores[j].0);
             if HOLD {
@@ -416,9 +419,9 @@ fn recompute<S: Simd, const NB: usize, const HOLD: bool>(
             }
             y = h[j].fma(simd.splat(c[j]), y);
             products[j] = dy * h[j];
-        }
+        });
         y.store(&mut s.y[i].0);
-        fold(&products, &mut folds[first / 4..]);
+        fold(&products, &mut s.dc[i * stride + first / 4..]);
     }
 }
 
@@ -450,16 +453,9 @@ fn retrace<S: Simd, const NB: usize, const HOLD: bool>(
     let (decays, _) = s.decay.as_chunks::<NB>();
     let (befores, _) = s.before.as_chunks::<NB>();
     let (gains, _) = s.gain.as_chunks::<NB>();
-    let folds = s.db.chunks_exact_mut(fold_stride(s.a.len()));
-    for (i, (((decays, befores), gains), folds)) in decays
-        .iter()
-        .zip(befores)
-        .zip(gains)
-        .zip(folds)
-        .take(len)
-        .enumerate()
-        .rev()
-    {
+    let stride = fold_stride(s.a.len());
+    for i in (0..len.min(CHUNK)).rev() {
+        let (decays, befores, gains) = (&decays[i], &befores[i], &gains[i]);
         let (b, c) = rows.block::<NB>(i, first);
         let delta = simd.load(&s.delta[i].0);
         let input = simd.load(&s.input[i].0);
@@ -468,7 +464,7 @@ fn retrace<S: Simd, const NB: usize, const HOLD: bool>(
         let mut ddecay = simd.load(&s.ddecay[i].0);
         let mut dgain = simd.load(&s.dgain[i].0);
         let mut products = [dy; NB];
-        for j in 0..NB {
+        unrolled!(NB, |j| {
             let scaled_a = simd.load(&a[j].0);
             let decay = simd.load(&decays[j].0);
             let b = simd.splat(b[j]);
@@ -494,13 +490,13 @@ fn retrace<S: Simd, const NB: usize, const HOLD: bool>(
                 products[j] = dh * input;
                 dinput = dh.fma(b, dinput);
             }
-        }
+        });
         dinput.store(&mut s.dinput[i].0);
         ddecay.store(&mut s.ddecay[i].0);
         if HOLD {
             dgain.store(&mut s.dgain[i].0);
         }
-        fold(&products, &mut folds[first / 4..]);
+        fold(&products, &mut s.db[i * stride + first / 4..]);
     }
     store_rows(&carry, &mut s.carry[first..]);
     store_rows(&da, &mut s.da[first..]);

@@ -4,7 +4,9 @@
 //! and inputs; the recurrence, with a block of states in registers; the gate. So the recurrence
 //! runs without branches and without the long-latency parts of softplus and SiLU.
 
-use super::group::{Group, InputRows, Stretch, load_rows, padded_states, store_rows};
+use super::group::{
+    Group, InputRows, Stretch, load_rows, padded_states, store_rows, take_chunk, unrolled,
+};
 use super::pieces::Piece;
 use crate::ops::{CHUNK, Discretization, Scan};
 use dis_tensor::simd::{Kernel, LANES, Row, Simd, Vector, math};
@@ -41,11 +43,11 @@ struct Scratch<'a> {
     /// The states.
     h: &'a mut [Row],
     /// The steps of a chunk.
-    delta: &'a mut [Row],
+    delta: &'a mut [Row; CHUNK],
     /// The inputs of a chunk: delta u, or u for the zero-order hold.
-    input: &'a mut [Row],
+    input: &'a mut [Row; CHUNK],
     /// The outputs of a chunk.
-    y: &'a mut [Row],
+    y: &'a mut [Row; CHUNK],
 }
 
 impl Kernel for Forward<'_> {
@@ -68,9 +70,9 @@ impl Forward<'_> {
         let (a, rest) = std::mem::take(&mut self.scratch).split_at_mut(padded);
         let (inverse_a, rest) = rest.split_at_mut(padded);
         let (h, rest) = rest.split_at_mut(padded);
-        let (delta, rest) = rest.split_at_mut(CHUNK);
-        let (input, rest) = rest.split_at_mut(CHUNK);
-        let (y, copy) = rest.split_at_mut(CHUNK);
+        let (delta, rest) = take_chunk(rest);
+        let (input, rest) = take_chunk(rest);
+        let (y, copy) = take_chunk(rest);
         self.group.load_a(
             &self.scan.a,
             a,
@@ -202,14 +204,13 @@ fn recur_block<S: Simd, const NB: usize, const HOLD: bool>(
     let Some(inverse_a) = s.inverse_a[first..].first_chunk::<NB>() else {
         return;
     };
-    let inputs = s.delta.iter().zip(s.input.iter()).zip(s.y.iter_mut());
-    for (i, ((delta, input), y)) in inputs.take(len).enumerate() {
+    for i in 0..len.min(CHUNK) {
         let (b, c) = rows.block::<NB>(i, first);
-        let delta = simd.load(&delta.0);
-        let input = simd.load(&input.0);
+        let delta = simd.load(&s.delta[i].0);
+        let input = simd.load(&s.input[i].0);
         // Two sums, so that the additions are not one long chain.
-        let mut sums = [simd.load(&y.0), simd.splat(0.0)];
-        for j in 0..NB {
+        let mut sums = [simd.load(&s.y[i].0), simd.splat(0.0)];
+        unrolled!(NB, |j| {
             let t = delta * simd.load(&a[j].0);
             if HOLD {
                 let hold = math::hold(t, delta, simd.load(&inverse_a[j].0));
@@ -218,8 +219,8 @@ fn recur_block<S: Simd, const NB: usize, const HOLD: bool>(
                 h[j] = math::exp2(t).fma(h[j], input * simd.splat(b[j]));
             }
             sums[j % 2] = h[j].fma(simd.splat(c[j]), sums[j % 2]);
-        }
-        (sums[0] + sums[1]).store(&mut y.0);
+        });
+        (sums[0] + sums[1]).store(&mut s.y[i].0);
     }
     store_rows(&h, &mut s.h[first..]);
 }

@@ -1,7 +1,7 @@
 //! What the forward and the backward scan share: the walk over tokens, a group of sixteen
 //! channels, its part of A, and rows of B and C.
 
-use crate::ops::{Direction, Scan};
+use crate::ops::{CHUNK, Direction, Scan};
 use dis_tensor::simd::{LANES, Row, Simd, Vector};
 use dis_tensor::{Layout, Tokens};
 
@@ -191,7 +191,18 @@ fn chunk<const NB: usize>(row: &[f32], at: usize) -> &[f32; NB] {
 
 #[cold]
 fn outside() -> ! {
-    unreachable!("block of states outside a row of B and C")
+    unreachable!("block of rows outside its memory")
+}
+
+/// Cuts the rows of a chunk of tokens off the front, as an array, whose length then is known.
+///
+/// # Panics
+/// If there are too few rows.
+pub(crate) fn take_chunk(rows: &mut [Row]) -> (&mut [Row; CHUNK], &mut [Row]) {
+    match rows.split_first_chunk_mut::<CHUNK>() {
+        Some(parts) => parts,
+        None => outside(),
+    }
 }
 
 /// Loads NB rows into registers.
@@ -211,3 +222,18 @@ pub(crate) fn store_rows<V: Vector, const NB: usize>(values: &[V; NB], rows: &mu
         value.store(&mut row.0);
     }
 }
+
+/// Repeats a block for constants j below NB, at most sixteen: left to the compiler, so large a loop
+/// would not be unrolled, and the states would live in memory.
+macro_rules! unrolled {
+    ($count:ident, |$j:ident| $body:block) => {
+        unrolled!(@ $count $j $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $count:ident $j:ident $body:block $($index:literal)*) => {
+        $(if $index < $count {
+            let $j: usize = $index;
+            $body
+        })*
+    };
+}
+pub(crate) use unrolled;
