@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use dis_diffusion::{LossKind, Options, Prediction, Variance};
-use dis_model::checkpoint::{config_from_json, config_to_json};
 use dis_model::DisConfig;
+use dis_model::checkpoint::{config_from_json, config_to_json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -74,8 +74,11 @@ impl Default for DiffusionConfig {
     }
 }
 
-const PREDICTIONS: [(&str, Prediction); 3] =
-    [("epsilon", Prediction::Epsilon), ("x0", Prediction::Start), ("v", Prediction::Velocity)];
+const PREDICTIONS: [(&str, Prediction); 3] = [
+    ("epsilon", Prediction::Epsilon),
+    ("x0", Prediction::Start),
+    ("v", Prediction::Velocity),
+];
 const VARIANCES: [(&str, Variance); 4] = [
     ("learned_range", Variance::LearnedRange),
     ("learned", Variance::Learned),
@@ -90,10 +93,17 @@ const LOSSES: [(&str, LossKind); 4] = [
 ];
 
 fn choice<T: Copy>(key: &str, word: &str, table: &[(&str, T)]) -> Result<T> {
-    table.iter().find(|(name, _)| *name == word).map(|(_, v)| *v).ok_or_else(|| {
-        let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
-        TrainError::config(format!("{key} is {word:?}, but must be one of {}", names.join(", ")))
-    })
+    table
+        .iter()
+        .find(|(name, _)| *name == word)
+        .map(|(_, v)| *v)
+        .ok_or_else(|| {
+            let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
+            TrainError::config(format!(
+                "{key} is {word:?}, but must be one of {}",
+                names.join(", ")
+            ))
+        })
 }
 
 impl DiffusionConfig {
@@ -203,7 +213,11 @@ pub struct SampleConfig {
 
 impl Default for SampleConfig {
     fn default() -> Self {
-        Self { per_class: 4, steps: 50, cfg_scale: 1.5 }
+        Self {
+            per_class: 4,
+            steps: 50,
+            cfg_scale: 1.5,
+        }
     }
 }
 
@@ -211,19 +225,23 @@ impl RunConfig {
     /// Parses a file's text; `origin` names it in errors.
     pub fn parse(text: &str, origin: &str) -> Result<Self> {
         toml::from_str(text).map_err(|e| {
-            let line = e.span().map(|s| text[..s.start.min(text.len())].matches('\n').count() + 1);
+            let line = e
+                .span()
+                .map(|s| text[..s.start.min(text.len())].matches('\n').count() + 1);
             let what = match line {
                 Some(line) => format!("line {line}: {}", e.message()),
                 None => e.message().to_string(),
             };
-            TrainError::Config { origin: Some(origin.to_string()), what: what.replace('\n', " ") }
+            TrainError::Config {
+                origin: Some(origin.to_string()),
+                what: what.replace('\n', " "),
+            }
         })
     }
 
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(path).map_err(|e| TrainError::io(path, "read it", e))?;
+        let text = std::fs::read_to_string(path).map_err(|e| TrainError::io(path, "read it", e))?;
         Self::parse(&text, &path.display().to_string())
     }
 
@@ -232,7 +250,8 @@ impl RunConfig {
         let Some((_, text)) = PRESETS.iter().find(|(n, _)| *n == name) else {
             let names: Vec<&str> = PRESETS.iter().map(|(n, _)| *n).collect();
             return Err(TrainError::config(format!(
-                "no preset {name:?}; there are {}", names.join(", ")
+                "no preset {name:?}; there are {}",
+                names.join(", ")
             )));
         };
         Self::parse(text, &format!("preset {name}"))
@@ -249,7 +268,8 @@ impl RunConfig {
         let shape = data.shape();
         if shape.height != shape.width {
             return Err(TrainError::config(format!(
-                "images are {} high and {} wide, but must be square", shape.height, shape.width
+                "images are {} high and {} wide, but must be square",
+                shape.height, shape.width
             )));
         }
         let mut map = self.model.clone();
@@ -295,13 +315,17 @@ impl RunConfig {
         }
         match (model.condition, data.num_classes()) {
             (ConditionKind::Classes { num_classes, .. }, Some(n)) if n > num_classes => {
-                return refuse(format!("the model has {num_classes} classes, but the data {n}"));
+                return refuse(format!(
+                    "the model has {num_classes} classes, but the data {n}"
+                ));
             }
             (ConditionKind::Classes { .. }, None) => {
                 return refuse("the model has classes, but the data have none".into());
             }
             (ConditionKind::Context { .. }, _) => {
-                return refuse("training on continuous contexts needs a data set that has them".into());
+                return refuse(
+                    "training on continuous contexts needs a data set that has them".into(),
+                );
             }
             _ => {}
         }
@@ -310,7 +334,9 @@ impl RunConfig {
             if (low..=high).contains(&value) {
                 Ok(())
             } else {
-                Err(TrainError::config(format!("{key} is {value}, but must be {low} to {high}")))
+                Err(TrainError::config(format!(
+                    "{key} is {value}, but must be {low} to {high}"
+                )))
             }
         };
         if train.batch_size == 0 || train.accumulation == 0 || train.steps == 0 {
@@ -365,7 +391,10 @@ mod tests {
     fn refusals_name_the_key_and_line() {
         let text = "[model]\npatch_size = 2\n[data]\nspec = \"digits\"\n[train]\nsteps = 5\nbatchsize = 3\n";
         let message = RunConfig::parse(text, "run.toml").unwrap_err().to_string();
-        assert!(message.contains("run.toml: line 7") && message.contains("batchsize"), "{message}");
+        assert!(
+            message.contains("run.toml: line 7") && message.contains("batchsize"),
+            "{message}"
+        );
         let digits = data::open(&"digits".parse().unwrap()).unwrap();
         let mut config = RunConfig::preset("digits").unwrap();
         config.model.insert("dpeth".into(), json!(2));
@@ -373,6 +402,12 @@ mod tests {
         assert!(message.contains("dpeth"), "{message}");
         let mut config = RunConfig::preset("digits").unwrap();
         config.diffusion.variance = "fixed_small".into();
-        assert!(config.resolve(&*digits).unwrap_err().to_string().contains("learn_sigma"));
+        assert!(
+            config
+                .resolve(&*digits)
+                .unwrap_err()
+                .to_string()
+                .contains("learn_sigma")
+        );
     }
 }

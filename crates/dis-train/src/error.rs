@@ -61,11 +61,22 @@ pub enum TrainError {
 
 impl TrainError {
     pub(crate) fn config(what: impl Into<String>) -> Self {
-        Self::Config { origin: None, what: what.into() }
+        Self::Config {
+            origin: None,
+            what: what.into(),
+        }
     }
 
-    pub(crate) fn io(path: impl Into<PathBuf>, action: &'static str, source: std::io::Error) -> Self {
-        Self::Io { path: path.into(), action, source }
+    pub(crate) fn io(
+        path: impl Into<PathBuf>,
+        action: &'static str,
+        source: std::io::Error,
+    ) -> Self {
+        Self::Io {
+            path: path.into(),
+            action,
+            source,
+        }
     }
 }
 

@@ -12,7 +12,13 @@ use std::f64::consts::PI;
 /// assert_eq!(rate(5.0, 1e-4, 1e-6, 5.0, 1000.0), 1e-4);
 /// assert_eq!(rate(1000.0, 1e-4, 1e-6, 5.0, 1000.0), 1e-6);
 /// ```
-pub fn published_learning_rate(epoch: f64, lr: f64, min_lr: f64, warmup_epochs: f64, epochs: f64) -> f64 {
+pub fn published_learning_rate(
+    epoch: f64,
+    lr: f64,
+    min_lr: f64,
+    warmup_epochs: f64,
+    epochs: f64,
+) -> f64 {
     if epoch < warmup_epochs {
         return lr * epoch / warmup_epochs;
     }
@@ -38,7 +44,14 @@ pub enum Decay {
 
 /// The rate of step `step` (from 0) of a run of `steps`, counted in steps: the update of step s has
 /// the published rate of "epoch" s, so the very first one has rate 0 when there is a warm-up.
-pub fn learning_rate(step: u64, lr: f64, min_lr: f64, warmup: u64, steps: u64, decay: Decay) -> f64 {
+pub fn learning_rate(
+    step: u64,
+    lr: f64,
+    min_lr: f64,
+    warmup: u64,
+    steps: u64,
+    decay: Decay,
+) -> f64 {
     let (at, warmup) = (step as f64, warmup as f64);
     match decay {
         Decay::Constant if step as f64 >= warmup => lr,

@@ -39,7 +39,14 @@ impl TrainState {
     /// The start of a run from these weights.
     pub fn new(params: Vec<f32>) -> Self {
         let zeros = vec![0.0; params.len()];
-        Self { step: 0, updates: 0, ema: params.clone(), m: zeros.clone(), v: zeros, params }
+        Self {
+            step: 0,
+            updates: 0,
+            ema: params.clone(),
+            m: zeros.clone(),
+            v: zeros,
+            params,
+        }
     }
 }
 
@@ -98,12 +105,16 @@ impl<B: ScanBackend> Trainer<B> {
         state: &TrainState,
     ) -> Result<Self> {
         let len = model.table().len();
-        for (name, arena) in
-            [("weights", &state.params), ("ema", &state.ema), ("m", &state.m), ("v", &state.v)]
-        {
+        for (name, arena) in [
+            ("weights", &state.params),
+            ("ema", &state.ema),
+            ("m", &state.m),
+            ("v", &state.v),
+        ] {
             if arena.len() != len {
                 return Err(TrainError::config(format!(
-                    "{name}: an arena of {} elements for a model of {len}", arena.len()
+                    "{name}: an arena of {} elements for a model of {len}",
+                    arena.len()
                 )));
             }
         }
@@ -163,11 +174,14 @@ impl<B: ScanBackend> Trainer<B> {
         let image = batch.shape.len();
         if batch.images.len() != micro * count * image {
             return Err(TrainError::config(format!(
-                "a batch of {} images for steps of {}", batch.images.len() / image.max(1), micro * count
+                "a batch of {} images for steps of {}",
+                batch.images.len() / image.max(1),
+                micro * count
             )));
         }
         let len = self.model.table().len();
-        self.backend.fill(TokensMut::new(&mut self.grads, Layout::vector(len)), 0.0)?;
+        self.backend
+            .fill(TokensMut::new(&mut self.grads, Layout::vector(len)), 0.0)?;
         let mut sums = Sums::default();
         for k in 0..count {
             self.accumulate(batch, k * micro, micro, &mut sums)?;
@@ -182,7 +196,10 @@ impl<B: ScanBackend> Trainer<B> {
         self.step += 1;
         self.not_finite = if skipped { self.not_finite + 1 } else { 0 };
         if self.not_finite >= MAX_NOT_FINITE {
-            return Err(TrainError::NotFinite { step: self.step, in_a_row: self.not_finite });
+            return Err(TrainError::NotFinite {
+                step: self.step,
+                in_a_row: self.not_finite,
+            });
         }
         Ok(StepReport {
             step: self.step,
@@ -201,7 +218,13 @@ impl<B: ScanBackend> Trainer<B> {
     }
 
     /// Forward and backward of images `start .. start + count` of the batch.
-    fn accumulate(&mut self, batch: &Batch, start: usize, count: usize, sums: &mut Sums) -> Result<()> {
+    fn accumulate(
+        &mut self,
+        batch: &Batch,
+        start: usize,
+        count: usize,
+        sums: &mut Sums,
+    ) -> Result<()> {
         let shape = batch.shape;
         let image = shape.len();
         let seed = self.config.seed;
@@ -213,13 +236,18 @@ impl<B: ScanBackend> Trainer<B> {
 
         let t = uniform_timesteps(seed, &positions, self.step, self.diffusion.steps());
         let noise = normals(
-            seed, Purpose::TrainNoise, &positions, self.step,
+            seed,
+            Purpose::TrainNoise,
+            &positions,
+            self.step,
             [shape.channels, shape.height, shape.width],
         );
         let x_t = self.diffusion.q_sample(&x_start.to_owned(), &t, &noise)?;
         let x_t = self.backend.from_f32(&x_t.into_raw_vec_and_offset().0);
         let labels = self.labels(batch, &positions)?;
-        let condition = labels.as_deref().map_or(Condition::None, Condition::Classes);
+        let condition = labels
+            .as_deref()
+            .map_or(Condition::None, Condition::Classes);
         let drop_path = self.drop_path(&positions);
         let input = ModelInput {
             image: &x_t,
@@ -228,15 +256,25 @@ impl<B: ScanBackend> Trainer<B> {
             drop_path: drop_path.as_deref(),
         };
         let (out, saved) =
-            self.model.forward_saved(&self.backend, &self.params, &input, self.config.recompute)?;
+            self.model
+                .forward_saved(&self.backend, &self.params, &input, self.config.recompute)?;
 
         let out = self.backend.to_f32(&out);
-        let out_dims = (count, self.model.config().out_channels(), shape.height, shape.width);
+        let out_dims = (
+            count,
+            self.model.config().out_channels(),
+            shape.height,
+            shape.width,
+        );
         let out = ArrayView4::from_shape(out_dims, &out)
             .map_err(|e| TrainError::config(format!("network output: {e}")))?;
-        let loss = self.diffusion.training_loss(x_start, noise.view(), &t, out, None)?;
+        let loss = self
+            .diffusion
+            .training_loss(x_start, noise.view(), &t, out, None)?;
         let mean = |terms: &Option<Vec<f64>>| {
-            terms.as_ref().map(|t| t.iter().sum::<f64>() / t.len().max(1) as f64)
+            terms
+                .as_ref()
+                .map(|t| t.iter().sum::<f64>() / t.len().max(1) as f64)
         };
         sums.loss += loss.mean;
         sums.mse = mean(&loss.mse).map(|x| x + sums.mse.unwrap_or(0.0));
@@ -244,9 +282,16 @@ impl<B: ScanBackend> Trainer<B> {
         if !loss.mean.is_finite() {
             return Ok(());
         }
-        let gradient = self.backend.from_f32(&loss.gradient.into_raw_vec_and_offset().0);
+        let gradient = self
+            .backend
+            .from_f32(&loss.gradient.into_raw_vec_and_offset().0);
         self.model.backward(
-            &self.backend, &self.params, saved, &gradient, &mut self.grads, None,
+            &self.backend,
+            &self.params,
+            saved,
+            &gradient,
+            &mut self.grads,
+            None,
         )?;
         Ok(())
     }
@@ -325,7 +370,13 @@ impl<B: ScanBackend> Trainer<B> {
             .collect();
         let site = |&rate: &f64| {
             let keep = 1.0 - rate;
-            let factor = |s: &mut Stream| if s.uniform() < keep { (1.0 / keep) as f32 } else { 0.0 };
+            let factor = |s: &mut Stream| {
+                if s.uniform() < keep {
+                    (1.0 / keep) as f32
+                } else {
+                    0.0
+                }
+            };
             let factors: Vec<f32> = streams.iter_mut().map(factor).collect();
             if rate == 0.0 { Vec::new() } else { factors }
         };

@@ -227,7 +227,8 @@ impl Backward<'_> {
             let saved = self.checkpoints.layout.row(self.b, index * chunks + chunk);
             Row::flat_mut(&mut scratch.h[..states])
                 .copy_from_slice(&self.checkpoints.buf[saved..saved + states * LANES]);
-            self.enter::<S, HOLD>(simd, group, stretch, scratch);
+            let next = saved.wrapping_sub(states * LANES);
+            self.enter::<S, HOLD>(simd, group, stretch, next, scratch);
             let rows = InputRows::new(&self.scan, self.b, stretch, copy);
             let padded = padded_states(states);
             let mut first = 0;
@@ -248,46 +249,47 @@ impl Backward<'_> {
         rest.copy_from_slice(Row::flat(scratch.sums));
     }
 
-    /// Steps, inputs and output gradients of a chunk.
+    /// Steps, inputs and output gradients of a chunk; `next` is where the following chunk's
+    /// checkpoint lies.
     #[inline(always)]
     fn enter<S: Simd, const HOLD: bool>(
         &self,
         simd: S,
         group: Group,
         stretch: Stretch,
+        next: usize,
         s: &mut Scratch<'_>,
     ) {
         let scan = &self.scan;
         let bias = group.vector(simd, &scan.delta_bias);
         let d = group.vector(simd, &scan.d);
         let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
-        for i in 0..stretch.len {
-            let t = stretch.token(i);
+        let u_column = group.column(&scan.u, stretch);
+        let delta_column = group.column(&scan.delta, stretch);
+        let dout_column = group.column(&self.dout, stretch);
+        let z_column = scan.z.as_ref().map(|z| group.column(z, stretch));
+        for i in 0..stretch.len.min(CHUNK) {
             if stretch.start >= CHUNK {
-                let ahead = Stretch {
-                    start: stretch.start - CHUNK,
-                    ..stretch
-                }
-                .token(i);
-                group.prefetch(&scan.u, ahead);
-                group.prefetch(&scan.delta, ahead);
-                group.prefetch(&self.dout, ahead);
-                if let Some(z) = &scan.z {
-                    group.prefetch(z, ahead);
+                dis_tensor::simd::prefetch(self.checkpoints.buf, next + i * LANES);
+                let ahead = i.wrapping_sub(CHUNK);
+                u_column.prefetch(ahead);
+                delta_column.prefetch(ahead);
+                dout_column.prefetch(ahead);
+                if let Some(z) = &z_column {
+                    z.prefetch(ahead);
                 }
             }
-            let u = simd.load_partial(group.row(&scan.u, t));
-            let raw = simd.load_partial(group.row(&scan.delta, t)) + bias;
+            let u = u_column.load(simd, i);
+            let raw = delta_column.load(simd, i) + bias;
             let (delta, by_raw) = if scan.delta_softplus {
                 math::softplus_and_derivative(raw)
             } else {
                 (raw, one)
             };
-            let dout = simd.load_partial(group.row(&self.dout, t));
-            let (dy, dgate) = match &scan.z {
+            let dout = dout_column.load(simd, i);
+            let (dy, dgate) = match &z_column {
                 Some(z) => {
-                    let z = simd.load_partial(group.row(z, t));
-                    let (value, derivative) = math::silu_and_derivative(z);
+                    let (value, derivative) = math::silu_and_derivative(z.load(simd, i));
                     (dout * value, dout * derivative)
                 }
                 None => (dout, zero),
@@ -356,21 +358,17 @@ impl Backward<'_> {
         let width = partial_width(self.shape.states);
         let row = &mut self.partial.row(0)[t * width..(t + 1) * width];
         let stride = fold_stride(s.a.len());
-        let folds = s.db[i * stride..(i + 1) * stride].iter();
-        let folds = folds.chain(&s.dc[i * stride..(i + 1) * stride]);
-        let mut folds = folds.map(|row| &row.0);
-        for to in row.as_chunks_mut::<LANES>().0 {
-            let mut quarters = [simd.splat(0.0); 4];
-            for quarter in &mut quarters {
-                if let Some(fold) = folds.next() {
-                    *quarter = simd.load(fold);
+        let range = i * stride..(i + 1) * stride;
+        let (db, dc) = row.split_at_mut(width / 2);
+        for (to, folds) in [(db, &s.db[range.clone()]), (dc, &s.dc[range])] {
+            let to = to.as_chunks_mut::<LANES>().0;
+            for (to, folds) in to.iter_mut().zip(folds.as_chunks::<4>().0) {
+                let mut sum = S::V::fold_across(load_rows(simd, folds));
+                if local > 0 {
+                    sum = sum + simd.load(to);
                 }
+                sum.store(to);
             }
-            let mut sum = S::V::fold_across(quarters);
-            if local > 0 {
-                sum = sum + simd.load(to);
-            }
-            sum.store(to);
         }
     }
 }
@@ -402,8 +400,10 @@ fn recompute<S: Simd, const NB: usize, const HOLD: bool>(
         let delta = simd.load(&s.delta[i].0);
         let input = simd.load(&s.input[i].0);
         let dy = simd.load(&s.dy[i].0);
-        let mut y = simd.load(&s.y[i].0);
-        let mut products = [dy; NB];
+        // Two sums, so that the additions are not one long chain.
+        let mut y = [simd.load(&s.y[i].0), simd.splat(0.0)];
+        let folds = &mut s.dc[i * stride + first / 4..][..NB / 4];
+        let mut products = [dy; 4];
         unrolled!(NB, |j| {
             let t = delta * simd.load(&a[j].0);
             h[j].store(&mut befores[j].0);
@@ -417,19 +417,13 @@ fn recompute<S: Simd, const NB: usize, const HOLD: bool>(
                 decay.store(&mut decays[j].0);
                 h[j] = decay.fma(h[j], input * simd.splat(b[j]));
             }
-            y = h[j].fma(simd.splat(c[j]), y);
-            products[j] = dy * h[j];
+            y[j % 2] = h[j].fma(simd.splat(c[j]), y[j % 2]);
+            products[j % 4] = dy * h[j];
+            if j % 4 == 3 {
+                S::V::fold_within(products).store(&mut folds[j / 4].0);
+            }
         });
-        y.store(&mut s.y[i].0);
-        fold(&products, &mut s.dc[i * stride + first / 4..]);
-    }
-}
-
-/// Folds products four states at a time into consecutive rows.
-#[inline(always)]
-fn fold<V: Vector, const NB: usize>(products: &[V; NB], to: &mut [Row]) {
-    for (four, row) in products.as_chunks::<4>().0.iter().zip(to) {
-        V::fold_within(*four).store(&mut row.0);
+        (y[0] + y[1]).store(&mut s.y[i].0);
     }
 }
 
@@ -460,10 +454,12 @@ fn retrace<S: Simd, const NB: usize, const HOLD: bool>(
         let delta = simd.load(&s.delta[i].0);
         let input = simd.load(&s.input[i].0);
         let dy = simd.load(&s.dy[i].0);
-        let mut dinput = simd.load(&s.dinput[i].0);
-        let mut ddecay = simd.load(&s.ddecay[i].0);
+        let zero = simd.splat(0.0);
+        let mut dinput = [simd.load(&s.dinput[i].0), zero];
+        let mut ddecay = [simd.load(&s.ddecay[i].0), zero];
+        let folds = &mut s.db[i * stride + first / 4..][..NB / 4];
         let mut dgain = simd.load(&s.dgain[i].0);
-        let mut products = [dy; NB];
+        let mut products = [dy; 4];
         unrolled!(NB, |j| {
             let scaled_a = simd.load(&a[j].0);
             let decay = simd.load(&decays[j].0);
@@ -473,12 +469,12 @@ fn retrace<S: Simd, const NB: usize, const HOLD: bool>(
             // d A_bar times A_bar: the gradient of the exponent.
             let dx = carry[j] * simd.load(&befores[j].0);
             da[j] = dx.fma(delta, da[j]);
-            ddecay = dx.fma(scaled_a, ddecay);
+            ddecay[j % 2] = dx.fma(scaled_a, ddecay[j % 2]);
             if HOLD {
                 let gain = simd.load(&gains[j].0);
                 let through = dh * gain;
-                products[j] = through * input;
-                dinput = through.fma(b, dinput);
+                products[j % 4] = through * input;
+                dinput[j % 2] = through.fma(b, dinput[j % 2]);
                 let by_gain = dh * (b * input);
                 // d gain / d delta is A_bar.
                 dgain = by_gain.fma(decay, dgain);
@@ -487,16 +483,18 @@ fn retrace<S: Simd, const NB: usize, const HOLD: bool>(
                 let by_a = math::hold_gain_by_a(x, delta, hold, simd.load(&inverse_a[j].0));
                 da[j] = by_gain.fma(by_a, da[j]);
             } else {
-                products[j] = dh * input;
-                dinput = dh.fma(b, dinput);
+                products[j % 4] = dh * input;
+                dinput[j % 2] = dh.fma(b, dinput[j % 2]);
+            }
+            if j % 4 == 3 {
+                S::V::fold_within(products).store(&mut folds[j / 4].0);
             }
         });
-        dinput.store(&mut s.dinput[i].0);
-        ddecay.store(&mut s.ddecay[i].0);
+        (dinput[0] + dinput[1]).store(&mut s.dinput[i].0);
+        (ddecay[0] + ddecay[1]).store(&mut s.ddecay[i].0);
         if HOLD {
             dgain.store(&mut s.dgain[i].0);
         }
-        fold(&products, &mut s.db[i * stride + first / 4..]);
     }
     store_rows(&carry, &mut s.carry[first..]);
     store_rows(&da, &mut s.da[first..]);

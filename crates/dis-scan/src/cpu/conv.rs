@@ -137,6 +137,8 @@ impl ConvBackward<'_> {
             start: 0,
             len: tokens,
         };
+        let x_column = group.column(&x, stretch);
+        let dout_column = group.column(&self.dout, stretch);
         let first = group.channel / LANES * tap_rows(W);
         let Some(rows) = self.taps[first..].first_chunk::<W>() else {
             return;
@@ -155,15 +157,14 @@ impl ConvBackward<'_> {
         for k in 1..W {
             let back = W - k;
             if back <= tokens {
-                recent[k - 1] = simd.load_partial(group.row(&x, stretch.token(tokens - back)));
+                recent[k - 1] = x_column.load(simd, tokens - back);
             }
         }
         for p in (0..tokens).rev() {
             let t = stretch.token(p);
             if p >= CHUNK {
-                let ahead = stretch.token(p - CHUNK);
-                group.prefetch(&x, ahead);
-                group.prefetch(&self.dout, ahead);
+                x_column.prefetch(p - CHUNK);
+                dout_column.prefetch(p - CHUNK);
             }
             // One position back: the window gains the oldest input and loses the newest.
             for k in (1..W).rev() {
@@ -171,11 +172,11 @@ impl ConvBackward<'_> {
                 later[k] = later[k - 1];
             }
             recent[0] = if p + 1 >= W {
-                simd.load_partial(group.row(&x, stretch.token(p + 1 - W)))
+                x_column.load(simd, p + 1 - W)
             } else {
                 zero
             };
-            let mut dsum = simd.load_partial(group.row(&self.dout, t));
+            let mut dsum = dout_column.load(simd, p);
             if self.conv.silu {
                 let mut sum = bias;
                 for k in 0..W {

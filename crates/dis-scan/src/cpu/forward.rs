@@ -124,48 +124,45 @@ impl Forward<'_> {
         let (scan, group) = (&self.scan, self.group);
         let bias = group.vector(simd, &scan.delta_bias);
         let d = group.vector(simd, &scan.d);
-        let rows = scratch
-            .delta
-            .iter_mut()
-            .zip(scratch.input.iter_mut())
-            .zip(scratch.y.iter_mut());
-        for (i, ((delta_row, input_row), y_row)) in rows.take(stretch.len).enumerate() {
-            let t = stretch.token(i);
+        let u_column = group.column(&scan.u, stretch);
+        let delta_column = group.column(&scan.delta, stretch);
+        let z_column = scan.z.as_ref().map(|z| group.column(z, stretch));
+        for i in 0..stretch.len.min(CHUNK) {
             if stretch.start + i + CHUNK < stretch.tokens {
-                let ahead = stretch.token(i + CHUNK);
-                group.prefetch(&scan.u, ahead);
-                group.prefetch(&scan.delta, ahead);
-                if let Some(z) = &scan.z {
-                    group.prefetch(z, ahead);
+                u_column.prefetch(i + CHUNK);
+                delta_column.prefetch(i + CHUNK);
+                if let Some(z) = &z_column {
+                    z.prefetch(i + CHUNK);
                 }
             }
-            let u = simd.load_partial(group.row(&scan.u, t));
-            let raw = simd.load_partial(group.row(&scan.delta, t)) + bias;
+            let u = u_column.load(simd, i);
+            let raw = delta_column.load(simd, i) + bias;
             let delta = if scan.delta_softplus {
                 math::softplus(raw)
             } else {
                 raw
             };
-            delta.store(&mut delta_row.0);
+            delta.store(&mut scratch.delta[i].0);
             let input = if HOLD { u } else { delta * u };
-            input.store(&mut input_row.0);
-            (d * u).store(&mut y_row.0);
+            input.store(&mut scratch.input[i].0);
+            (d * u).store(&mut scratch.y[i].0);
         }
     }
 
     /// Third pass: the other direction's sum, the gate, the output.
     #[inline(always)]
-    fn leave<S: Simd>(&mut self, simd: S, stretch: Stretch, y: &[Row]) {
-        for (i, row) in y.iter().take(stretch.len).enumerate() {
-            let t = stretch.token(i);
-            let mut value = simd.load(&row.0);
+    fn leave<S: Simd>(&mut self, simd: S, stretch: Stretch, y: &[Row; CHUNK]) {
+        let z_column = self.scan.z.as_ref().map(|z| self.group.column(z, stretch));
+        for i in 0..stretch.len.min(CHUNK) {
+            let to = self.y.row(stretch.token(i));
+            let mut value = simd.load(&y[i].0);
             if self.accumulate {
-                value = value + simd.load_partial(self.y.row(t));
+                value = value + simd.load_partial(to);
             }
-            if let Some(z) = &self.scan.z {
-                value = value * math::silu(simd.load_partial(self.group.row(z, t)));
+            if let Some(z) = &z_column {
+                value = value * math::silu(z.load(simd, i));
             }
-            value.store_partial(self.y.row(t));
+            value.store_partial(to);
         }
     }
 }

@@ -57,11 +57,22 @@ impl Group {
         }
     }
 
-    /// The group's columns of token `t`.
-    #[inline(always)]
-    pub(crate) fn row<'a>(&self, x: &Tokens<'a, [f32]>, t: usize) -> &'a [f32] {
-        let start = x.layout.row(self.b, t) + self.channel;
-        &x.buf[start..start + self.width]
+    /// The group's columns of the tokens of a stretch.
+    pub(crate) fn column<'a>(&self, x: &Tokens<'a, [f32]>, stretch: Stretch) -> Column<'a> {
+        let first = if stretch.len == 0 {
+            0
+        } else {
+            stretch.token(0)
+        };
+        Column {
+            buf: x.buf,
+            start: x.layout.row(self.b, first) + self.channel,
+            stride: match stretch.direction {
+                Direction::Forward => x.layout.row_stride,
+                Direction::Reverse => x.layout.row_stride.wrapping_neg(),
+            },
+            width: self.width,
+        }
     }
 
     /// The group's part of a vector over channels, or zeros where there is none.
@@ -74,12 +85,6 @@ impl Group {
             }
             None => simd.splat(0.0),
         }
-    }
-
-    /// Fetches the group's cache line of token `t` ahead of its use.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self, x: &Tokens<'_, [f32]>, t: usize) {
-        dis_tensor::simd::prefetch(x.buf, x.layout.row(self.b, t) + self.channel);
     }
 
     /// The group's part of A (D, N), one row a state: times log2(e), so that `exp(delta A)` is
@@ -97,6 +102,37 @@ impl Group {
                 to.0[i] = 1.0 / value;
             }
         }
+    }
+}
+
+/// A group's columns of the tokens of a stretch, by position.
+#[derive(Clone, Copy)]
+pub(crate) struct Column<'a> {
+    buf: &'a [f32],
+    start: usize,
+    /// Wraps around for the reverse direction.
+    stride: usize,
+    width: usize,
+}
+
+impl Column<'_> {
+    /// Index of the i-th position's first channel.
+    #[inline(always)]
+    fn index(&self, i: usize) -> usize {
+        self.start.wrapping_add(i.wrapping_mul(self.stride))
+    }
+
+    /// The i-th position, zeros beyond the last channel.
+    #[inline(always)]
+    pub(crate) fn load<S: Simd>(&self, simd: S, i: usize) -> S::V {
+        let start = self.index(i);
+        simd.load_partial(&self.buf[start..start + self.width])
+    }
+
+    /// Fetches the cache line of the i-th position ahead of its use; it need not exist.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, i: usize) {
+        dis_tensor::simd::prefetch(self.buf, self.index(i));
     }
 }
 

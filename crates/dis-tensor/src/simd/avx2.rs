@@ -48,6 +48,28 @@ impl Simd for Avx2 {
         let high = unsafe { _mm256_loadu_ps(high.as_ptr()) };
         F32x16(low, high)
     }
+
+    #[inline(always)]
+    fn load_partial(self, src: &[f32]) -> F32x16 {
+        if let Some(all) = src.first_chunk::<LANES>() {
+            return self.load(all);
+        }
+        let (low, high) = src.split_at(src.len().min(8));
+        // SAFETY: only the lanes below `low.len()` are read, and the others do not fault; the token
+        // proves AVX2.
+        let low = unsafe { _mm256_maskload_ps(low.as_ptr(), first_lanes(self, low.len())) };
+        // SAFETY: only the lanes below `high.len()` are read, and the others do not fault; the
+        // token proves AVX2.
+        let high = unsafe { _mm256_maskload_ps(high.as_ptr(), first_lanes(self, high.len())) };
+        F32x16(low, high)
+    }
+}
+
+/// All bits set in the first `count` of eight lanes.
+#[inline(always)]
+fn first_lanes<P>(_proof: P, count: usize) -> __m256i {
+    let index = op!(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    op!(_mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), index))
 }
 
 macro_rules! operator {
@@ -136,6 +158,21 @@ impl Vector for F32x16 {
         unsafe { _mm256_storeu_ps(low.as_mut_ptr(), self.0) }
         // SAFETY: `high` is 32 writable bytes, any alignment will do, and `self` proves AVX2.
         unsafe { _mm256_storeu_ps(high.as_mut_ptr(), self.1) }
+    }
+
+    #[inline(always)]
+    fn store_partial(self, dst: &mut [f32]) {
+        if let Some(all) = dst.first_chunk_mut::<LANES>() {
+            return self.store(all);
+        }
+        let (low, high) = dst.split_at_mut(dst.len().min(8));
+        let masks = [first_lanes(self, low.len()), first_lanes(self, high.len())];
+        // SAFETY: only the lanes below `low.len()` are written, and the others do not fault; `self`
+        // proves AVX2.
+        unsafe { _mm256_maskstore_ps(low.as_mut_ptr(), masks[0], self.0) }
+        // SAFETY: only the lanes below `high.len()` are written, and the others do not fault;
+        // `self` proves AVX2.
+        unsafe { _mm256_maskstore_ps(high.as_mut_ptr(), masks[1], self.1) }
     }
 
     #[inline(always)]

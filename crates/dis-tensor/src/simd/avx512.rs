@@ -50,6 +50,22 @@ impl Simd for Avx512 {
         // SAFETY: `src` is 64 readable bytes, any alignment will do, and the token proves AVX-512.
         F32x16(unsafe { _mm512_loadu_ps(src.as_ptr()) })
     }
+
+    #[inline(always)]
+    fn load_partial(self, src: &[f32]) -> F32x16 {
+        if let Some(all) = src.first_chunk::<LANES>() {
+            return self.load(all);
+        }
+        // SAFETY: only the lanes below `src.len()` are read, and the others do not fault; the token
+        // proves AVX-512.
+        F32x16(unsafe { _mm512_maskz_loadu_ps(first_lanes(src.len()), src.as_ptr()) })
+    }
+}
+
+/// The mask of the first `count` lanes.
+#[inline(always)]
+fn first_lanes(count: usize) -> __mmask16 {
+    ((1u32 << count.min(LANES)) - 1) as __mmask16
 }
 
 macro_rules! operator {
@@ -99,6 +115,16 @@ impl Vector for F32x16 {
     fn store(self, dst: &mut [f32; LANES]) {
         // SAFETY: `dst` is 64 writable bytes, any alignment will do, and `self` proves AVX-512.
         unsafe { _mm512_storeu_ps(dst.as_mut_ptr(), self.0) }
+    }
+
+    #[inline(always)]
+    fn store_partial(self, dst: &mut [f32]) {
+        if let Some(all) = dst.first_chunk_mut::<LANES>() {
+            return self.store(all);
+        }
+        // SAFETY: only the lanes below `dst.len()` are written, and the others do not fault; `self`
+        // proves AVX-512.
+        unsafe { _mm512_mask_storeu_ps(dst.as_mut_ptr(), first_lanes(dst.len()), self.0) }
     }
 
     #[inline(always)]

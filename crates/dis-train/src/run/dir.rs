@@ -54,7 +54,9 @@ pub struct RunDir {
 impl RunDir {
     /// Makes the directory of a new run. Refuses one that already holds a run.
     pub fn create(path: &Path, config: &RunConfig) -> Result<Self> {
-        let dir = Self { path: path.to_path_buf() };
+        let dir = Self {
+            path: path.to_path_buf(),
+        };
         if dir.config_path().exists() {
             return Err(TrainError::RunDir {
                 path: path.to_path_buf(),
@@ -72,7 +74,9 @@ impl RunDir {
 
     /// Opens the directory of a run.
     pub fn open(path: &Path) -> Result<(Self, RunConfig)> {
-        let dir = Self { path: path.to_path_buf() };
+        let dir = Self {
+            path: path.to_path_buf(),
+        };
         if !dir.config_path().is_file() {
             return Err(TrainError::RunDir {
                 path: path.to_path_buf(),
@@ -125,7 +129,9 @@ impl RunDir {
         for entry in entries {
             let entry = entry.map_err(|e| TrainError::io(&folder, "list it", e))?;
             let name = entry.file_name();
-            let step = name.to_str().and_then(|n| n.strip_prefix("step-")?.parse().ok());
+            let step = name
+                .to_str()
+                .and_then(|n| n.strip_prefix("step-")?.parse().ok());
             if let Some(step) = step {
                 found.push((step, entry.path()));
             }
@@ -198,7 +204,9 @@ impl RunDir {
     /// Removes what an interrupted write left behind.
     pub fn sweep(&self) -> Result<()> {
         let folder = self.checkpoints();
-        let Ok(entries) = fs::read_dir(&folder) else { return Ok(()) };
+        let Ok(entries) = fs::read_dir(&folder) else {
+            return Ok(());
+        };
         for entry in entries.flatten() {
             if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
                 let path = entry.path();
@@ -212,15 +220,18 @@ impl RunDir {
     pub fn load(&self, folder: &Path, model: &DisModel) -> Result<(Manifest, TrainState)> {
         let path = folder.join(MANIFEST);
         let text = fs::read_to_string(&path).map_err(|e| TrainError::io(&path, "read it", e))?;
-        let manifest: Manifest = serde_json::from_str(&text)
-            .map_err(|e| TrainError::RunDir { path, what: e.to_string() })?;
+        let manifest: Manifest = serde_json::from_str(&text).map_err(|e| TrainError::RunDir {
+            path,
+            what: e.to_string(),
+        })?;
         let arena = |name: &str| -> Result<Vec<f32>> {
             let path = file(folder, name);
             let bytes = fs::read(&path).map_err(|e| TrainError::io(&path, "read it", e))?;
             if manifest.sha256.get(name) != Some(&hash(&bytes)) {
                 return Err(TrainError::RunDir {
                     path,
-                    what: "does not have the hash that its manifest says: the file is damaged".into(),
+                    what: "does not have the hash that its manifest says: the file is damaged"
+                        .into(),
                 });
             }
             let (_, tensors) = read_tensors(&bytes, &path)?;
@@ -251,7 +262,10 @@ impl RunDir {
 
     /// Loads what [`RunDir::weights_file`] names.
     pub fn checkpoint(&self, raw: bool) -> Result<Checkpoint> {
-        Ok(Checkpoint::load(&self.weights_file(raw)?, &InferHints::default())?)
+        Ok(Checkpoint::load(
+            &self.weights_file(raw)?,
+            &InferHints::default(),
+        )?)
     }
 }
 
@@ -262,7 +276,10 @@ fn file(folder: &Path, name: &str) -> PathBuf {
 }
 
 fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 /// Makes renames durable; not every platform can.

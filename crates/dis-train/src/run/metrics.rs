@@ -34,11 +34,19 @@ impl MetricsLog {
             .append(true)
             .open(path)
             .map_err(|e| TrainError::io(path, "open it", e))?;
-        Ok(Self { path: path.to_path_buf(), file })
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+        })
     }
 
     /// Writes a line. `seconds` is the time since the run was started or resumed.
-    pub fn write(&mut self, report: &StepReport, mean_loss: f64, images_per_second: f64) -> Result<()> {
+    pub fn write(
+        &mut self,
+        report: &StepReport,
+        mean_loss: f64,
+        images_per_second: f64,
+    ) -> Result<()> {
         let finite = |x: f64| if x.is_finite() { json!(x) } else { Value::Null };
         let mut line = json!({
             "step": report.step,
@@ -66,5 +74,8 @@ impl MetricsLog {
 /// All whole lines of a log.
 pub fn read_metrics(path: &Path) -> Result<Vec<Value>> {
     let text = fs::read_to_string(path).map_err(|e| TrainError::io(path, "read it", e))?;
-    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    Ok(text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect())
 }

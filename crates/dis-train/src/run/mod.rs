@@ -8,4 +8,4 @@ mod train;
 pub use dir::{Manifest, RunDir};
 pub use metrics::{MetricsLog, read_metrics};
 pub use samples::{SampleSpec, SamplerKind, diffusion_for, extra_metadata, generate};
-pub use train::{Observer, Outcome, Started, Start, train};
+pub use train::{Observer, Outcome, Start, Started, train};

@@ -1,10 +1,10 @@
 //! Images from a model, and the diffusion that its checkpoint describes.
 
+use dis_diffusion::GaussianDiffusion;
 use dis_diffusion::{
     Ancestral, Ddim, Guidance, Guided, ModelDenoiser, Options, Respacing, Sampler, SeededNoise,
     Variance, sample,
 };
-use dis_diffusion::GaussianDiffusion;
 use dis_model::{ConditionKind, DisModel, Metadata};
 use dis_scan::ScanBackend;
 use dis_tensor::Reals;
@@ -64,21 +64,31 @@ pub fn extra_metadata(diffusion: &DiffusionConfig, data: &dyn Dataset) -> Vec<(S
 
 /// The diffusion that a checkpoint describes (published defaults where it says nothing), respaced
 /// for a sampler of `steps` steps.
-pub fn diffusion_for(metadata: &Metadata, sampler: SamplerKind, steps: usize) -> Result<GaussianDiffusion> {
+pub fn diffusion_for(
+    metadata: &Metadata,
+    sampler: SamplerKind,
+    steps: usize,
+) -> Result<GaussianDiffusion> {
     let mut options = match metadata.extra.get("diffusion") {
         Some(value) => {
-            let config: DiffusionConfig = serde_json::from_value(value.clone())
-                .map_err(|e| TrainError::config(format!("checkpoint metadata \"diffusion\": {e}")))?;
+            let config: DiffusionConfig = serde_json::from_value(value.clone()).map_err(|e| {
+                TrainError::config(format!("checkpoint metadata \"diffusion\": {e}"))
+            })?;
             config.options()?
         }
         None => Options {
-            variance: if metadata.model.learn_sigma { Variance::LearnedRange } else { Variance::FixedLarge },
+            variance: if metadata.model.learn_sigma {
+                Variance::LearnedRange
+            } else {
+                Variance::FixedLarge
+            },
             ..Options::default()
         },
     };
     if steps == 0 || steps > options.steps {
         return Err(TrainError::config(format!(
-            "{steps} sampler steps, but the diffusion has 1 to {}", options.steps
+            "{steps} sampler steps, but the diffusion has 1 to {}",
+            options.steps
         )));
     }
     options.respacing = Respacing::Sections(vec![steps]);
@@ -106,7 +116,9 @@ pub fn generate<B: ScanBackend>(
     let classes = matches!(config.condition, ConditionKind::Classes { .. });
     if classes && spec.labels.len() != spec.count {
         return Err(TrainError::config(format!(
-            "{} labels for {} images", spec.labels.len(), spec.count
+            "{} labels for {} images",
+            spec.labels.len(),
+            spec.count
         )));
     }
     let shape = [config.channels, config.image_size, config.image_size];
@@ -116,23 +128,38 @@ pub fn generate<B: ScanBackend>(
     let mut start = 0;
     while start < spec.count {
         let count = spec.batch_size.clamp(1, spec.count - start);
-        let labels = if classes { &spec.labels[start..start + count] } else { &[][..] };
+        let labels = if classes {
+            &spec.labels[start..start + count]
+        } else {
+            &[][..]
+        };
         let first = spec.first + start as u64;
         let mut noise = SeededNoise::new(spec.seed, first..first + count as u64);
         let noisy = noise.start(shape);
         let denoiser = ModelDenoiser::new(backend, model, params, labels);
         // A model without classes has nothing to be guided by.
-        let guidance = if classes { spec.guidance.clone() } else { Guidance::new(1.0) };
+        let guidance = if classes {
+            spec.guidance.clone()
+        } else {
+            Guidance::new(1.0)
+        };
         let mut network = Guided::new(denoiser, guidance);
         let clip_denoised = spec.clip_denoised;
         let mut sampler: Box<dyn Sampler> = match spec.sampler {
             SamplerKind::Ddim { eta } => Box::new(Ddim { eta, clip_denoised }),
             SamplerKind::Ancestral => Box::new(Ancestral { clip_denoised }),
         };
-        let batch = sample(diffusion, &mut *sampler, &mut network, &mut noise, noisy, |_| {
-            done += count as u64;
-            progress(done, total);
-        })?;
+        let batch = sample(
+            diffusion,
+            &mut *sampler,
+            &mut network,
+            &mut noise,
+            noisy,
+            |_| {
+                done += count as u64;
+                progress(done, total);
+            },
+        )?;
         images.extend(batch.iter());
         start += count;
     }

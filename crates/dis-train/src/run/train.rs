@@ -90,11 +90,15 @@ pub fn train<B: ScanBackend>(
     let spec: DataSpec = config.data.spec.parse()?;
     let data = open(&spec)?;
     let model_config = config.resolve(&*data)?;
-    let init = MixerInit { repaired_reverse_step: config.train.repaired_reverse_step };
+    let init = MixerInit {
+        repaired_reverse_step: config.train.repaired_reverse_step,
+    };
     let model = DisModel::with_init(model_config, init)?;
     let diffusion = GaussianDiffusion::new(&config.diffusion.options()?)?;
     let mut metadata = Metadata::new(model_config);
-    metadata.extra.extend(extra_metadata(&config.diffusion, &*data));
+    metadata
+        .extra
+        .extend(extra_metadata(&config.diffusion, &*data));
 
     let (dir, state) = match start {
         Start::New => {
@@ -142,20 +146,34 @@ pub fn train<B: ScanBackend>(
     )?;
     let log = MetricsLog::open(&dir.metrics_path(), state.step)?;
     let trainer = Trainer::new(backend, model, diffusion, config.train.clone(), &state)?;
-    Run { dir, config, data, metadata, manifest, trainer, log }.to_end(loader, observer, stop)
+    Run {
+        dir,
+        config,
+        data,
+        metadata,
+        manifest,
+        trainer,
+        log,
+    }
+    .to_end(loader, observer, stop)
 }
 
 /// Weights of a checkpoint for a model of the same parameters.
 fn transfer(checkpoint: &Checkpoint, model: &DisModel) -> Result<Vec<f32>> {
     let (from, to) = (checkpoint.model.table().specs(), model.table().specs());
-    let different = from.iter().zip(to).find(|(a, b)| (&a.name, &a.shape) != (&b.name, &b.shape));
+    let different = from
+        .iter()
+        .zip(to)
+        .find(|(a, b)| (&a.name, &a.shape) != (&b.name, &b.shape));
     match different {
         Some((a, b)) => Err(TrainError::config(format!(
             "--init-from: the checkpoint has {:?} of shape {:?} where the model has {:?} of shape {:?}",
             a.name, a.shape, b.name, b.shape
         ))),
         None if from.len() != to.len() => Err(TrainError::config(format!(
-            "--init-from: the checkpoint has {} parameters, the model {}", from.len(), to.len()
+            "--init-from: the checkpoint has {} parameters, the model {}",
+            from.len(),
+            to.len()
         ))),
         None => Ok(checkpoint.weights.clone()),
     }
@@ -248,7 +266,8 @@ impl<B: ScanBackend> Run<B> {
             steps += 1;
             if report.skipped {
                 observer.warning(&format!(
-                    "step {}: loss or gradient not finite, the update was left out", report.step
+                    "step {}: loss or gradient not finite, the update was left out",
+                    report.step
                 ));
             } else {
                 recent.push_back(report.loss);
@@ -282,10 +301,14 @@ impl<B: ScanBackend> Run<B> {
 
     fn save(&self) -> Result<PathBuf> {
         let state = self.trainer.state();
-        let manifest =
-            Manifest { step: state.step, updates: state.updates, ..self.manifest.clone() };
+        let manifest = Manifest {
+            step: state.step,
+            updates: state.updates,
+            ..self.manifest.clone()
+        };
         let keep = self.config.train.keep;
-        self.dir.save(self.trainer.model(), &self.metadata, &state, manifest, keep)
+        self.dir
+            .save(self.trainer.model(), &self.metadata, &state, manifest, keep)
     }
 
     /// A grid from the moving average, classes in rows, always from the same noise.
@@ -297,8 +320,9 @@ impl<B: ScanBackend> Run<B> {
         );
         // More than a page of classes says no more than a page.
         let rows = classes.min(16);
-        let labels: Vec<u32> =
-            (0..rows as u32).flat_map(|c| std::iter::repeat_n(c, sample.per_class)).collect();
+        let labels: Vec<u32> = (0..rows as u32)
+            .flat_map(|c| std::iter::repeat_n(c, sample.per_class))
+            .collect();
         let sampler = SamplerKind::Ddim { eta: 0.0 };
         let diffusion = diffusion_for(&self.metadata, sampler, sample.steps)?;
         let null = self.trainer.model().config().null_label();
@@ -309,18 +333,30 @@ impl<B: ScanBackend> Run<B> {
             first: 0,
             sampler,
             steps: sample.steps,
-            guidance: Guidance::new(if null.is_some() { sample.cfg_scale } else { 1.0 }),
+            guidance: Guidance::new(if null.is_some() {
+                sample.cfg_scale
+            } else {
+                1.0
+            }),
             clip_denoised: false,
             batch_size: self.config.train.batch_size,
         };
         let trainer = &self.trainer;
         let images = generate(
-            trainer.backend(), trainer.model(), trainer.ema(), &diffusion, &spec, &mut |_, _| {},
+            trainer.backend(),
+            trainer.model(),
+            trainer.ema(),
+            &diffusion,
+            &spec,
+            &mut |_, _| {},
         )?;
         let shape = self.data.shape();
         let layout = grid::GridLayout::new(sample.per_class.max(1)).enlarged(shape, 32);
         let picture = grid::render(&grid::to_bytes(&images), shape, layout)?;
-        let path = self.dir.samples().join(format!("step-{:08}.png", trainer.steps_done()));
+        let path = self
+            .dir
+            .samples()
+            .join(format!("step-{:08}.png", trainer.steps_done()));
         grid::write_png(&path, &picture)?;
         Ok(path)
     }
