@@ -170,7 +170,7 @@ impl DisConfig {
                 return refuse(format!("{name} is {value}, but must be 1 to {largest}"));
             }
         }
-        if self.image_size % self.patch_size != 0 {
+        if !self.image_size.is_multiple_of(self.patch_size) {
             return refuse(format!(
                 "image_size {} is not a multiple of patch_size {}",
                 self.image_size, self.patch_size

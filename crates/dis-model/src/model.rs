@@ -47,6 +47,9 @@ pub struct ModelInput<'a, B: ScanBackend> {
     pub drop_path: Option<&'a [Vec<f32>]>,
 }
 
+/// Sees the number of a block, its output and its residual sum.
+pub type Observe<'a, B> = &'a mut dyn FnMut(usize, &Scratch<B>, &Scratch<B>);
+
 /// What a forward pass keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keep {
@@ -257,7 +260,7 @@ impl DisModel {
         backend: &B,
         params: &Reals<B>,
         input: &ModelInput<'_, B>,
-        observe: &mut dyn FnMut(usize, &Scratch<B>, &Scratch<B>),
+        observe: Observe<'_, B>,
     ) -> Result<Reals<B>> {
         let (out, _) = self.run(backend, params, input, Keep::Nothing, observe)?;
         Ok(out)
@@ -282,7 +285,7 @@ impl DisModel {
         params: &Reals<B>,
         input: &ModelInput<'_, B>,
         keep: Keep,
-        observe: &mut dyn FnMut(usize, &Scratch<B>, &Scratch<B>),
+        observe: Observe<'_, B>,
     ) -> Result<(Reals<B>, SavedModel<B>)> {
         let n = self.blocks.len();
         let (tokens, embedding) = self.embed(backend, params, input)?;

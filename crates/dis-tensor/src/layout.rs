@@ -138,9 +138,12 @@ impl Layout {
     /// Checks that the view lies inside a buffer of `len` elements and that its rows do not
     /// overlap.
     pub fn check(&self, op: &'static str, len: usize) -> Result<()> {
+        if self.elements() == 0 {
+            return Ok(());
+        }
         let overlapping = (self.tokens > 1 && self.row_stride < self.channels)
             || (self.batch > 1
-                && self.batch_stride < (self.tokens.max(1) - 1) * self.row_stride + self.channels);
+                && self.batch_stride < (self.tokens - 1) * self.row_stride + self.channels);
         if overlapping {
             return Err(TensorError::Invalid {
                 op,
