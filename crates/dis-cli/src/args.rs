@@ -26,6 +26,8 @@ pub enum Command {
     Sample(Box<SampleArgs>),
     /// Show configuration, parameters, multiply-adds and memory of a model.
     Info(InfoArgs),
+    /// Convert a checkpoint between safetensors and PyTorch's .pt.
+    Convert(ConvertArgs),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -135,10 +137,10 @@ pub enum SamplerName {
 
 A seed gives the same images whatever the batch size and the number of threads.")]
 pub struct SampleArgs {
-    /// A checkpoint (.safetensors) or a run directory [default: the bundled digits model].
+    /// A checkpoint (.safetensors, .pt) or a run directory [default: the bundled digits model].
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
-    /// From a run directory, use the last weights instead of their moving average.
+    /// From a run directory or .pt file, use the weights instead of their moving average.
     #[arg(long)]
     pub raw: bool,
     /// Images in all [default: 8 a class, or 16].
@@ -192,7 +194,7 @@ pub struct SampleArgs {
   dis info --checkpoint runs/photos
   dis info --model DiS-H/2 --image-size 256 --latent --num-classes 1000")]
 pub struct InfoArgs {
-    /// A checkpoint (.safetensors) or a run directory [default: the bundled digits model].
+    /// A checkpoint (.safetensors, .pt) or a run directory [default: the bundled digits model].
     #[arg(long, value_name = "FILE", conflicts_with = "model")]
     pub checkpoint: Option<PathBuf>,
     /// A published entry: DiS-{S,B,M,L,H}/{2,4,8}.
@@ -225,4 +227,34 @@ pub struct InfoArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `dis convert`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  dis convert DiS-H-2.pt DiS-H-2.safetensors
+  dis convert checkpoint.pt raw.safetensors --raw
+  dis convert runs/photos photos.pt
+
+Of a .pt file nothing is ever run: only tensors, containers and plain settings are read, and
+whatever else it asks for is refused by name.")]
+pub struct ConvertArgs {
+    /// A checkpoint (.safetensors, .pt) or a run directory.
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// What to write: a file ending in .safetensors, .pt or .pth.
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// Take the moving average (default where there is one).
+    #[arg(long)]
+    pub ema: bool,
+    /// Take the weights as they were trained.
+    #[arg(long, conflicts_with = "ema")]
+    pub raw: bool,
+    /// Take this entry of a .pt file; `/` goes into nested ones.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["ema", "raw"])]
+    pub entry: Option<String>,
+    /// For files without metadata: whether the last row of the label table is the null label.
+    #[arg(long, value_name = "BOOL")]
+    pub null_label: Option<bool>,
 }

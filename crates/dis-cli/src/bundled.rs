@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use dis_model::Checkpoint;
-use dis_model::checkpoint::InferHints;
+use dis_model::checkpoint::{Entry, InferHints};
 use dis_train::run::RunDir;
 
 /// A digits model made by `dis train --preset digits`; its run is described in docs/digits/.
@@ -35,11 +35,12 @@ pub fn open(path: Option<&Path>, raw: bool, null_label: Option<bool>) -> Result<
         null_label,
         ..InferHints::default()
     };
-    Ok(Checkpoint::load(path, &hints).map_err(|e| add_hint(e.into()))?)
+    let entry = if raw { Entry::Raw } else { Entry::Auto };
+    Checkpoint::load_entry(path, &entry, &hints).map_err(|e| add_hint(e.into()))
 }
 
 /// Says which option answers a question that shapes leave open.
-fn add_hint(error: anyhow::Error) -> anyhow::Error {
+pub fn add_hint(error: anyhow::Error) -> anyhow::Error {
     if error.to_string().contains("say which") {
         anyhow::anyhow!("{error} (--null-label true or false)")
     } else {

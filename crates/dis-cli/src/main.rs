@@ -2,6 +2,7 @@
 
 mod args;
 mod bundled;
+mod convert;
 mod device;
 mod info;
 mod progress;
@@ -31,6 +32,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Convert(args) => convert::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "dis", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

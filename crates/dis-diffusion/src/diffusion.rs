@@ -5,7 +5,7 @@
 use ndarray::{Array4, Axis};
 
 use crate::state::{State, same_dims};
-use crate::{Error, Respacing, Result, Schedule, Tables};
+use crate::{Error, Limit, Respacing, Result, Schedule, Tables};
 
 /// What the network's first channels estimate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +97,7 @@ pub struct GaussianDiffusion {
     prediction: Prediction,
     variance: Variance,
     loss: LossKind,
+    limit: Limit,
 }
 
 /// A Gaussian with one variance for each sample.
@@ -229,7 +230,21 @@ impl GaussianDiffusion {
             prediction,
             variance,
             loss,
+            limit: Limit::default(),
         })
+    }
+
+    /// Changes what `clip_denoised` limits estimates of `x_0` to; by default, they are cut off at
+    /// plus and minus 1.
+    #[must_use]
+    pub fn with_limit(mut self, limit: Limit) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// What `clip_denoised` limits estimates of `x_0` to.
+    pub fn limit(&self) -> Limit {
+        self.limit
     }
 
     /// Number of steps after respacing.
@@ -341,8 +356,8 @@ impl GaussianDiffusion {
         }
     }
 
-    /// The estimate of `x_0` from the prediction channels at `x_t`, limited to [-1, 1] with
-    /// `clip_denoised`.
+    /// The estimate of `x_0` from the prediction channels at `x_t`, limited to [-1, 1] (or as
+    /// [`with_limit`](Self::with_limit) says) with `clip_denoised`.
     ///
     /// # Errors
     /// As [`q_sample`](Self::q_sample).
@@ -357,12 +372,12 @@ impl GaussianDiffusion {
         let batch = x_t.dims()[0];
         let on_prediction = self.per_sample(t, batch, |t| self.xstart_coefficients(t).0)?;
         let on_x = self.per_sample(t, batch, |t| self.xstart_coefficients(t).1)?;
-        let mut x_start = match self.prediction {
+        let x_start = match self.prediction {
             Prediction::Start => prediction.clone(),
             _ => S::combine(&[(&on_prediction, prediction), (&on_x, x_t)])?,
         };
         if clip_denoised {
-            x_start.clamp(-1.0, 1.0);
+            return self.limit.apply(x_start);
         }
         Ok(x_start)
     }

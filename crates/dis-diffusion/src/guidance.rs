@@ -38,6 +38,10 @@ pub struct Guidance {
     /// Original timesteps at which to guide; outside, the scale is 1 (Kynkäänniemi et al.,
     /// "Applying Guidance in a Limited Interval", 2024). `None` guides always.
     pub interval: Option<RangeInclusive<f64>>,
+    /// How far guided predictions are scaled back to the deviation of the conditional ones, against
+    /// overexposure: 0 is not at all, 1 wholly (Lin et al., "Common Diffusion Noise Schedules and
+    /// Sample Steps are Flawed", 2023, equations 15 and 16; 0.7 there).
+    pub rescale: f64,
 }
 
 impl Guidance {
@@ -47,6 +51,7 @@ impl Guidance {
             scale,
             channels: GuidedChannels::default(),
             interval: None,
+            rescale: 0.0,
         }
     }
 
@@ -88,6 +93,12 @@ impl<S: State, D: Conditional<S>> Denoiser<S> for Guided<D> {
                 "guidance scale {scale} is not finite"
             )));
         }
+        if !(0.0..=1.0).contains(&self.guidance.rescale) {
+            return Err(Error::Invalid(format!(
+                "guidance rescale {} is not in [0, 1]",
+                self.guidance.rescale
+            )));
+        }
         let with: Vec<Option<usize>> = (0..batch).map(Some).collect();
         let without = vec![None; batch];
         if scales.iter().all(|s| *s == 1.0) {
@@ -111,11 +122,11 @@ impl<S: State, D: Conditional<S>> Denoiser<S> for Guided<D> {
         }
         let (conditional, unconditional) = (both.rows(0..batch)?, both.rows(batch..rows)?);
         let guided = self.guidance.channels.count(channels, outputs);
-        let mixed = guide(
-            &conditional.channels(0..guided)?,
-            &unconditional.channels(0..guided)?,
-            &scales,
-        )?;
+        let head = conditional.channels(0..guided)?;
+        let mut mixed = guide(&head, &unconditional.channels(0..guided)?, &scales)?;
+        if self.guidance.rescale > 0.0 {
+            mixed = rescale(&mixed, &head, self.guidance.rescale)?;
+        }
         if guided == outputs {
             return Ok(mixed);
         }
@@ -130,6 +141,26 @@ impl<S: State, D: Conditional<S>> Denoiser<S> for Guided<D> {
 pub fn guide<S: State>(conditional: &S, unconditional: &S, scales: &[f64]) -> Result<S> {
     let rest: Vec<f64> = scales.iter().map(|s| 1.0 - s).collect();
     S::combine(&[(scales, conditional), (&rest, unconditional)])
+}
+
+/// Scales every sample of a guided prediction towards the standard deviation of the conditional
+/// one: `strength * guided * deviation(conditional) / deviation(guided) + (1 - strength) * guided`
+/// (Lin et al., 2023, equations 15 and 16). A guided prediction without deviation stays.
+///
+/// # Errors
+/// Shapes that differ.
+pub fn rescale<S: State>(guided: &S, conditional: &S, strength: f64) -> Result<S> {
+    crate::state::same_dims("conditional prediction", conditional, guided)?;
+    let (wanted, had) = (conditional.deviations()?, guided.deviations()?);
+    let factors: Vec<f64> = wanted
+        .iter()
+        .zip(&had)
+        .map(|(wanted, had)| {
+            let ratio = if *had > 0.0 { wanted / had } else { 1.0 };
+            strength * ratio + 1.0 - strength
+        })
+        .collect();
+    S::combine(&[(&factors, guided)])
 }
 
 /// The published combination of a doubled batch's output: the first three channels of both halves
@@ -262,6 +293,41 @@ mod tests {
         };
         let (y, calls) = outputs(1, 1, limited);
         assert_eq!((y, calls), (vec![200.0, 100.0], vec![4]));
+    }
+
+    #[test]
+    fn rescaled_guidance_has_the_deviation_of_the_condition() {
+        let network = || {
+            from_conditional_fn(|x: &Array4<f32>, _: &[f64], rows: &[Option<usize>]| {
+                Array4::from_shape_fn((x.dim().0, 2, 2, 2), |(row, c, i, j)| {
+                    let conditional = rows[row].is_some();
+                    // The second channel is a variance, which nothing may touch.
+                    match (c, conditional) {
+                        (1, _) => 7.0,
+                        (_, true) => (i + 2 * j) as f32,
+                        (_, false) => -(i as f32),
+                    }
+                })
+            })
+        };
+        let x = Array4::zeros((1, 1, 2, 2));
+        let guided = |rescale| {
+            let guidance = Guidance {
+                rescale,
+                ..Guidance::new(3.0)
+            };
+            Guided::new(network(), guidance).predict(&x, &[1.0])
+        };
+        let deviation = |y: Array4<f32>| y.channels(0..1).unwrap().deviations().unwrap()[0];
+        let (none, half, whole) = (guided(0.0), guided(0.5), guided(1.0));
+        let wanted = deviation(network().predict_rows(&x, &[1.0], &[Some(0)]).unwrap());
+        let none = deviation(none.unwrap());
+        assert!((deviation(whole.as_ref().unwrap().clone()) - wanted).abs() < 1e-6);
+        assert!((deviation(half.unwrap()) - (wanted + none) / 2.0).abs() < 1e-6);
+        assert!(none > 2.0 * wanted);
+        let variance = whole.unwrap().channels(1..2).unwrap();
+        assert!(variance.iter().all(|v| *v == 7.0));
+        assert!(guided(1.5).is_err());
     }
 
     #[test]

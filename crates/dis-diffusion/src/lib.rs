@@ -29,45 +29,78 @@
 //! # Ok::<(), dis_diffusion::Error>(())
 //! ```
 //!
+//! Samplers by name, over fewer and better placed steps, are planned first and then run:
+//!
+//! ```
+//! use dis_diffusion::{Limit, Options, SamplerSpec, SeededNoise, Spacing, Variance, run_plan};
+//! # use dis_diffusion::{GaussianDiffusion, from_fn};
+//! # let full = GaussianDiffusion::new(&Options::default())?;
+//! # let mut network = from_fn(|x: &ndarray::Array4<f32>, t: &[f64]| {
+//! #     let alpha_bar = full.tables().alphas_cumprod[t[0] as usize];
+//! #     x.mapv(|x| (x - 0.25 * alpha_bar.sqrt() as f32) / (1.0 - alpha_bar).sqrt() as f32)
+//! # });
+//!
+//! let options = Options { variance: Variance::FixedSmall, ..Options::default() };
+//! let sampler: SamplerSpec = "dpmpp-2m".parse()?;
+//! let plan = sampler.plan(&options, 10, Spacing::Linspace)?.with_limit(Some(Limit::default()));
+//! let mut noise = SeededNoise::new(7, 0..4);
+//! let start = noise.start([3, 8, 8]);
+//! let images = run_plan(&plan, &mut network, &mut noise, start, |_| {})?;
+//! assert!(images.iter().all(|x| (x - 0.25).abs() < 1e-3));
+//! # Ok::<(), dis_diffusion::Error>(())
+//! ```
+//!
 //! * [`GaussianDiffusion`] holds the float64 [`Tables`] and offers q_sample, posteriors, losses
 //!   ([`training_loss`](GaussianDiffusion::training_loss)) and the bound in bits per dimension.
 //! * [`Sampling`] runs a [`Sampler`] under the caller's control, iteration by iteration;
 //!   [`sample`] runs it to the end.
+//! * [`SamplerSpec`] names all samplers; [`Plan`], [`Run`] and [`run_plan`] run them on any
+//!   [`Grid`] of noise levels. Each is a [`Solver`] in a file of its own with its source.
+//! * [`image_to_image`], [`inpaint`], [`invert`], [`slerp`] and [`Blended`] change and mix images.
 //! * [`Guided`] turns a [`Conditional`] network into a guided [`Denoiser`].
 //! * Everything on the way from noise to image is written over [`State`], so that a device can
 //!   implement it and keep images where they are.
 
+pub mod blend;
 pub mod bound;
 pub mod denoiser;
 pub mod diffusion;
+pub mod edit;
 pub mod error;
 pub mod guidance;
 mod likelihood;
 pub mod loss;
 pub mod model;
 pub mod noise;
+pub mod resample;
 pub mod respacing;
 pub mod sampler;
 pub mod schedule;
 pub mod state;
 pub mod tables;
 
+pub use blend::{Blended, slerp};
 pub use bound::{BitsPerDim, BoundTerms};
 pub use denoiser::{Conditional, Denoiser, FromFn, from_conditional_fn, from_fn};
 pub use diffusion::{
     Gaussian, GaussianDiffusion, LogVariance, LossKind, Options, Prediction, Reverse, Variance,
 };
+pub use edit::{image_to_image, inpaint, invert};
 pub use error::{Error, Result};
 pub use guidance::{
-    Guidance, Guided, GuidedChannels, PublishedGuidance, guide, published_guidance,
+    Guidance, Guided, GuidedChannels, PublishedGuidance, guide, published_guidance, rescale,
 };
 pub use loss::Loss;
 pub use model::ModelDenoiser;
 pub use noise::{Noise, SeededNoise, SuppliedNoise, normals, uniform_timesteps};
+pub use resample::SecondMomentSampler;
 pub use respacing::Respacing;
 pub use sampler::{
-    Ancestral, Ddim, DdimInverse, Iteration, Position, Sampler, Sampling, Step, ddim_reverse_step,
-    ddim_step, p_sample, sample,
+    Ancestral, At, Correction, Ddim, DdimInverse, DpmOptions, DpmSolver, Estimate, Euler,
+    EulerAncestral, Grid, GridDdim, GridOptions, Heun, Iteration, LastLevel, Level, Limit,
+    MIN_ALPHA_BAR, Plan, Position, Progress, Ramp, Rounding, Run, Sampler, SamplerSpec, Sampling,
+    Solver, Spacing, Step, Stride, ThirdOrder, UniPc, UniPcKind, UniPcOptions, ddim_reverse_step,
+    ddim_step, p_sample, run_plan, sample,
 };
 pub use schedule::Schedule;
 pub use state::State;

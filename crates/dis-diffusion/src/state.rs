@@ -50,6 +50,83 @@ pub trait State: Clone {
 
     /// Whether all values are finite.
     fn is_finite(&self) -> Result<bool>;
+
+    /// The quantile `ratio` of every sample's absolute values, linear between two of them.
+    fn abs_quantiles(&self, ratio: f64) -> Result<Vec<f64>> {
+        let host = self.fetch()?;
+        Ok(host
+            .axis_iter(Axis(0))
+            .map(|image| {
+                let mut sorted: Vec<f64> = image.iter().map(|x| f64::from(x.abs())).collect();
+                sorted.sort_unstable_by(f64::total_cmp);
+                quantile(&sorted, ratio)
+            })
+            .collect())
+    }
+
+    /// The standard deviation of every sample's values, about their mean.
+    fn deviations(&self) -> Result<Vec<f64>> {
+        let host = self.fetch()?;
+        Ok(host
+            .axis_iter(Axis(0))
+            .map(|image| {
+                let count = image.len().max(1) as f64;
+                let mean = image.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
+                let squares = image.iter().map(|x| (f64::from(*x) - mean).powi(2));
+                (squares.sum::<f64>() / count).sqrt()
+            })
+            .collect())
+    }
+
+    /// Limits every sample to plus or minus its own bound.
+    fn clamp_rows(&mut self, bounds: &[f64]) -> Result<()> {
+        let mut host = self.fetch()?;
+        per_sample("bounds", bounds, host.dim().0)?;
+        for (row, mut image) in host.axis_iter_mut(Axis(0)).enumerate() {
+            let bound = at(bounds, row) as f32;
+            // Not-a-number stays.
+            image.mapv_inplace(|x| {
+                if x.abs() > bound {
+                    bound.copysign(x)
+                } else {
+                    x
+                }
+            });
+        }
+        *self = self.place(host)?;
+        Ok(())
+    }
+
+    /// `weight * self + (1 - weight) * other`, elementwise. Where the weight is 0 or 1, the value
+    /// is exactly that of one of the two.
+    fn mix(&self, other: &Self, weight: &Self) -> Result<Self> {
+        same_dims("other image", other, self)?;
+        same_dims("weight", weight, self)?;
+        let mut out = self.fetch()?;
+        ndarray::Zip::from(&mut out)
+            .and(&other.fetch()?)
+            .and(&weight.fetch()?)
+            .for_each(|a, &b, &w| {
+                if w == 0.0 {
+                    *a = b;
+                } else if w != 1.0 {
+                    let (w, b) = (f64::from(w), f64::from(b));
+                    *a = (w * f64::from(*a) + (1.0 - w) * b) as f32;
+                }
+            });
+        self.place(out)
+    }
+}
+
+/// A quantile of sorted values; 0 of none.
+fn quantile(sorted: &[f64], ratio: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return 0.0;
+    };
+    let position = ratio.clamp(0.0, 1.0) * last as f64;
+    let low = position.floor() as usize;
+    let high = (low + 1).min(last);
+    sorted[low] + (position - low as f64) * (sorted[high] - sorted[low])
 }
 
 impl State for Array4<f32> {

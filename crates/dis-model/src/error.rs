@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use dis_tensor::TensorError;
 
+use crate::checkpoint::TorchError;
+
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -32,6 +34,14 @@ pub enum ModelError {
         path: PathBuf,
         /// What is wrong, naming the tensor or key.
         what: String,
+    },
+    /// A `.pt` file cannot be used.
+    #[error("{path}: {source}")]
+    Torch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TorchError,
     },
 }
 

@@ -24,6 +24,8 @@ pub enum Purpose {
     SampleStart = 8,
     /// Noise of a sampler's step.
     SampleStep = 9,
+    /// Draw of a latent from its encoder's Gaussian; `sample` is the image.
+    Posterior = 10,
     /// Anything in tests and studies.
     Test = 100,
 }

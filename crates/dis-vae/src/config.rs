@@ -37,7 +37,7 @@ pub struct VaeConfig {
     pub latent_channels: usize,
     /// Groups of every group normalisation.
     pub norm_num_groups: usize,
-    /// Activation.
+    /// Activation of the residual layers; the last one of each half is SiLU.
     pub act_fn: Activation,
     /// Encoder levels, finest first, that have attention after each residual layer.
     pub down_attention: Vec<bool>,
@@ -99,6 +99,7 @@ pub struct LatentScale {
 /// overflows an index.
 const MOST_CHANNELS: usize = 1 << 16;
 const MOST_LEVELS: usize = 12;
+const MOST_LAYERS: usize = 256;
 
 impl VaeConfig {
     /// Parses the text of a `config.json`; `origin` names it in errors.
@@ -178,7 +179,6 @@ impl VaeConfig {
             ("in_channels", self.in_channels),
             ("out_channels", self.out_channels),
             ("latent_channels", self.latent_channels),
-            ("layers_per_block", self.layers_per_block),
             ("norm_num_groups", self.norm_num_groups),
         ];
         let channels = self
@@ -189,6 +189,12 @@ impl VaeConfig {
             if size == 0 || size > MOST_CHANNELS {
                 return Err(format!("{key} is {size}, not 1 to {MOST_CHANNELS}"));
             }
+        }
+        if !(1..=MOST_LAYERS).contains(&self.layers_per_block) {
+            return Err(format!(
+                "layers_per_block is {}, not 1 to {MOST_LAYERS}",
+                self.layers_per_block
+            ));
         }
         for &channels in &self.block_out_channels {
             if !channels.is_multiple_of(self.norm_num_groups) {
@@ -407,7 +413,10 @@ mod tests {
             (r#"{"act_fn": "tanh"}"#, "act_fn"),
             (r#"{"use_quant_conv": 1}"#, "use_quant_conv"),
             (r#"{"down_block_types": ["CrossAttnDownBlock2D"]}"#, "Cross"),
-            (r#"{"block_out_channels": [64, 64], "up_block_types": ["UpDecoderBlock2D"]}"#, "up_block"),
+            (
+                r#"{"block_out_channels": [64, 64], "up_block_types": ["UpDecoderBlock2D"]}"#,
+                "up_block",
+            ),
             (r#"{"scaling_factor": 0}"#, "scaling_factor"),
             (r#"{"latents_std": [1, 1, 1]}"#, "latents_std"),
             (r#"{"latents_std": [1, 1, 1, 0]}"#, "latents_std"),

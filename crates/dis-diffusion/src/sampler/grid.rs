@@ -3,8 +3,8 @@
 use super::Level;
 use crate::{Error, Result};
 
-/// Smallest `alpha_bar` of a grid: a schedule that ends in pure noise is taken to end here, so
-/// that ratios of noise to image stay finite.
+/// What an `alpha_bar` of 0 is taken to be: a schedule that ends in pure noise ends here, so that
+/// ratios of noise to image stay finite.
 pub const MIN_ALPHA_BAR: f64 = 1.0 / (1u64 << 24) as f64;
 
 /// From noisy to clean. The network is called at every node but the last.
@@ -27,11 +27,11 @@ impl Grid {
                 levels.len()
             )));
         }
-        // The last step may be empty: its end is then the last node itself.
-        let falls = |i: usize, a: f64, b: f64| b < a || (i + 1 == steps && b == a);
+        // The last step may be empty, up to rounding: its end is then the last node itself.
+        let falls = |i: usize, a: f64, b: f64| b < a || (i + 1 == steps && b - a <= 1e-9 * a);
         for (i, pair) in levels.windows(2).enumerate() {
             let (here, next) = (pair[0].ratio(), pair[1].ratio());
-            if !(falls(i, here, next) && here.is_finite() && next >= 0.0) {
+            if !(falls(i, here, next) && next >= 0.0) {
                 return Err(Error::Invalid(format!(
                     "noise does not fall in step {} of {steps}: from {here} to {next} times the \
                      image; are there fewer timesteps than steps?",
@@ -154,18 +154,13 @@ impl GridOptions {
     /// No steps, more than the schedule has, or so many that nodes coincide; a timestep beyond the
     /// schedule.
     pub fn grid(&self, alphas_cumprod: &[f64], steps: usize) -> Result<Grid> {
-        let total = alphas_cumprod.len();
-        if steps == 0 || steps > total {
-            return Err(Error::Invalid(format!(
-                "{steps} sampler steps, but the diffusion has 1 to {total}"
-            )));
-        }
         let ratios: Vec<f64> = alphas_cumprod
             .iter()
-            .map(|bar| bar.max(MIN_ALPHA_BAR))
+            .map(|&bar| if bar > 0.0 { bar } else { MIN_ALPHA_BAR })
             .map(|bar| ((1.0 - bar) / bar).sqrt())
             .collect();
-        let mut timesteps = self.timesteps(&ratios, steps)?;
+        let total = ratios.len();
+        let mut timesteps = self.timesteps(alphas_cumprod, steps)?;
         let mut levels: Vec<f64> = timesteps.iter().map(|t| interpolate(&ratios, *t)).collect();
         if self.ramp != Ramp::Timesteps {
             let (noisy, clean) = if self.open {
@@ -192,12 +187,21 @@ impl GridOptions {
         )
     }
 
-    fn timesteps(&self, ratios: &[f64], steps: usize) -> Result<Vec<f64>> {
-        let total = ratios.len();
+    /// The timesteps of a spread alone, from noisy to clean, without ramp.
+    ///
+    /// # Errors
+    /// As [`grid`](Self::grid), but timesteps may coincide.
+    pub fn timesteps(&self, alphas_cumprod: &[f64], steps: usize) -> Result<Vec<f64>> {
+        let total = alphas_cumprod.len();
+        if steps == 0 || steps > total {
+            return Err(Error::Invalid(format!(
+                "{steps} sampler steps, but the diffusion has 1 to {total}"
+            )));
+        }
         // Steps up to the first that is too noisy.
-        let used = ratios
+        let used = alphas_cumprod
             .iter()
-            .position(|ratio| -ratio.ln() < self.min_lambda)
+            .position(|bar| 0.5 * (bar / (1.0 - bar)).ln() < self.min_lambda)
             .unwrap_or(total);
         let nodes = if self.open { steps + 1 } else { steps };
         let mut timesteps = match self.stride {
@@ -293,8 +297,10 @@ fn timestep_of(log_ratios: &[f64], value: f64) -> f64 {
     if log_ratios.len() < 2 {
         return 0.0;
     }
-    let above = log_ratios.partition_point(|x| *x <= value);
-    let low = above.saturating_sub(1).min(log_ratios.len() - 2);
+    // The last, not a bisection: a table that ends in pure noise may not rise at its end, where
+    // MIN_ALPHA_BAR stands for 0.
+    let below = log_ratios.iter().rposition(|x| *x <= value);
+    let low = below.unwrap_or(0).min(log_ratios.len() - 2);
     let (a, b) = (log_ratios[low], log_ratios[low + 1]);
     low as f64 + ((a - value) / (a - b)).clamp(0.0, 1.0)
 }

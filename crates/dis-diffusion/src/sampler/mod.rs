@@ -2,11 +2,38 @@
 
 mod ancestral;
 mod ddim;
+mod dpm;
+mod euler;
+mod euler_ancestral;
+mod grid;
+mod grid_ddim;
+mod heun;
+mod level;
+mod limit;
+mod run;
+mod solver;
+mod spec;
+mod tables;
+mod unipc;
 
 use ndarray::Array4;
 
 pub use ancestral::{Ancestral, p_sample};
 pub use ddim::{Ddim, DdimInverse, ddim_reverse_step, ddim_step};
+pub use dpm::{Correction, DpmOptions, DpmSolver, ThirdOrder};
+pub use euler::Euler;
+pub use euler_ancestral::EulerAncestral;
+pub use grid::{Grid, GridOptions, LastLevel, MIN_ALPHA_BAR, Ramp, Rounding, Stride};
+pub(crate) use grid::{linspace, trailing};
+pub use grid_ddim::GridDdim;
+pub use heun::Heun;
+pub use level::Level;
+pub use limit::Limit;
+pub use run::{Progress, Run, run_plan};
+pub use solver::{At, Estimate, Solver};
+pub use spec::{Plan, SamplerSpec, Spacing};
+pub(crate) use tables::OnTables;
+pub use unipc::{UniPc, UniPcKind, UniPcOptions};
 
 use crate::{Denoiser, Error, GaussianDiffusion, Noise, Result, State};
 

@@ -79,13 +79,8 @@ pub trait Solver<S: State> {
     ///
     /// # Errors
     /// Shapes that do not fit, noise that fails, settings that make no sense.
-    fn step(
-        &mut self,
-        at: &At<'_>,
-        x: &S,
-        output: &S,
-        noise: &mut dyn Noise<S>,
-    ) -> Result<Step<S>>;
+    fn step(&mut self, at: &At<'_>, x: &S, output: &S, noise: &mut dyn Noise<S>)
+    -> Result<Step<S>>;
 
     /// Network calls for a number of steps.
     fn calls(&self, steps: usize) -> usize {

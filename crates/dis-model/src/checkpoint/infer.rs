@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use dis_ssm::SkipKind;
 use dis_tensor::NormKind;
+use serde_json::{Map, Value};
 
+use super::arguments;
 use super::tensors::NamedTensor;
 use crate::config::{ConditionKind, Conditioning, DisConfig, SsmConfig};
 
@@ -21,10 +23,49 @@ pub struct InferHints {
 /// Reads the configuration off the shapes. The rest is as published; errors say what is missing or
 /// open.
 pub fn infer_config(tensors: &[NamedTensor], hints: &InferHints) -> Result<DisConfig, String> {
-    let shapes: HashMap<&str, &[usize]> = tensors
+    let shapes = tensors
         .iter()
-        .map(|t| (t.name.as_str(), t.shape.as_slice()))
-        .collect();
+        .map(|t| (t.name.as_str(), t.shape.as_slice()));
+    infer_from_shapes(shapes, hints, &Map::new())
+}
+
+/// As [`infer_config`], for tensors that were not read. A training script's arguments answer what
+/// shapes leave open, if they fit the shapes.
+pub(super) fn infer_from_shapes<'a>(
+    shapes: impl Iterator<Item = (&'a str, &'a [usize])>,
+    hints: &InferHints,
+    args: &Map<String, Value>,
+) -> Result<DisConfig, String> {
+    let shapes: HashMap<&str, &[usize]> = shapes.collect();
+    let rows = match shapes.get("label_emb.embedding_table.weight") {
+        Some([rows, _]) => *rows,
+        _ => 0,
+    };
+    // A table of one row cannot hold a null label beside classes. For more rows either answer does
+    // to read the rest off the shapes.
+    let open = hints.null_label.is_none() && rows > 1;
+    let assumed = InferHints {
+        null_label: hints.null_label.or(Some(rows > 1)),
+        ..*hints
+    };
+    let mut config = from_shapes(&shapes, &assumed)?;
+    if open {
+        let null_label = arguments::null_label(args, rows, &config).map_err(|why| {
+            format!(
+                "the label table has {rows} rows, and shapes cannot tell whether the last one is \
+                 the null label ({} classes) or a class ({rows} classes){why}: say which",
+                rows - 1
+            )
+        })?;
+        config.condition = ConditionKind::Classes {
+            num_classes: rows - usize::from(null_label),
+            null_label,
+        };
+    }
+    Ok(config)
+}
+
+fn from_shapes(shapes: &HashMap<&str, &[usize]>, hints: &InferHints) -> Result<DisConfig, String> {
     let has = |name: &str| shapes.contains_key(name);
     let find = |name: &str, dims: usize| match shapes.get(name) {
         Some(shape) if shape.len() == dims => Ok(*shape),
@@ -53,13 +94,7 @@ pub fn infer_config(tensors: &[NamedTensor], hints: &InferHints) -> Result<DisCo
     let ada_ln = has("mid_block.adaLN_modulation.1.weight");
     let condition = if has("label_emb.embedding_table.weight") {
         let rows = find("label_emb.embedding_table.weight", 2)?[0];
-        let null_label = hints.null_label.ok_or_else(|| {
-            format!(
-                "the label table has {rows} rows, and shapes cannot tell whether the last one is \
-                 the null label ({} classes) or a class ({rows} classes): say which",
-                rows.saturating_sub(1)
-            )
-        })?;
+        let null_label = hints.null_label.unwrap_or(true);
         let num_classes = rows.saturating_sub(usize::from(null_label));
         ConditionKind::Classes {
             num_classes,

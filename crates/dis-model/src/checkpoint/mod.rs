@@ -1,24 +1,41 @@
 //! Checkpoints: safetensors with the published parameter names, and one metadata key `dis` whose
-//! sorted JSON holds everything needed to use them.
+//! sorted JSON holds everything needed to use them; and the `.pt` files of the published code, read
+//! without running any of what is in them, and written so that PyTorch loads them.
+//!
+//! Files are read tensor by tensor, straight into the arena, rather than mapped into memory. Weights
+//! are then in memory once and never twice, nothing breaks if another program shortens the file
+//! meanwhile, and no `unsafe` is needed.
 
+mod arguments;
 mod atomic;
 mod config_json;
+mod element;
+mod file;
 mod infer;
+mod stored;
 mod tensors;
+mod torch;
 
 use std::collections::BTreeMap;
+use std::io::Cursor;
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::config::DisConfig;
-use crate::error::{ModelError, Result};
+use crate::error::Result;
 use crate::model::DisModel;
 
 pub use atomic::{write_atomic, write_atomic_with};
 pub use config_json::{config_from_json, config_to_json};
+pub use element::ElementType;
+pub use file::{Format, WeightFile};
 pub use infer::{InferHints, infer_config};
-pub use tensors::{NamedTensor, arena_from_tensors, read_tensors, serialize_arena};
+pub use stored::StoredTensor;
+pub use tensors::{
+    NamedTensor, arena_from_tensors, read_tensors, save_arena, serialize_arena, write_arena,
+};
+pub use torch::{Entry, TorchError, TorchFile, save_torch, write_torch};
 
 /// Key of the metadata in a safetensors file.
 pub const METADATA_KEY: &str = "dis";
@@ -83,34 +100,21 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads a safetensors file. Without metadata the configuration is inferred from the shapes,
-    /// with `hints` where they leave it open.
+    /// Reads a safetensors or `.pt` file; the content says which. Without metadata the
+    /// configuration is inferred from the shapes, with `hints` where they leave it open. Of a `.pt`
+    /// file with a moving average, that is what is read.
     pub fn load(path: &Path, hints: &InferHints) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|source| ModelError::Io {
-            path: path.to_path_buf(),
-            source,
-        })?;
-        Self::from_bytes(&bytes, path, hints)
+        Self::load_entry(path, &Entry::Auto, hints)
+    }
+
+    /// As [`Checkpoint::load`], with a choice of the weights of a `.pt` file.
+    pub fn load_entry(path: &Path, entry: &Entry, hints: &InferHints) -> Result<Self> {
+        WeightFile::open(path, entry)?.load(hints)
     }
 
     /// As [`Checkpoint::load`], from memory; `origin` names the source in errors.
     pub fn from_bytes(bytes: &[u8], origin: &Path, hints: &InferHints) -> Result<Self> {
-        let refuse = |what: String| ModelError::Checkpoint {
-            path: origin.to_path_buf(),
-            what,
-        };
-        let (metadata, tensors) = read_tensors(bytes, origin)?;
-        let metadata = match metadata {
-            Some(text) => Metadata::from_json(&text).map_err(refuse)?,
-            None => Metadata::new(infer_config(&tensors, hints).map_err(refuse)?),
-        };
-        let model = DisModel::new(metadata.model).map_err(|e| refuse(e.to_string()))?;
-        let weights = arena_from_tensors(model.table(), &tensors, origin)?;
-        Ok(Self {
-            model,
-            weights,
-            metadata,
-        })
+        WeightFile::new(Cursor::new(bytes), origin, &Entry::Auto)?.load(hints)
     }
 
     /// Serialises to safetensors.
@@ -118,8 +122,25 @@ impl Checkpoint {
         serialize_arena(self.model.table(), &self.weights, Some(&self.metadata))
     }
 
-    /// Writes atomically: on any failure the old file, or none, is there.
+    /// Writes safetensors atomically: on any failure the old file, or none, is there.
     pub fn save(&self, path: &Path) -> Result<()> {
-        write_atomic(path, &self.to_bytes()?)
+        save_arena(
+            path,
+            self.model.table(),
+            &self.weights,
+            Some(&self.metadata),
+        )
+    }
+
+    /// Writes a `.pt` file atomically, with the weights as entries `model` and `ema`, as the
+    /// published code expects; they are stored once.
+    pub fn save_torch(&self, path: &Path) -> Result<()> {
+        let weights = self.weights.as_slice();
+        save_torch(
+            path,
+            self.model.table(),
+            &[("model", weights), ("ema", weights)],
+            Some(&self.metadata),
+        )
     }
 }

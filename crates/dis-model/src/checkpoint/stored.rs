@@ -10,6 +10,9 @@ const CHUNK: usize = 1 << 18;
 /// More dimensions than any tensor has.
 const MAX_DIMS: usize = 32;
 
+/// Sees a piece of a tensor, with the position of its first element.
+pub(super) type See<'a, E> = &'a mut dyn FnMut(usize, &[f32]) -> Result<(), E>;
+
 /// Where a tensor's elements are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredTensor {
@@ -120,7 +123,7 @@ impl StoredTensor {
         &self,
         source: &mut R,
         out: &mut [f32],
-        each: &mut dyn FnMut(usize, &[f32]) -> Result<(), E>,
+        each: See<'_, E>,
     ) -> Result<(), E> {
         if out.len() != self.elements {
             return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
@@ -142,7 +145,7 @@ impl StoredTensor {
         &self,
         source: &mut R,
         out: &mut [f32],
-        each: &mut dyn FnMut(usize, &[f32]) -> Result<(), E>,
+        each: See<'_, E>,
     ) -> Result<(), E> {
         let size = self.element.size();
         // Straight to where they belong, if they are stored as they are used.
@@ -225,7 +228,9 @@ mod tests {
     }
 
     fn read(tensor: &StoredTensor) -> Vec<f32> {
-        let bytes: Vec<u8> = (0..13).flat_map(|i| (i as f32 - 1.0).to_le_bytes()).collect();
+        let bytes: Vec<u8> = (0..13)
+            .flat_map(|i| (i as f32 - 1.0).to_le_bytes())
+            .collect();
         let mut out = vec![0.0; tensor.len()];
         let mut seen = 0;
         tensor
@@ -277,12 +282,15 @@ mod tests {
             bytes: bytes.len() as u64,
             offset: 0,
         };
-        let tensor =
-            StoredTensor::new("x".into(), vec![n], ElementType::U16, place, None).unwrap();
+        let tensor = StoredTensor::new("x".into(), vec![n], ElementType::U16, place, None).unwrap();
         let mut out = vec![0.0; n];
         tensor
             .read::<_, io::Error>(&mut Cursor::new(bytes), &mut out, &mut |_, _| Ok(()))
             .unwrap();
-        assert!(out.iter().enumerate().all(|(i, &x)| x == f32::from(i as u16)));
+        assert!(
+            out.iter()
+                .enumerate()
+                .all(|(i, &x)| x == f32::from(i as u16))
+        );
     }
 }

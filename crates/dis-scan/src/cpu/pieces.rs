@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn layouts_that_wrap_are_refused() {
-        let mut buf = vec![0.0f32; 16];
+        let mut buf = [0.0f32; 16];
         let half = usize::MAX / 2 + 1;
         for (row_stride, batch_stride) in [(4, half), (half, 8), (4, usize::MAX - 3)] {
             let layout = Layout {
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "row outside a piece")]
     fn rows_are_checked() {
-        let mut buf = vec![0.0f32; 16];
+        let mut buf = [0.0f32; 16];
         let output = Output::columns(
             "test",
             TokensMut::new(&mut buf[..], Layout::dense(1, 4, 4)),

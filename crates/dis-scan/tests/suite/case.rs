@@ -61,10 +61,8 @@ impl Matrix {
         TokensMut::new(&mut self.narrow, self.layout)
     }
 
-    /// Fails unless the float32 memory is within `rtol` of the largest magnitude (`floor` at
-    /// least), everywhere, and untouched outside the matrix. The floor is the magnitude of the
-    /// terms where a result of few elements may be a small difference of them.
-    pub fn check(&self, what: &str, rtol: f64, floor: f64) -> Result<(), String> {
+    /// Which elements of the memory belong to the matrix.
+    fn inside(&self) -> Vec<bool> {
         let mut inside = vec![false; self.wide.len()];
         let l = self.layout;
         for b in 0..l.batch {
@@ -74,12 +72,23 @@ impl Matrix {
                 }
             }
         }
-        let written = self
-            .wide
-            .iter()
-            .zip(&inside)
-            .filter(|&(&x, &inside)| inside && x != SENTINEL);
-        let scale = written.map(|(x, _)| x.abs()).fold(floor, f64::max);
+        inside
+    }
+
+    /// Largest magnitude of the float64 elements that were written.
+    pub fn magnitude(&self) -> f64 {
+        let inside = self.inside();
+        let elements = self.wide.iter().zip(&inside);
+        let written = elements.filter(|&(&x, &inside)| inside && x != SENTINEL);
+        written.map(|(x, _)| x.abs()).fold(0.0, f64::max)
+    }
+
+    /// Fails unless the float32 memory is within `rtol` of the largest magnitude (`floor` at
+    /// least), everywhere, and untouched outside the matrix. The floor is the magnitude of the
+    /// terms where a result of few elements may be a small difference of them.
+    pub fn check(&self, what: &str, rtol: f64, floor: f64) -> Result<(), String> {
+        let inside = self.inside();
+        let scale = self.magnitude().max(floor);
         for (i, (&want, &got)) in self.wide.iter().zip(&self.narrow).enumerate() {
             let error = (f64::from(got) - want).abs();
             let bound = if inside[i] { rtol * scale + 1e-36 } else { 0.0 };

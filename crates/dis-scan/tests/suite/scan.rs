@@ -1,13 +1,13 @@
 //! The fast scan against the oracle.
 
-use super::case::{Inputs, Options, Outputs};
+use super::case::{Inputs, Matrix, Options, Outputs};
 use dis_scan::cpu;
 use dis_scan::{Direction, Discretization};
 use dis_tensor::simd;
 use proptest::prelude::*;
 
-/// Measured worst over many runs: 6e-7 (forward) and 2e-6 (gradients).
-const RTOL: f64 = 4e-6;
+/// Measured worst over 4000 problems at every level: 1.8e-6 for dA, 8.3e-7 for the rest.
+const RTOL: f64 = 3e-6;
 
 fn options() -> impl Strategy<Value = Options> {
     let shape = (1..4usize, 1..70usize, 1..40usize, 1..37usize);
@@ -46,7 +46,15 @@ fn compare(options: &Options, floor: f64) -> Result<(), TestCaseError> {
             to.narrow.clone_from(&from.narrow);
         }
         fast.run_fast(level, &inputs);
+        // Sums over tokens may cancel: their error is that of the terms.
+        let terms = fast.du.magnitude().max(fast.ddelta.magnitude());
         for (name, matrix) in fast.all() {
+            let summed = matches!(name, "da" | "arena");
+            let floor = if summed && floor > 0.0 {
+                terms.max(floor)
+            } else {
+                floor
+            };
             matrix
                 .check(name, RTOL, floor)
                 .map_err(|e| TestCaseError::fail(format!("{level}: {e}")))?;
@@ -55,7 +63,7 @@ fn compare(options: &Options, floor: f64) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn fast_fields(x: &mut Outputs) -> [(&'static str, &mut super::case::Matrix); 8] {
+fn fast_fields(x: &mut Outputs) -> [(&'static str, &mut Matrix); 8] {
     [
         ("y", &mut x.y),
         ("last_state", &mut x.last),
@@ -73,7 +81,8 @@ proptest! {
 
     #[test]
     fn fast_scan_agrees_with_the_oracle(options in options()) {
-        compare(&options, 1.0)?;
+        // Terms of y are products of three inputs.
+        compare(&options, options.scale.powi(3))?;
     }
 }
 
@@ -238,7 +247,7 @@ fn extreme_magnitudes_stay_finite_and_right() {
                 .iter()
                 .map(|x| x * factor + shift)
                 .collect();
-            inputs.delta = super::case::Matrix::new(inputs.delta.layout, delta);
+            inputs.delta = Matrix::new(inputs.delta.layout, delta);
             let mut outputs = Outputs::new(&inputs);
             outputs.run_oracle(&inputs);
             for level in simd::supported() {
@@ -249,6 +258,39 @@ fn extreme_magnitudes_stay_finite_and_right() {
                             .check(name, RTOL, 0.0)
                             .unwrap_or_else(|e| panic!("{level} {factor} {shift}: {e}"));
                     }
+                }
+            }
+        }
+    }
+}
+
+/// A = 0 and products delta A around 0, where the zero-order hold divides 0 by 0.
+#[test]
+fn vanishing_decay_is_exact() {
+    for discretization in [Discretization::Mamba, Discretization::ZeroOrderHold] {
+        let options = Options {
+            discretization,
+            ..plain([2, 40, 20, 16])
+        };
+        let mut inputs = Inputs::random(&options);
+        let a = inputs.a.wide.iter().enumerate();
+        let a = a.map(|(i, a)| {
+            if i % 3 == 0 {
+                0.0
+            } else {
+                a * 10f64.powi(-((i % 41) as i32))
+            }
+        });
+        inputs.a = Matrix::new(inputs.a.layout, a.collect());
+        let mut outputs = Outputs::new(&inputs);
+        outputs.run_oracle(&inputs);
+        for level in simd::supported() {
+            outputs.run_fast(level, &inputs);
+            for (name, matrix) in outputs.all() {
+                if name != "arena" {
+                    matrix
+                        .check(name, RTOL, 0.0)
+                        .unwrap_or_else(|e| panic!("{level}: {e}"));
                 }
             }
         }

@@ -12,6 +12,10 @@ use sha2::{Digest, Sha256};
 use super::crop::{Picture, center_crop};
 use super::{DataError, Dataset, ImageShape, Result, check_read, normalise, short_hash};
 
+/// No picture takes more than this many bytes for each of its file: deflate expands by 1032 at most,
+/// and a JPEG has at least a bit for 64 values. A few bytes must not ask for gigabytes.
+const MOST_EXPANSION: u64 = 2048;
+
 const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
 
 /// How a [`FolderDataset`] reads its pictures.
@@ -228,6 +232,18 @@ pub(super) fn decode(path: &Path, grey: bool) -> Result<Picture> {
         .with_guessed_format()
         .map_err(DataError::io(path, "read"))?;
     let mut decoder = reader.into_decoder().map_err(decode)?;
+    let length = std::fs::metadata(path)
+        .map_err(DataError::io(path, "read"))?
+        .len();
+    if decoder.total_bytes() > length.saturating_mul(MOST_EXPANSION) {
+        let (width, height) = decoder.dimensions();
+        return Err(DataError::Format {
+            path: path.to_path_buf(),
+            what: format!(
+                "a picture of {width}x{height} cannot be in a file of {length} bytes: it is damaged"
+            ),
+        });
+    }
     let orientation = decoder.orientation().map_err(decode)?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(decode)?;
     picture.apply_orientation(orientation);

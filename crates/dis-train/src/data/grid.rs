@@ -50,6 +50,35 @@ pub fn to_bytes(values: &[f32]) -> Vec<u8> {
         .collect()
 }
 
+/// Pictures of images (n, channels, height, width): as they are with 1 or 3 channels. Others are
+/// latents, which have about unit variance: their channels are shown side by side in grey, from
+/// -3 to 3.
+pub fn preview(values: &[f32], shape: ImageShape) -> (Vec<u8>, ImageShape) {
+    let ImageShape {
+        channels,
+        height,
+        width,
+    } = shape;
+    if matches!(channels, 1 | 3) || shape.is_empty() {
+        return (to_bytes(values), shape);
+    }
+    let beside = ImageShape {
+        channels: 1,
+        height,
+        width: width * channels,
+    };
+    let mut thirds = Vec::with_capacity(values.len());
+    for image in values.chunks_exact(shape.len()) {
+        for y in 0..height {
+            for channel in 0..channels {
+                let row = &image[(channel * height + y) * width..][..width];
+                thirds.extend(row.iter().map(|v| v / 3.0));
+            }
+        }
+    }
+    (to_bytes(&thirds), beside)
+}
+
 /// Lays out images (n, channels, height, width), one byte a value, row by row; the last row may be
 /// short.
 ///
@@ -197,6 +226,31 @@ mod tests {
         // Every level comes back from its network value.
         let all: Vec<f32> = (0..=255u8).map(|v| f32::from(v) / 127.5 - 1.0).collect();
         assert_eq!(to_bytes(&all), (0..=255).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn latents_are_shown_channel_beside_channel() {
+        let shape = ImageShape {
+            channels: 4,
+            ..SHAPE
+        };
+        let values: Vec<f32> = (0..32).map(|i| (i / 4) as f32 - 3.0).collect();
+        let (bytes, beside) = preview(&values, shape);
+        assert_eq!((beside.channels, beside.height, beside.width), (1, 2, 8));
+        let row = to_bytes(&[
+            -1.0,
+            -1.0,
+            -2.0 / 3.0,
+            -2.0 / 3.0,
+            -1.0 / 3.0,
+            -1.0 / 3.0,
+            0.0,
+            0.0,
+        ]);
+        assert_eq!(bytes[..8], row);
+        assert_eq!(bytes[8..16], row);
+        assert!(render(&bytes, beside, GridLayout::new(1)).is_ok());
+        assert_eq!(preview(&values, SHAPE), (to_bytes(&values), SHAPE));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::{DataError, Dataset, Draw, ImageShape, Order, Result, flips};
+use super::{DataError, Dataset, Draw, ImageShape, Order, Result, epoch_key, flips};
 
 /// How a [`Loader`] reads.
 #[derive(Clone, Debug)]
@@ -102,7 +102,8 @@ fn make_batch(
         .zip(images.chunks_exact_mut(shape.len().max(1)))
     {
         let flip = options.flip && flips(options.seed, draw.index, draw.epoch);
-        dataset.read(draw.index, flip, out)?;
+        let key = epoch_key(options.seed, draw.epoch);
+        dataset.read_keyed(draw.index, flip, key, out)?;
     }
     let labels = match dataset.num_classes() {
         Some(_) => Some(

@@ -19,6 +19,7 @@ mod folder;
 pub(crate) mod golden;
 pub mod grid;
 mod idx;
+mod latents;
 mod loader;
 mod memory;
 mod order;
@@ -29,9 +30,10 @@ use std::sync::Arc;
 pub use digits::{DIGITS_LEVELS, DIGITS_SPLIT_SEED, DIGITS_TRAIN, digits, digits_split};
 pub use error::{DataError, Result};
 pub use folder::{FolderDataset, FolderOptions};
+pub use latents::{LatentDataset, LatentIndex, Shard, read_shard};
 pub use loader::{Batch, Loader, LoaderOptions, load_batch};
 pub use memory::MemoryDataset;
-pub use order::{Draw, Order, batch_indices, flips};
+pub use order::{Draw, Order, batch_indices, epoch_key, flips};
 pub use spec::{DataKind, DataSpec};
 
 pub use cifar::{CIFAR10_CLASSES, open_cifar10};
@@ -40,7 +42,7 @@ pub use idx::open_idx;
 /// Size of every image of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ImageShape {
-    /// 1 (grey) or 3 (red, green, blue).
+    /// 1 (grey) or 3 (red, green, blue); any number for latents.
     pub channels: usize,
     /// Rows.
     pub height: usize,
@@ -116,6 +118,21 @@ pub trait Dataset: Send + Sync {
     /// If `index` is past the end, `out` is not one image long, or the image does not decode.
     fn read(&self, index: usize, flip: bool, out: &mut [f32]) -> Result<()>;
 
+    /// As [`Dataset::read`], for data sets that are random themselves: what comes depends on the
+    /// key, which differs from epoch to epoch. Others ignore it.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`].
+    fn read_keyed(&self, index: usize, flip: bool, key: u64, out: &mut [f32]) -> Result<()> {
+        let _ = key;
+        self.read(index, flip, out)
+    }
+
+    /// For latents: what they are, with their scale.
+    fn latents(&self) -> Option<&LatentIndex> {
+        None
+    }
+
     /// A line that changes when the data do, and never with where they lie: kind, number, size,
     /// classes and a hash. A resumed run compares it. For folders the hash is over names and file
     /// sizes, since hashing every picture would take minutes.
@@ -158,6 +175,13 @@ pub fn open(spec: &DataSpec) -> Result<Arc<dyn Dataset>> {
         DataKind::Idx(path) => strip(open_idx(path, spec.split.as_deref())?),
         DataKind::Cifar10(path) => strip(open_cifar10(path, spec.split.as_deref())?),
         DataKind::Folder(path) => Arc::new(FolderDataset::open(path, &spec.folder_options()?)?),
+        DataKind::Latents(path) => {
+            let data = LatentDataset::open(path, spec.unconditional)?;
+            if spec.flip && !data.index().mirrored {
+                return Err(spec.error(latents::NOT_MIRRORED.into()));
+            }
+            Arc::new(data)
+        }
     })
 }
 

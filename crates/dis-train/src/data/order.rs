@@ -29,6 +29,12 @@ pub fn flips(seed: u64, index: usize, epoch: u64) -> bool {
     Stream::new(seed, Purpose::Flip, index as u64, epoch).next_u32() & 1 == 1
 }
 
+/// The key under which a data set that is random itself is read in `epoch`, see
+/// [`Dataset::read_keyed`](super::Dataset::read_keyed).
+pub fn epoch_key(seed: u64, epoch: u64) -> u64 {
+    Stream::new(seed, Purpose::Posterior, 0, epoch).next_u64()
+}
+
 /// [`batch_indices`] with the permutation of the latest epoch kept; results are the same.
 #[derive(Clone, Debug)]
 pub struct Order {

@@ -7,7 +7,8 @@
 //! | `idx:PATH` | IDX files: a folder, or the common prefix of a pair |
 //! | `cifar10:DIR` | CIFAR-10's binary files |
 //! | `folder:DIR` | pictures, flat or in class folders; needs `size` |
-//! | `PATH` | whichever of the three the folder at PATH looks like |
+//! | `latents:DIR` | latents written by `dis encode` |
+//! | `PATH` | whichever of the four the folder at PATH looks like |
 //!
 //! Options: `size=N` (side of the crops), `grey`, `cache=MIB` (memory for crops) for folders;
 //! `split=NAME` for IDX and CIFAR-10; `flip` and `unconditional` for all.
@@ -15,7 +16,8 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{DataError, FolderOptions, Result, cifar::is_cifar_folder, idx::is_idx_folder};
+use super::{DataError, FolderOptions, Result};
+use super::{cifar::is_cifar_folder, idx::is_idx_folder, latents::is_latents_folder};
 
 /// Which data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub enum DataKind {
     Cifar10(PathBuf),
     /// A folder of pictures.
     Folder(PathBuf),
+    /// Latents.
+    Latents(PathBuf),
 }
 
 /// A parsed specification. Its `Display` text parses to the same again.
@@ -96,7 +100,7 @@ impl DataSpec {
         Ok(options)
     }
 
-    fn error(&self, what: String) -> DataError {
+    pub(super) fn error(&self, what: String) -> DataError {
         DataError::Spec {
             spec: self.to_string(),
             what,
@@ -113,6 +117,7 @@ impl std::fmt::Display for DataSpec {
             DataKind::Idx(path) => write!(f, "idx:{}", path.display())?,
             DataKind::Cifar10(path) => write!(f, "cifar10:{}", path.display())?,
             DataKind::Folder(path) => write!(f, "folder:{}", path.display())?,
+            DataKind::Latents(path) => write!(f, "latents:{}", path.display())?,
         }
         if let Some(size) = self.size {
             write!(f, ",size={size}")?;
@@ -191,6 +196,7 @@ fn parse_kind(text: &str) -> std::result::Result<DataKind, String> {
         ("idx:", DataKind::Idx as fn(PathBuf) -> DataKind),
         ("cifar10:", DataKind::Cifar10),
         ("folder:", DataKind::Folder),
+        ("latents:", DataKind::Latents),
     ];
     for (prefix, kind) in kinds {
         match text.strip_prefix(prefix) {
@@ -204,12 +210,14 @@ fn parse_kind(text: &str) -> std::result::Result<DataKind, String> {
         Ok(DataKind::Cifar10(path))
     } else if is_idx_folder(&path) {
         Ok(DataKind::Idx(path))
+    } else if is_latents_folder(&path) {
+        Ok(DataKind::Latents(path))
     } else if path.is_dir() {
         Ok(DataKind::Folder(path))
     } else {
         Err(
             "neither an existing folder nor one of digits, digits-train, digits-held-out, \
-             idx:PATH, cifar10:DIR, folder:DIR"
+             idx:PATH, cifar10:DIR, folder:DIR, latents:DIR"
                 .into(),
         )
     }
@@ -231,6 +239,7 @@ mod tests {
             "digits-train,flip",
             "digits-held-out,unconditional",
             "idx:a/b,split=test",
+            "latents:a/b,unconditional,flip",
             "cifar10:C:\\data,flip",
             "folder:x,y,size=64,cache=0,grey,unconditional,flip",
         ] {
@@ -258,6 +267,7 @@ mod tests {
             ("digits,size=8", "no option size"),
             ("idx:x,grey", "no option grey"),
             ("digits,split=x", "no option split"),
+            ("latents:x,size=8", "no option size"),
             ("digits,flipped", "unknown option \"flipped\""),
             ("folder:x,size=0", "size needs a number"),
             ("folder:x,size", "size needs a number"),

@@ -350,9 +350,9 @@ impl<B: ScanBackend> Run<B> {
             &spec,
             &mut |_, _| {},
         )?;
-        let shape = self.data.shape();
+        let (images, shape) = grid::preview(&images, self.data.shape());
         let layout = grid::GridLayout::new(sample.per_class.max(1)).enlarged(shape, 32);
-        let picture = grid::render(&grid::to_bytes(&images), shape, layout)?;
+        let picture = grid::render(&images, shape, layout)?;
         let path = self
             .dir
             .samples()

@@ -152,12 +152,17 @@ impl Archive {
         let header = read_at(source, record.header, LOCAL_LEN as u64, self.len)?;
         let header = Fields(&header);
         if header.u32(0) != LOCAL {
-            return Err(damaged(format!("entry {name:?} has no header at its place")));
+            return Err(damaged(format!(
+                "entry {name:?} has no header at its place"
+            )));
         }
         let names = u64::from(header.u16(26)) + u64::from(header.u16(28));
         // Within the file by the read above, so this does not overflow.
         let start = record.header + LOCAL_LEN as u64 + names;
-        if start.checked_add(record.size).is_none_or(|end| end > self.len) {
+        if start
+            .checked_add(record.size)
+            .is_none_or(|end| end > self.len)
+        {
             return Err(damaged(format!(
                 "entry {name:?} of {} bytes is cut off",
                 record.size
@@ -288,7 +293,7 @@ impl<W: Write> ZipWriter<W> {
         let name_len = u16::try_from(name.len()).map_err(too_long)?;
         let (header, size) = (self.at, data.len() as u64);
         let crc = crc32fast::hash(data);
-        let mut narrow = |x: u64, wide: &mut Vec<u64>| match u32::try_from(x) {
+        let narrow = |x: u64, wide: &mut Vec<u64>| match u32::try_from(x) {
             Ok(small) if x < self.limit => small,
             _ => {
                 wide.push(x);

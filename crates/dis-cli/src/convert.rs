@@ -1,0 +1,103 @@
+//! `dis convert`.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use dis_model::Checkpoint;
+use dis_model::checkpoint::{Entry, Format, InferHints, WeightFile, save_torch};
+use dis_train::run::RunDir;
+
+use crate::args::ConvertArgs;
+use crate::bundled::add_hint;
+
+/// Writes a checkpoint in the format that the output's name says.
+pub fn run(args: &ConvertArgs) -> Result<()> {
+    let format = output_format(&args.output)?;
+    let (checkpoint, average, taken) = read(args, format)?;
+    let (table, out) = (checkpoint.model.table(), args.output.as_path());
+    match (format, &average) {
+        (Format::Safetensors, _) => checkpoint.save(out)?,
+        (Format::Torch, None) => checkpoint.save_torch(out)?,
+        (Format::Torch, Some(average)) => save_torch(
+            out,
+            table,
+            &[("model", &checkpoint.weights), ("ema", average)],
+            Some(&checkpoint.metadata),
+        )?,
+    }
+    println!(
+        "{}: {} parameters in {} tensors, {taken} of {}",
+        out.display(),
+        table.parameters(),
+        table.specs().len(),
+        args.input.display()
+    );
+    Ok(())
+}
+
+/// The format of the output, decided and checked before anything is read.
+fn output_format(out: &Path) -> Result<Format> {
+    let format = match out.extension().and_then(|e| e.to_str()) {
+        Some("safetensors") => Format::Safetensors,
+        Some("pt" | "pth") => Format::Torch,
+        _ => bail!(
+            "{}: the output's name must end in .safetensors, .pt or .pth",
+            out.display()
+        ),
+    };
+    if out.is_dir() {
+        bail!("{}: this is a directory", out.display());
+    }
+    let parent = out.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Some(parent) = parent.filter(|p| !p.is_dir()) {
+        bail!("{}: there is no such directory", parent.display());
+    }
+    Ok(format)
+}
+
+/// The weights, beside them their average if both go into the output, and what was taken.
+fn read(args: &ConvertArgs, format: Format) -> Result<(Checkpoint, Option<Vec<f32>>, String)> {
+    let path = args.input.as_path();
+    if RunDir::is_run(path) {
+        if args.entry.is_some() {
+            bail!("--entry is for .pt files; of a run take --ema or --raw");
+        }
+        let run = RunDir::open(path)?.0;
+        if format == Format::Torch && !args.ema && !args.raw {
+            let average = run.checkpoint(false)?.weights;
+            return Ok((run.checkpoint(true)?, Some(average), "model and ema".into()));
+        }
+        let taken = if args.raw { "weights" } else { "ema" };
+        return Ok((run.checkpoint(args.raw)?, None, taken.into()));
+    }
+    if path.is_dir() {
+        bail!(
+            "{}: neither a checkpoint nor the directory of a run",
+            path.display()
+        );
+    }
+    let entry = match &args.entry {
+        Some(name) => Entry::Named(name.clone()),
+        None if args.ema => Entry::Ema,
+        None if args.raw => Entry::Raw,
+        None => Entry::Auto,
+    };
+    let file = WeightFile::open(path, &entry)?;
+    if file.format() == Format::Safetensors && entry != Entry::Auto {
+        bail!(
+            "{}: safetensors hold one set of weights; --ema, --raw and --entry are for .pt files \
+             and runs",
+            path.display()
+        );
+    }
+    let taken = match file.entry() {
+        "" => "weights".to_string(),
+        entry => format!("entry {entry}"),
+    };
+    let hints = InferHints {
+        null_label: args.null_label,
+        ..InferHints::default()
+    };
+    let checkpoint = file.load(&hints).map_err(|e| add_hint(e.into()))?;
+    Ok((checkpoint, None, taken))
+}

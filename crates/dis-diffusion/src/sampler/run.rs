@@ -1,0 +1,205 @@
+//! A run of a [`Plan`].
+
+use super::{At, Grid, Level, Limit, Plan, Solver, Step};
+use crate::{Denoiser, Error, GaussianDiffusion, Noise, Result, State};
+
+/// One finished iteration of a plan: one call of the network.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a, S = ndarray::Array4<f32>> {
+    /// Number of the iteration, from 0; a run that begins late begins with a larger one.
+    pub iteration: usize,
+    /// Iterations in the whole run.
+    pub iterations: usize,
+    /// What the network was told; it may lie between the steps of the diffusion.
+    pub timestep: f64,
+    /// Noise level of the image after the iteration.
+    pub level: Level,
+    /// The image after the iteration.
+    pub sample: &'a S,
+    /// The estimate of the final image that the iteration used.
+    pub pred_xstart: &'a S,
+}
+
+/// A run, advanced by the caller.
+pub struct Run<'a, S: State = ndarray::Array4<f32>> {
+    diffusion: &'a GaussianDiffusion,
+    grid: &'a Grid,
+    limit: Option<Limit>,
+    solver: Box<dyn Solver<S> + 'a>,
+    network: &'a mut dyn Denoiser<S>,
+    noise: &'a mut dyn Noise<S>,
+    state: Step<S>,
+    level: Level,
+    call: usize,
+    calls: usize,
+}
+
+impl<'a, S: State> Run<'a, S> {
+    /// A run from `start`: standard normal noise.
+    ///
+    /// # Errors
+    /// None for a plan that could be made.
+    pub fn new(
+        plan: &'a Plan,
+        network: &'a mut dyn Denoiser<S>,
+        noise: &'a mut dyn Noise<S>,
+        start: S,
+    ) -> Result<Self>
+    where
+        S: 'a,
+    {
+        let solver = plan.solver()?;
+        let (diffusion, grid) = (plan.diffusion(), plan.grid());
+        Ok(Self::with_solver(diffusion, grid, solver, network, noise, start).limited(plan.limit()))
+    }
+
+    /// A run of a sampler of one's own.
+    pub fn with_solver(
+        diffusion: &'a GaussianDiffusion,
+        grid: &'a Grid,
+        mut solver: Box<dyn Solver<S> + 'a>,
+        network: &'a mut dyn Denoiser<S>,
+        noise: &'a mut dyn Noise<S>,
+        start: S,
+    ) -> Self {
+        solver.reset();
+        Self {
+            diffusion,
+            grid,
+            limit: None,
+            calls: solver.calls(grid.steps()),
+            solver,
+            network,
+            noise,
+            state: Step {
+                pred_xstart: start.clone(),
+                sample: start,
+            },
+            level: grid.levels()[0],
+            call: 0,
+        }
+    }
+
+    fn limited(mut self, limit: Option<Limit>) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Leaves out the steps before `step`: the start is then an image of that step's level.
+    ///
+    /// # Errors
+    /// More steps than the run has.
+    pub fn skip_to(mut self, step: usize) -> Result<Self> {
+        if step >= self.grid.steps() {
+            return Err(Error::Timestep {
+                index: step,
+                steps: self.grid.steps(),
+            });
+        }
+        self.call = self.solver.first_call(step);
+        self.level = self.grid.levels()[step];
+        Ok(self)
+    }
+
+    /// The image as it stands.
+    pub fn sample(&self) -> &S {
+        &self.state.sample
+    }
+
+    /// Its noise level.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The noise of the run.
+    pub fn noise(&mut self) -> &mut dyn Noise<S> {
+        self.noise
+    }
+
+    /// Whether the image may be [replaced](Self::replace): not between the parts of a step.
+    pub fn settled(&self) -> bool {
+        self.call >= self.calls || self.solver.settled()
+    }
+
+    /// Takes another image of the same noise level in place of the one as it stands.
+    ///
+    /// # Errors
+    /// An image of another shape, or a step of which a part is done.
+    pub fn replace(&mut self, sample: S) -> Result<()> {
+        crate::state::same_dims("replacement", &sample, &self.state.sample)?;
+        if !self.settled() {
+            return Err(Error::Invalid(
+                "the image cannot be replaced in the middle of a step".to_owned(),
+            ));
+        }
+        self.state.sample = sample;
+        self.solver.replaced();
+        Ok(())
+    }
+
+    /// Does the next iteration; `None` after the last.
+    ///
+    /// # Errors
+    /// What the sampler, the network or the noise fail with; a result that is not finite after the
+    /// last iteration.
+    pub fn advance(&mut self) -> Result<Option<Progress<'_, S>>> {
+        if self.call >= self.calls {
+            return Ok(None);
+        }
+        let iteration = self.call;
+        let (node, next) = self.solver.nodes(iteration);
+        let timestep = self.grid.timesteps()[node];
+        let at = At {
+            diffusion: self.diffusion,
+            limit: self.limit,
+            iteration,
+            node,
+            steps: self.grid.steps(),
+            here: self.grid.levels()[node],
+            next: self.grid.levels()[next],
+        };
+        let x = &self.state.sample;
+        let output = self.network.predict(x, &vec![timestep; x.dims()[0]])?;
+        self.state = self.solver.step(&at, x, &output, self.noise)?;
+        self.level = at.next;
+        self.call += 1;
+        if self.call == self.calls && !self.state.sample.is_finite()? {
+            return Err(Error::NotFinite {
+                iteration,
+                timestep: timestep.round() as usize,
+            });
+        }
+        Ok(Some(Progress {
+            iteration,
+            iterations: self.calls,
+            timestep,
+            level: self.level,
+            sample: &self.state.sample,
+            pred_xstart: &self.state.pred_xstart,
+        }))
+    }
+
+    /// The image as it stands.
+    pub fn into_sample(self) -> S {
+        self.state.sample
+    }
+}
+
+/// Runs a plan to its end from standard normal noise and calls `on_iteration` after every
+/// iteration.
+///
+/// # Errors
+/// As [`Run::advance`].
+pub fn run_plan<S: State>(
+    plan: &Plan,
+    network: &mut dyn Denoiser<S>,
+    noise: &mut dyn Noise<S>,
+    start: S,
+    mut on_iteration: impl FnMut(Progress<'_, S>),
+) -> Result<S> {
+    let mut run = Run::new(plan, network, noise, start)?;
+    while let Some(progress) = run.advance()? {
+        on_iteration(progress);
+    }
+    Ok(run.into_sample())
+}
