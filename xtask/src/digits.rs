@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dis_diffusion::Guidance;
+use dis_diffusion::{Guidance, SamplerSpec, Spacing};
 use dis_model::Checkpoint;
 use dis_model::checkpoint::InferHints;
 use dis_tensor::{Backend, Cpu};
 use dis_train::data::DIGITS_SPLIT_SEED;
 use dis_train::metrics::digits_check;
-use dis_train::run::{RunDir, SampleSpec, SamplerKind, diffusion_for, generate};
+use dis_train::run::{RunDir, SampleSpec, generate, plan_for};
 
 /// The model that `dis sample` carries.
 const BUNDLED: &str = "crates/dis-cli/assets/digits.safetensors";
@@ -58,19 +58,22 @@ pub fn run(args: &Args) -> Result<bool> {
     let labels: Vec<u32> = (0..10)
         .flat_map(|class| std::iter::repeat_n(class, args.per_class))
         .collect();
-    let sampler = SamplerKind::Ddim { eta: 0.0 };
     let spec = SampleSpec {
         count: labels.len(),
         labels,
         seed: args.seed,
         first: 0,
-        sampler,
-        steps: args.steps,
         guidance: Guidance::new(args.cfg),
-        clip_denoised: false,
         batch_size: 250,
     };
-    let diffusion = diffusion_for(&checkpoint.metadata, sampler, args.steps)?;
+    let sampler = SamplerSpec::Ddim { eta: 0.0 };
+    let plan = plan_for(
+        &checkpoint.metadata,
+        sampler,
+        args.steps,
+        Spacing::Default,
+        None,
+    )?;
     let cpu = Cpu::with_threads(0)?;
     let images = cpu.install(|| {
         let params = cpu.from_f32(&checkpoint.weights);
@@ -78,7 +81,7 @@ pub fn run(args: &Args) -> Result<bool> {
             &cpu,
             &checkpoint.model,
             &params,
-            &diffusion,
+            &plan,
             &spec,
             &mut |_, _| {},
         )

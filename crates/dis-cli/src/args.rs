@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dis_diffusion::{SamplerSpec, Spacing};
 
 /// Train, sample and inspect DiS models: diffusion with bidirectional state space blocks.
 #[derive(Debug, Parser)]
@@ -28,6 +29,8 @@ pub enum Command {
     Info(InfoArgs),
     /// Convert a checkpoint between safetensors and PyTorch's .pt.
     Convert(ConvertArgs),
+    /// Turn images into latents of an autoencoder, to train on.
+    Encode(EncodeArgs),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -69,7 +72,7 @@ pub enum DeviceKind {
   dis train --resume runs/photos --steps 100000    (extends a finished run)
 
 Data: `digits` (embedded), or a folder of pictures (flat, or one folder a class) with size=N,
-`idx:DIR` (MNIST files), `cifar10:DIR`; options after commas: size=N, grey, flip, unconditional,
+`idx:DIR` (MNIST files), `cifar10:DIR`, `latents:DIR` (made by dis encode); options after commas: size=N, grey, flip, unconditional,
 split=NAME.")]
 pub struct TrainArgs {
     /// Start from a built-in configuration: digits or small.
@@ -119,21 +122,14 @@ pub struct TrainArgs {
     pub device: DeviceArgs,
 }
 
-/// Samplers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SamplerName {
-    /// Deterministic with --eta 0 (default); good with 20 to 100 steps.
-    Ddim,
-    /// Ancestral (DDPM); wants more steps.
-    Ancestral,
-}
-
 /// `dis sample`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   dis sample
   dis sample --classes 3,5 --num 20 --cfg 3 --seed 7 --out threes-and-fives.png
   dis sample --checkpoint runs/photos --steps 100 --out pictures/
+  dis sample --checkpoint runs/photos --sampler dpmpp-2m --spacing karras --steps 20
+  dis sample --checkpoint runs/latents --vae sd-vae-ft-mse/
 
 A seed gives the same images whatever the batch size and the number of threads.")]
 pub struct SampleArgs {
@@ -152,9 +148,13 @@ pub struct SampleArgs {
     /// Sampler steps.
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub steps: usize,
-    /// Sampler.
-    #[arg(long, value_enum, default_value_t = SamplerName::Ddim)]
-    pub sampler: SamplerName,
+    /// ddim, ancestral, euler, euler-a, heun, dpmpp-1 to dpmpp-3m, dpmpp-2m-sde, unipc-1 to unipc-3,
+    /// ...; docs/samplers.md compares them.
+    #[arg(long, value_name = "NAME", default_value = "ddim")]
+    pub sampler: SamplerSpec,
+    /// How steps are spread over time: default, leading, linspace, trailing, karras, log-snr.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub spacing: Spacing,
     /// Noise added by DDIM, 0 to 1.
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     pub eta: f64,
@@ -164,12 +164,18 @@ pub struct SampleArgs {
     /// Guide only while the original timestep is within LOW,HIGH.
     #[arg(long, value_name = "LOW,HIGH", value_delimiter = ',', num_args = 2)]
     pub cfg_interval: Vec<f64>,
+    /// Rescale the guided prediction towards the conditional one's spread, 0 to 1; 0 is off.
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    pub cfg_rescale: f64,
     /// Guide the first three channels only, as the published code does.
     #[arg(long)]
     pub cfg_published: bool,
     /// Limit the estimate of the image to the value range in every step.
     #[arg(long)]
     pub clip: bool,
+    /// Limit it to this quantile of its own magnitudes instead (dynamic thresholding), such as 0.995.
+    #[arg(long, value_name = "Q", conflicts_with = "clip")]
+    pub clip_quantile: Option<f64>,
     /// Seed.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -182,6 +188,50 @@ pub struct SampleArgs {
     /// For files without metadata: whether the last row of the label table is the null label.
     #[arg(long, value_name = "BOOL")]
     pub null_label: Option<bool>,
+    /// For models of latents: the autoencoder that makes pictures of them, a diffusers folder or a
+    /// .safetensors file.
+    #[arg(long, value_name = "DIR")]
+    pub vae: Option<PathBuf>,
+    /// Decode in overlapping tiles of N latents a side, to save memory; 0 decodes whole [default: 64
+    /// for more than 64 latents a side, else 0].
+    #[arg(long, value_name = "N", requires = "vae")]
+    pub vae_tile: Option<usize>,
+    /// Device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `dis encode`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  dis encode photos/ --size 256 --vae sd-vae-ft-mse/ --out latents/
+  dis train --config run.toml --data latents:latents/ --out runs/latents
+  dis sample --checkpoint runs/latents --vae sd-vae-ft-mse/
+
+Run it again after an interruption: shards that are whole are kept.")]
+pub struct EncodeArgs {
+    /// The images, as for `dis train --data`.
+    #[arg(value_name = "DATA")]
+    pub data: String,
+    /// The autoencoder: a diffusers folder (config.json and diffusion_pytorch_model.safetensors),
+    /// or a .safetensors file.
+    #[arg(long, value_name = "DIR")]
+    pub vae: PathBuf,
+    /// Directory to write.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Side that pictures of a folder are cropped to.
+    #[arg(long, value_name = "N")]
+    pub size: Option<usize>,
+    /// Images at a time; changes speed and memory, not the latents.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub batch_size: usize,
+    /// Images in a file.
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub shard_size: usize,
+    /// Encode each image mirrored too, so that training can flip.
+    #[arg(long)]
+    pub flip: bool,
     /// Device.
     #[command(flatten)]
     pub device: DeviceArgs,

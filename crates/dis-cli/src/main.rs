@@ -3,7 +3,9 @@
 mod args;
 mod bundled;
 mod convert;
+mod decode;
 mod device;
+mod encode;
 mod info;
 mod progress;
 mod sample;
@@ -33,6 +35,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Sample(args) => sample::run(args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(args).map(|()| ExitCode::SUCCESS),
         Command::Convert(args) => convert::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Encode(args) => encode::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "dis", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

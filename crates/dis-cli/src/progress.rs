@@ -24,6 +24,22 @@ pub fn sampling() -> ProgressBar {
     )
 }
 
+/// For encoding images.
+pub fn encoding(images: u64) -> ProgressBar {
+    bar(
+        images,
+        "encoding [{bar:30}] {pos}/{len}  {per_sec}  {eta} left",
+    )
+}
+
+/// For decoding latents.
+pub fn decoding(images: u64) -> ProgressBar {
+    bar(
+        images,
+        "decoding [{bar:30}] {pos}/{len}  {per_sec}  {eta} left",
+    )
+}
+
 /// For training.
 #[derive(Debug, Default)]
 pub struct Training {

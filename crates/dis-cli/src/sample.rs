@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use dis_diffusion::{Guidance, GuidedChannels};
+use dis_diffusion::{Guidance, GuidedChannels, Limit, SamplerSpec};
 use dis_model::{Checkpoint, ConditionKind};
 use dis_tensor::Backend;
 use dis_train::data::{ImageShape, grid};
-use dis_train::run::{SampleSpec, SamplerKind, diffusion_for, generate};
+use dis_train::run::{SampleSpec, generate, plan_for};
 
-use crate::args::{SampleArgs, SamplerName};
+use crate::args::SampleArgs;
+use crate::decode::Decoder;
 use crate::{bundled, device, progress};
 
 /// Most images of one run: far beyond what fits in memory as a grid.
@@ -19,8 +20,24 @@ const MOST: usize = 1_000_000;
 pub fn run(args: Box<SampleArgs>) -> Result<()> {
     let checkpoint = bundled::open(args.checkpoint.as_deref(), args.raw, args.null_label)?;
     let (spec, columns) = plan(&args, &checkpoint)?;
-    let target = Target::of(&args.out, &checkpoint)?;
-    let diffusion = diffusion_for(&checkpoint.metadata, spec.sampler, spec.steps)?;
+    let decoder = Decoder::open(&args, &checkpoint)?;
+    let config = checkpoint.model.config();
+    let shape = decoder.as_ref().map_or(
+        ImageShape {
+            channels: config.channels,
+            height: config.image_size,
+            width: config.image_size,
+        },
+        Decoder::shape,
+    );
+    let target = Target::of(&args.out, shape)?;
+    let steps = plan_for(
+        &checkpoint.metadata,
+        sampler(&args)?,
+        args.steps,
+        args.spacing,
+        limit(&args)?,
+    )?;
     let cpu = device::open(&args.device)?;
 
     let bar = progress::sampling();
@@ -30,7 +47,7 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
             &cpu,
             &checkpoint.model,
             &params,
-            &diffusion,
+            &steps,
             &spec,
             &mut |done, total| {
                 bar.set_length(total);
@@ -39,7 +56,15 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
         )
     });
     bar.finish_and_clear();
-    let images = grid::to_bytes(&images?);
+    let images = match decoder {
+        Some(decoder) => {
+            let bar = progress::decoding(spec.count as u64);
+            let pictures = cpu.install(|| decoder.decode(&cpu, images?, &|| bar.inc(1)))?;
+            bar.finish_and_clear();
+            pictures
+        }
+        None => grid::to_bytes(&images?),
+    };
     target.write(&args.out, &images, columns, &spec)?;
     println!("{} images in {}", spec.count, args.out.display());
     Ok(())
@@ -87,25 +112,41 @@ fn plan(args: &SampleArgs, checkpoint: &Checkpoint) -> Result<(SampleSpec, usize
     if let [low, high] = args.cfg_interval[..] {
         guidance.interval = Some(low..=high);
     }
-    if !(0.0..=1.0).contains(&args.eta) {
-        bail!("--eta must be 0 to 1");
+    if !(0.0..=1.0).contains(&args.cfg_rescale) {
+        bail!("--cfg-rescale must be 0 to 1");
     }
-    let sampler = match args.sampler {
-        SamplerName::Ddim => SamplerKind::Ddim { eta: args.eta },
-        SamplerName::Ancestral => SamplerKind::Ancestral,
-    };
+    guidance.rescale = args.cfg_rescale;
     let spec = SampleSpec {
         count,
         labels,
         seed: args.seed,
         first: 0,
-        sampler,
-        steps: args.steps,
         guidance,
-        clip_denoised: args.clip,
         batch_size: args.batch_size,
     };
     Ok((spec, columns.max(1)))
+}
+
+/// The sampler asked for, with DDIM's noise.
+fn sampler(args: &SampleArgs) -> Result<SamplerSpec> {
+    match args.sampler {
+        _ if !(0.0..=1.0).contains(&args.eta) => bail!("--eta must be 0 to 1"),
+        SamplerSpec::Ddim { .. } => Ok(SamplerSpec::Ddim { eta: args.eta }),
+        _ if args.eta != 0.0 => bail!("--eta is for --sampler ddim only"),
+        other => Ok(other),
+    }
+}
+
+/// How the estimate of the image is limited in every step.
+fn limit(args: &SampleArgs) -> Result<Option<Limit>> {
+    match args.clip_quantile {
+        None => Ok(args.clip.then_some(Limit::Clip(1.0))),
+        Some(ratio) if ratio > 0.0 && ratio <= 1.0 => Ok(Some(Limit::Dynamic {
+            ratio,
+            max: f64::INFINITY,
+        })),
+        Some(ratio) => bail!("--clip-quantile {ratio}: must be above 0 and at most 1"),
+    }
 }
 
 /// The classes asked for, by number or name.
@@ -145,17 +186,7 @@ enum Target {
 
 impl Target {
     /// Decides before anything is computed whether the output can be written.
-    fn of(out: &Path, checkpoint: &Checkpoint) -> Result<Self> {
-        let config = checkpoint.model.config();
-        let (channels, side) = (config.channels, config.image_size);
-        if !matches!(channels, 1 | 3) {
-            bail!("images of {channels} channels are no pictures: this is a model of latents");
-        }
-        let shape = ImageShape {
-            channels,
-            height: side,
-            width: side,
-        };
+    fn of(out: &Path, shape: ImageShape) -> Result<Self> {
         match out.extension().and_then(|e| e.to_str()) {
             Some("png") if !out.is_dir() => {
                 let parent = out.parent().filter(|p| !p.as_os_str().is_empty());

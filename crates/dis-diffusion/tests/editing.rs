@@ -424,3 +424,40 @@ fn schedules_that_end_in_noise_can_be_sampled_with_everything() {
         }
     }
 }
+
+proptest::proptest! {
+    /// Any combination either says what is wrong or runs to its end, on images of any shape.
+    #[test]
+    fn any_plan_runs_or_is_refused(
+        sampler in 0..SamplerSpec::NAMES.len(),
+        spacing in 0..Spacing::NAMES.len(),
+        schedule in 0..6usize,
+        total in 1..60usize,
+        steps in 0..70usize,
+        shape in (1..3usize, 1..4usize, 1..6usize, 1..6usize),
+    ) {
+        let options = Options {
+            schedule: dis_diffusion::Schedule::all().nth(schedule).unwrap(),
+            steps: total,
+            ..options(Prediction::Velocity, Variance::FixedSmall)
+        };
+        let spec: SamplerSpec = SamplerSpec::NAMES[sampler].parse().unwrap();
+        let spacing = Spacing::NAMES[spacing].parse().unwrap();
+        let Ok(plan) = spec.plan(&options, steps, spacing) else {
+            return Ok(());
+        };
+        let mut network = from_fn(|x: &Array4<f32>, t: &[f64]| {
+            assert_eq!(t.len(), x.dim().0);
+            assert!(t.iter().all(|t| *t >= 0.0 && *t < total as f64));
+            x.mapv(|x| 0.5 * x)
+        });
+        let mut noise = SeededNoise::new(1, 0..shape.0 as u64);
+        let start = noise.start([shape.1, shape.2, shape.3]);
+        let limit = Some(Limit::default());
+        let image = run_plan(&plan.with_limit(limit), &mut network, &mut noise, start, |_| {});
+        match image {
+            Ok(image) => proptest::prop_assert_eq!(image.dim(), shape),
+            Err(error) => return Err(proptest::test_runner::TestCaseError::fail(error.to_string())),
+        }
+    }
+}

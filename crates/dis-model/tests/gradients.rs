@@ -1,7 +1,9 @@
 //! Every variant of the model: hand-written gradients against float64 finite differences, the CPU
 //! against the float64 reference, recomputation and threads bit for bit.
 
-use dis_model::{Condition, ConditionKind, Conditioning, DisConfig, DisModel, ModelInput, SsmConfig};
+use dis_model::{
+    Condition, ConditionKind, Conditioning, DisConfig, DisModel, ModelInput, SsmConfig,
+};
 use dis_scan::{Discretization, ScanBackend};
 use dis_ssm::SkipKind;
 use dis_tensor::random::{Purpose, Stream};
@@ -11,7 +13,9 @@ const BATCH: usize = 3;
 
 fn normals(count: usize, scale: f64, key: u64) -> Vec<f32> {
     let mut stream = Stream::new(11, Purpose::Test, key, 0);
-    (0..count).map(|_| (scale * stream.normal()) as f32).collect()
+    (0..count)
+        .map(|_| (scale * stream.normal()) as f32)
+        .collect()
 }
 
 /// Weights where nothing is zero or one, so that a mistake cannot hide.
@@ -19,7 +23,10 @@ fn weights(model: &DisModel) -> Vec<f32> {
     let mut arena = model.table().initial(3);
     for (i, spec) in model.table().specs().iter().enumerate() {
         let noise = normals(spec.len(), 0.2, 100 + i as u64);
-        for (w, n) in arena[spec.offset..spec.offset + spec.len()].iter_mut().zip(noise) {
+        for (w, n) in arena[spec.offset..spec.offset + spec.len()]
+            .iter_mut()
+            .zip(noise)
+        {
             *w += n;
         }
     }
@@ -49,8 +56,18 @@ impl Case {
         };
         let drop_path = (config.drop_path_rate > 0.0).then(|| {
             let site = |(i, rate): (usize, &f64)| {
-                let keep = |b: usize| if (b + i) % 3 == 0 { 0.0 } else { (1.0 / (1.0 - rate)) as f32 };
-                if *rate > 0.0 { (0..BATCH).map(keep).collect() } else { Vec::new() }
+                let keep = |b: usize| {
+                    if (b + i) % 3 == 0 {
+                        0.0
+                    } else {
+                        (1.0 / (1.0 - rate)) as f32
+                    }
+                };
+                if *rate > 0.0 {
+                    (0..BATCH).map(keep).collect()
+                } else {
+                    Vec::new()
+                }
             };
             config.drop_rates().iter().enumerate().map(site).collect()
         });
@@ -71,11 +88,17 @@ impl Case {
         let condition = match self.model.config().condition {
             ConditionKind::None => Condition::None,
             ConditionKind::Classes { .. } => Condition::Classes(&self.labels),
-            ConditionKind::Context { .. } => {
-                Condition::Context { embeddings: &self.context, null: &self.null }
-            }
+            ConditionKind::Context { .. } => Condition::Context {
+                embeddings: &self.context,
+                null: &self.null,
+            },
         };
-        ModelInput { image, t: &self.t, condition, drop_path: self.drop_path.as_deref() }
+        ModelInput {
+            image,
+            t: &self.t,
+            condition,
+            drop_path: self.drop_path.as_deref(),
+        }
     }
 
     /// Output, gradients of the parameters and of the image.
@@ -90,7 +113,14 @@ impl Case {
         let mut grads = backend.zeros(self.weights.len());
         let mut dimage = backend.zeros(self.image.len());
         self.model
-            .backward(backend, &params, saved, &dout, &mut grads, Some(&mut dimage))
+            .backward(
+                backend,
+                &params,
+                saved,
+                &dout,
+                &mut grads,
+                Some(&mut dimage),
+            )
             .unwrap();
         [out, grads, dimage].map(|x| backend.to_f32(&x))
     }
@@ -110,7 +140,11 @@ impl Case {
             .unwrap();
         let mut values = vec![0.0; self.cotangent.len()];
         backend.read_f64(&out, 0, &mut values).unwrap();
-        values.iter().zip(&self.cotangent).map(|(y, c)| y * f64::from(*c)).sum()
+        values
+            .iter()
+            .zip(&self.cotangent)
+            .map(|(y, c)| y * f64::from(*c))
+            .sum()
     }
 }
 
@@ -123,8 +157,15 @@ fn base() -> DisConfig {
 
 /// Name and configuration of every variant.
 fn variants() -> Vec<(&'static str, DisConfig)> {
-    let classes = ConditionKind::Classes { num_classes: 3, null_label: true };
-    let context = ConditionKind::Context { dim: 5, tokens: 2, null_context: true };
+    let classes = ConditionKind::Classes {
+        num_classes: 3,
+        null_label: true,
+    };
+    let context = ConditionKind::Context {
+        dim: 5,
+        tokens: 2,
+        null_context: true,
+    };
     let with = |change: &dyn Fn(&mut DisConfig)| {
         let mut config = base();
         change(&mut config);
@@ -135,40 +176,58 @@ fn variants() -> Vec<(&'static str, DisConfig)> {
         ("classes", with(&|c| c.condition = classes)),
         ("context", with(&|c| c.condition = context)),
         ("skip add", with(&|c| c.skip = SkipKind::Add)),
-        ("no skip, layer norm", with(&|c| {
-            c.skip = SkipKind::None;
-            c.norm = NormKind::Layer;
-        })),
+        (
+            "no skip, layer norm",
+            with(&|c| {
+                c.skip = SkipKind::None;
+                c.norm = NormKind::Layer;
+            }),
+        ),
         ("adaln", with(&|c| c.conditioning = Conditioning::AdaLn)),
-        ("adaln classes", with(&|c| {
-            c.conditioning = Conditioning::AdaLn;
-            c.condition = classes;
-        })),
-        ("adaln context, layer norm", with(&|c| {
-            c.conditioning = Conditioning::AdaLn;
-            c.condition = context;
-            c.norm = NormKind::Layer;
-        })),
-        ("no time mlp, fixed variance", with(&|c| {
-            c.mlp_time_embed = false;
-            c.learn_sigma = false;
-        })),
-        ("biases, narrow conv, zero-order hold", with(&|c| {
-            c.ssm = SsmConfig {
-                d_state: 3,
-                d_conv: 3,
-                expand: 1,
-                dt_rank: Some(2),
-                bias: true,
-                conv_bias: false,
-                discretization: Discretization::ZeroOrderHold,
-            };
-        })),
-        ("drop path", with(&|c| {
-            c.condition = classes;
-            c.drop_path_rate = 0.5;
-            c.depth = 4;
-        })),
+        (
+            "adaln classes",
+            with(&|c| {
+                c.conditioning = Conditioning::AdaLn;
+                c.condition = classes;
+            }),
+        ),
+        (
+            "adaln context, layer norm",
+            with(&|c| {
+                c.conditioning = Conditioning::AdaLn;
+                c.condition = context;
+                c.norm = NormKind::Layer;
+            }),
+        ),
+        (
+            "no time mlp, fixed variance",
+            with(&|c| {
+                c.mlp_time_embed = false;
+                c.learn_sigma = false;
+            }),
+        ),
+        (
+            "biases, narrow conv, zero-order hold",
+            with(&|c| {
+                c.ssm = SsmConfig {
+                    d_state: 3,
+                    d_conv: 3,
+                    expand: 1,
+                    dt_rank: Some(2),
+                    bias: true,
+                    conv_bias: false,
+                    discretization: Discretization::ZeroOrderHold,
+                };
+            }),
+        ),
+        (
+            "drop path",
+            with(&|c| {
+                c.condition = classes;
+                c.drop_path_rate = 0.5;
+                c.depth = 4;
+            }),
+        ),
     ]
 }
 
@@ -195,7 +254,9 @@ fn gradients_equal_finite_differences_in_float64() {
                 let got = f64::from(grads[i]);
                 assert!(
                     (got - expected).abs() <= tolerance,
-                    "{name}: {} [{}]: {got} against {expected}", spec.name, i - spec.offset
+                    "{name}: {} [{}]: {got} against {expected}",
+                    spec.name,
+                    i - spec.offset
                 );
             }
         }
@@ -206,7 +267,10 @@ fn gradients_equal_finite_differences_in_float64() {
                 case.loss(&params, &moved)
             });
             let got = f64::from(dimage[i]);
-            assert!((got - expected).abs() <= 2e-6 * scale(&dimage), "{name}: image[{i}]: {got} against {expected}");
+            assert!(
+                (got - expected).abs() <= 2e-6 * scale(&dimage),
+                "{name}: image[{i}]: {got} against {expected}"
+            );
         }
     }
 }
@@ -226,21 +290,35 @@ fn cpu_agrees_with_the_reference_and_recomputing_changes_no_bit() {
         ] {
             let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
             for (g, e) in got.iter().zip(expected) {
-                assert!((g - e).abs() <= rtol * largest, "{name}: {what}: {g} against {e} (largest {largest})");
+                assert!(
+                    (g - e).abs() <= rtol * largest,
+                    "{name}: {what}: {g} against {e} (largest {largest})"
+                );
             }
         }
         assert_eq!(case.gradients(&cpu, true), got, "{name}: recompute");
-        assert_eq!(case.gradients(&cpu, false), got, "{name}: again, with used buffers");
+        assert_eq!(
+            case.gradients(&cpu, false),
+            got,
+            "{name}: again, with used buffers"
+        );
         for threads in [1, 3] {
             let other = Cpu::with_threads(threads).unwrap();
-            assert_eq!(case.gradients(&other, false), got, "{name}: {threads} threads");
+            assert_eq!(
+                case.gradients(&other, false),
+                got,
+                "{name}: {threads} threads"
+            );
         }
     }
 }
 
 #[test]
 fn inputs_that_do_not_fit_are_refused() {
-    let classes = ConditionKind::Classes { num_classes: 3, null_label: true };
+    let classes = ConditionKind::Classes {
+        num_classes: 3,
+        null_label: true,
+    };
     let mut config = base();
     config.condition = classes;
     let mut case = Case::new(config);
@@ -248,7 +326,10 @@ fn inputs_that_do_not_fit_are_refused() {
     let params = cpu.from_f32(&case.weights);
     let image = cpu.from_f32(&case.image);
     let message = |case: &Case| {
-        case.model.forward(&cpu, &params, &case.input::<Cpu>(&image)).unwrap_err().to_string()
+        case.model
+            .forward(&cpu, &params, &case.input::<Cpu>(&image))
+            .unwrap_err()
+            .to_string()
     };
     case.labels[1] = 4;
     assert!(message(&case).contains("label 4"));
@@ -260,7 +341,10 @@ fn inputs_that_do_not_fit_are_refused() {
     case.t = vec![1.0];
     assert!(message(&case).contains("image batch"));
     case.t = vec![1.0; 3];
-    let none = ModelInput { condition: Condition::None, ..case.input::<Cpu>(&image) };
+    let none = ModelInput {
+        condition: Condition::None,
+        ..case.input::<Cpu>(&image)
+    };
     let error = case.model.forward(&cpu, &params, &none).unwrap_err();
     assert!(error.to_string().contains("class label"));
 }

@@ -209,7 +209,12 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// `dst += alpha * src`.
     fn axpy(&self, alpha: f64, src: View<'_, Self>, dst: ViewMut<'_, Self>) -> Result<()>;
     /// `dst(b, t, c) = scale(b) * src(b, t, c)`; scale is (batch, 1, 1).
-    fn scale_samples(&self, scale: View<'_, Self>, src: View<'_, Self>, dst: ViewMut<'_, Self>) -> Result<()>;
+    fn scale_samples(
+        &self,
+        scale: View<'_, Self>,
+        src: View<'_, Self>,
+        dst: ViewMut<'_, Self>,
+    ) -> Result<()>;
 
     /// `c = op(a) op(b) + bias`, or `c += op(a) op(b)` when `accumulate` (then without bias).
     /// All three are matrices (batches count as rows; they must be [`Layout::is_matrix`]);
@@ -230,7 +235,13 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// `out(0, t, c) += sum over b of x(b, t, c)`: the gradient of a position table.
     fn add_batch_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
     /// `out(b, 0, c) = alpha * sum over t of x(b, t, c)` (added to `out` when `accumulate`).
-    fn token_sums(&self, alpha: f64, x: View<'_, Self>, accumulate: bool, out: ViewMut<'_, Self>) -> Result<()>;
+    fn token_sums(
+        &self,
+        alpha: f64,
+        x: View<'_, Self>,
+        accumulate: bool,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()>;
     /// `dst(b, t, c) += alpha * x(b or 0, 0, c)` for every token: broadcasts over tokens, and over
     /// samples too where x has one sample.
     fn add_to_tokens(&self, alpha: f64, x: View<'_, Self>, dst: ViewMut<'_, Self>) -> Result<()>;
@@ -240,11 +251,21 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// `out = x * sigmoid(x)`.
     fn silu(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
     /// `dx = dout * silu'(x)`.
-    fn silu_backward(&self, x: View<'_, Self>, dout: View<'_, Self>, dx: ViewMut<'_, Self>) -> Result<()>;
+    fn silu_backward(
+        &self,
+        x: View<'_, Self>,
+        dout: View<'_, Self>,
+        dx: ViewMut<'_, Self>,
+    ) -> Result<()>;
     /// `out = -exp(x)`: A from A_log.
     fn neg_exp(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
     /// `dst += a * b`, elementwise; with a = A and b = dA this is the gradient of A_log.
-    fn add_product(&self, a: View<'_, Self>, b: View<'_, Self>, dst: ViewMut<'_, Self>) -> Result<()>;
+    fn add_product(
+        &self,
+        a: View<'_, Self>,
+        b: View<'_, Self>,
+        dst: ViewMut<'_, Self>,
+    ) -> Result<()>;
 
     /// `sum = residual + hidden_scale * hidden`, then `out = norm(sum)`. Without `residual` the
     /// sum is `hidden_scale * hidden`. `sum` may be left out. `hidden_scale` is (batch, 1, 1).
@@ -276,14 +297,29 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     ) -> Result<()>;
 
     /// `out(b, 0, :) = table(0, ids[b], :)`. Ids are checked against the table.
-    fn gather(&self, table: View<'_, Self>, ids: &Self::Buf<u32>, out: ViewMut<'_, Self>) -> Result<()>;
+    fn gather(
+        &self,
+        table: View<'_, Self>,
+        ids: &Self::Buf<u32>,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()>;
     /// `dtable(0, ids[b], :) += dout(b, 0, :)`, in the order of b.
-    fn scatter_add(&self, dout: View<'_, Self>, ids: &Self::Buf<u32>, dtable: ViewMut<'_, Self>) -> Result<()>;
+    fn scatter_add(
+        &self,
+        dout: View<'_, Self>,
+        ids: &Self::Buf<u32>,
+        dtable: ViewMut<'_, Self>,
+    ) -> Result<()>;
 
     /// Image (dense buffer) to patches (batch, tokens, patch_len).
     fn patchify(&self, image: &Reals<Self>, grid: PatchGrid, out: ViewMut<'_, Self>) -> Result<()>;
     /// Patches to image; the exact inverse, and so also the adjoint, of `patchify`.
-    fn unpatchify(&self, patches: View<'_, Self>, grid: PatchGrid, image: &mut Reals<Self>) -> Result<()>;
+    fn unpatchify(
+        &self,
+        patches: View<'_, Self>,
+        grid: PatchGrid,
+        image: &mut Reals<Self>,
+    ) -> Result<()>;
 
     /// `out[0] = sqrt(sum of squares)`, summed in float64 in a fixed order.
     fn global_norm(&self, x: &Reals<Self>, out: &mut Reals<Self>) -> Result<()>;

@@ -68,7 +68,10 @@ impl Layout {
     /// # Panics
     /// If the columns do not exist: that is a mistake in the calling code, never in its input.
     pub const fn columns(mut self, start: usize, count: usize) -> Self {
-        assert!(start + count <= self.channels, "columns outside the token matrix");
+        assert!(
+            start + count <= self.channels,
+            "columns outside the token matrix"
+        );
         self.offset += start;
         self.channels = count;
         self
@@ -79,7 +82,10 @@ impl Layout {
     /// # Panics
     /// If the tokens do not exist: that is a mistake in the calling code, never in its input.
     pub const fn token_range(mut self, start: usize, count: usize) -> Self {
-        assert!(start + count <= self.tokens, "tokens outside the token matrix");
+        assert!(
+            start + count <= self.tokens,
+            "tokens outside the token matrix"
+        );
         self.offset += start * self.row_stride;
         self.tokens = count;
         self
@@ -90,7 +96,10 @@ impl Layout {
     /// # Panics
     /// If the samples do not exist: that is a mistake in the calling code, never in its input.
     pub const fn sample_range(mut self, start: usize, count: usize) -> Self {
-        assert!(start + count <= self.batch, "samples outside the token matrix");
+        assert!(
+            start + count <= self.batch,
+            "samples outside the token matrix"
+        );
         self.offset += start * self.batch_stride;
         self.batch = count;
         self
@@ -192,7 +201,10 @@ impl<'a, Bf: ?Sized> Tokens<'a, Bf> {
 
     /// The same layout over another form of the same memory.
     pub fn map<T: ?Sized>(self, f: impl FnOnce(&'a Bf) -> &'a T) -> Tokens<'a, T> {
-        Tokens { buf: f(self.buf), layout: self.layout }
+        Tokens {
+            buf: f(self.buf),
+            layout: self.layout,
+        }
     }
 }
 
@@ -218,17 +230,26 @@ impl<'a, Bf: ?Sized> TokensMut<'a, Bf> {
 
     /// A shorter borrow of the same view.
     pub fn reborrow(&mut self) -> TokensMut<'_, Bf> {
-        TokensMut { buf: self.buf, layout: self.layout }
+        TokensMut {
+            buf: self.buf,
+            layout: self.layout,
+        }
     }
 
     /// The view, to read.
     pub fn as_ref(&self) -> Tokens<'_, Bf> {
-        Tokens { buf: self.buf, layout: self.layout }
+        Tokens {
+            buf: self.buf,
+            layout: self.layout,
+        }
     }
 
     /// The same layout over another form of the same memory.
     pub fn map<T: ?Sized>(self, f: impl FnOnce(&'a mut Bf) -> &'a mut T) -> TokensMut<'a, T> {
-        TokensMut { buf: f(self.buf), layout: self.layout }
+        TokensMut {
+            buf: f(self.buf),
+            layout: self.layout,
+        }
     }
 }
 
@@ -243,6 +264,12 @@ pub fn same_shape(
     if left == right {
         Ok(())
     } else {
-        Err(TensorError::Mismatch { op, left_name, left, right_name, right })
+        Err(TensorError::Mismatch {
+            op,
+            left_name,
+            left,
+            right_name,
+            right,
+        })
     }
 }

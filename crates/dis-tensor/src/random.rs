@@ -67,7 +67,12 @@ impl Stream {
         // Two Philox calls hash (seed, purpose, sample, step) into a key and the upper counter.
         let seed = [seed as u32, (seed >> 32) as u32];
         let a = philox4x32(
-            [sample as u32, (sample >> 32) as u32, step as u32, (step >> 32) as u32],
+            [
+                sample as u32,
+                (sample >> 32) as u32,
+                step as u32,
+                (step >> 32) as u32,
+            ],
             [seed[0] ^ purpose as u32, seed[1]],
         );
         Self {

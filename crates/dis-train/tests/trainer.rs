@@ -82,7 +82,11 @@ fn a_state_taken_up_again_continues_with_the_same_bits() {
 
 #[test]
 fn training_lowers_the_loss() {
-    let fast = TrainConfig { lr: 1e-2, steps: 150, ..config(32, 1) };
+    let fast = TrainConfig {
+        lr: 1e-2,
+        steps: 150,
+        ..config(32, 1)
+    };
     let mut trainer = trainer(fast, &fresh());
     let losses: Vec<f64> = (0..150)
         .map(|step| trainer.step(&batch(step, 32)).unwrap().loss)

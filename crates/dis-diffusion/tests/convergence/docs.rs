@@ -19,8 +19,8 @@ fn replace(text: &str, name: &str, with: &str) -> String {
         format!("<!-- {name} -->\n"),
         format!("<!-- end of {name} -->"),
     );
-    let (head, rest) = text.split_once(&begin).expect("a mark");
-    let (_, tail) = rest.split_once(&end).expect("an end mark");
+    let (head, rest) = text.split_once(&begin).unwrap();
+    let (_, tail) = rest.split_once(&end).unwrap();
     format!("{head}{begin}{with}{end}{tail}")
 }
 

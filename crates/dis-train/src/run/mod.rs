@@ -7,5 +7,5 @@ mod train;
 
 pub use dir::{Manifest, RunDir};
 pub use metrics::{MetricsLog, read_metrics};
-pub use samples::{SampleSpec, SamplerKind, diffusion_for, extra_metadata, generate};
+pub use samples::{SampleSpec, extra_metadata, generate, plan_for};
 pub use train::{Observer, Outcome, Start, Started, train};

@@ -1,9 +1,8 @@
 //! Images from a model, and the diffusion that its checkpoint describes.
 
-use dis_diffusion::GaussianDiffusion;
 use dis_diffusion::{
-    Ancestral, Ddim, Guidance, Guided, ModelDenoiser, Options, Respacing, Sampler, SeededNoise,
-    Variance, sample,
+    Guidance, Guided, Limit, ModelDenoiser, Options, Plan, SamplerSpec, SeededNoise, Spacing,
+    Variance, run_plan,
 };
 use dis_model::{ConditionKind, DisModel, Metadata};
 use dis_scan::ScanBackend;
@@ -13,18 +12,6 @@ use serde_json::{Value, json};
 use crate::config::DiffusionConfig;
 use crate::data::{Dataset, LatentIndex};
 use crate::error::{Result, TrainError};
-
-/// Which sampler.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum SamplerKind {
-    /// DDIM with this eta.
-    Ddim {
-        /// Amount of noise, 0 to 1.
-        eta: f64,
-    },
-    /// Ancestral sampling.
-    Ancestral,
-}
 
 /// What to draw.
 #[derive(Clone, Debug)]
@@ -37,14 +24,8 @@ pub struct SampleSpec {
     pub seed: u64,
     /// Number of the first image.
     pub first: u64,
-    /// Sampler.
-    pub sampler: SamplerKind,
-    /// Sampler steps.
-    pub steps: usize,
     /// Guidance.
     pub guidance: Guidance,
-    /// Limit the estimate of the image to [-1, 1] in every step.
-    pub clip_denoised: bool,
     /// Images at a time.
     pub batch_size: usize,
 }
@@ -80,14 +61,16 @@ fn latent_metadata(latents: &LatentIndex) -> Vec<(String, Value)> {
     extra
 }
 
-/// The diffusion that a checkpoint describes (published defaults where it says nothing), respaced
-/// for a sampler of `steps` steps.
-pub fn diffusion_for(
+/// The steps of a sampler through the diffusion that a checkpoint describes (published defaults
+/// where it says nothing).
+pub fn plan_for(
     metadata: &Metadata,
-    sampler: SamplerKind,
+    sampler: SamplerSpec,
     steps: usize,
-) -> Result<GaussianDiffusion> {
-    let mut options = match metadata.extra.get("diffusion") {
+    spacing: Spacing,
+    limit: Option<Limit>,
+) -> Result<Plan> {
+    let options = match metadata.extra.get("diffusion") {
         Some(value) => {
             let config: DiffusionConfig = serde_json::from_value(value.clone()).map_err(|e| {
                 TrainError::config(format!("checkpoint metadata \"diffusion\": {e}"))
@@ -109,15 +92,7 @@ pub fn diffusion_for(
             options.steps
         )));
     }
-    options.respacing = Respacing::Sections(vec![steps]);
-    if matches!(sampler, SamplerKind::Ddim { .. }) {
-        // The published integer stride where it exists; otherwise evenly spread.
-        let strided = Respacing::Ddim(steps);
-        if strided.timesteps(options.steps).is_ok() {
-            options.respacing = strided;
-        }
-    }
-    Ok(GaussianDiffusion::new(&options)?)
+    Ok(sampler.plan(&options, steps, spacing)?.with_limit(limit))
 }
 
 /// Draws images: (count, channels, size, size) in [-1, 1] (not limited). `progress` is called after
@@ -126,7 +101,7 @@ pub fn generate<B: ScanBackend>(
     backend: &B,
     model: &DisModel,
     params: &Reals<B>,
-    diffusion: &GaussianDiffusion,
+    plan: &Plan,
     spec: &SampleSpec,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<f32>> {
@@ -140,7 +115,7 @@ pub fn generate<B: ScanBackend>(
         )));
     }
     let shape = [config.channels, config.image_size, config.image_size];
-    let total = spec.count as u64 * diffusion.steps() as u64;
+    let total = spec.count as u64 * plan.iterations() as u64;
     let mut done = 0;
     let mut images = Vec::with_capacity(spec.count * shape.iter().product::<usize>());
     let mut start = 0;
@@ -162,22 +137,10 @@ pub fn generate<B: ScanBackend>(
             Guidance::new(1.0)
         };
         let mut network = Guided::new(denoiser, guidance);
-        let clip_denoised = spec.clip_denoised;
-        let mut sampler: Box<dyn Sampler> = match spec.sampler {
-            SamplerKind::Ddim { eta } => Box::new(Ddim { eta, clip_denoised }),
-            SamplerKind::Ancestral => Box::new(Ancestral { clip_denoised }),
-        };
-        let batch = sample(
-            diffusion,
-            &mut *sampler,
-            &mut network,
-            &mut noise,
-            noisy,
-            |_| {
-                done += count as u64;
-                progress(done, total);
-            },
-        )?;
+        let batch = run_plan(plan, &mut network, &mut noise, noisy, |_| {
+            done += count as u64;
+            progress(done, total);
+        })?;
         images.extend(batch.iter());
         start += count;
     }

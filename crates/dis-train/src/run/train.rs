@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use dis_diffusion::{GaussianDiffusion, Guidance};
+use dis_diffusion::{GaussianDiffusion, Guidance, SamplerSpec, Spacing};
 use dis_model::checkpoint::write_atomic;
 use dis_model::cost::Memory;
 use dis_model::{Checkpoint, DisModel, Metadata, cost::Cost};
@@ -15,7 +15,7 @@ use dis_ssm::MixerInit;
 
 use super::dir::{Manifest, RunDir};
 use super::metrics::MetricsLog;
-use super::samples::{SampleSpec, SamplerKind, diffusion_for, extra_metadata, generate};
+use super::samples::{SampleSpec, extra_metadata, generate, plan_for};
 use crate::config::RunConfig;
 use crate::data::{DataSpec, Dataset, Loader, LoaderOptions, grid, open};
 use crate::error::{Result, TrainError};
@@ -323,22 +323,25 @@ impl<B: ScanBackend> Run<B> {
         let labels: Vec<u32> = (0..rows as u32)
             .flat_map(|c| std::iter::repeat_n(c, sample.per_class))
             .collect();
-        let sampler = SamplerKind::Ddim { eta: 0.0 };
-        let diffusion = diffusion_for(&self.metadata, sampler, sample.steps)?;
+        let sampler = SamplerSpec::Ddim { eta: 0.0 };
+        let plan = plan_for(
+            &self.metadata,
+            sampler,
+            sample.steps,
+            Spacing::Default,
+            None,
+        )?;
         let null = self.trainer.model().config().null_label();
         let spec = SampleSpec {
             count: labels.len(),
             labels,
             seed: self.config.train.seed,
             first: 0,
-            sampler,
-            steps: sample.steps,
             guidance: Guidance::new(if null.is_some() {
                 sample.cfg_scale
             } else {
                 1.0
             }),
-            clip_denoised: false,
             batch_size: self.config.train.batch_size,
         };
         let trainer = &self.trainer;
@@ -346,7 +349,7 @@ impl<B: ScanBackend> Run<B> {
             trainer.backend(),
             trainer.model(),
             trainer.ema(),
-            &diffusion,
+            &plan,
             &spec,
             &mut |_, _| {},
         )?;
