@@ -1,5 +1,7 @@
 //! `dis convert`, and the other commands on `.pt` files.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! Sampling and inspecting from the command line.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs;

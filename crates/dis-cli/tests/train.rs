@@ -1,5 +1,7 @@
 //! Training from the command line: exact resume, threads, overrides.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs;

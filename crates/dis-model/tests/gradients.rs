@@ -1,6 +1,8 @@
 //! Every variant of the model: hand-written gradients against float64 finite differences, the CPU
 //! against the float64 reference, recomputation and threads bit for bit.
 
+#![allow(clippy::unwrap_used)]
+
 use dis_model::{
     Condition, ConditionKind, Conditioning, DisConfig, DisModel, ModelInput, SsmConfig,
 };
@@ -57,7 +59,7 @@ impl Case {
         let drop_path = (config.drop_path_rate > 0.0).then(|| {
             let site = |(i, rate): (usize, &f64)| {
                 let keep = |b: usize| {
-                    if (b + i) % 3 == 0 {
+                    if (b + i).is_multiple_of(3) {
                         0.0
                     } else {
                         (1.0 / (1.0 - rate)) as f32

@@ -1,10 +1,12 @@
 //! The mixer on the CPU against the float64 reference, over drawn widths and lengths. (Gradients
 //! against finite differences, for whole models: dis-model's tests.)
 
+#![allow(clippy::unwrap_used)]
+
 use dis_scan::{Discretization, ScanBackend};
 use dis_ssm::{Mixer, MixerConfig, MixerInit, ParamTable};
 use dis_tensor::random::{Purpose, Stream};
-use dis_tensor::{Backend, Cpu, Layout, Reference, Tokens, TokensMut};
+use dis_tensor::{Cpu, Layout, Reference, Tokens, TokensMut};
 use proptest::prelude::*;
 
 fn normals(count: usize, scale: f64, key: u64) -> Vec<f32> {

@@ -1,5 +1,7 @@
 //! The trainer: accumulation, skipped updates, learning, exact state.
 
+#![allow(clippy::unwrap_used)]
+
 use dis_diffusion::GaussianDiffusion;
 use dis_model::{ConditionKind, DisConfig, DisModel};
 use dis_tensor::{Cpu, Reference};

@@ -42,7 +42,7 @@ impl Tiling {
     /// Tiles along a side of `length`: evenly spread, all of `size` unless `length` is less.
     fn starts(&self, length: usize) -> Vec<Range<usize>> {
         if length <= self.size {
-            return vec![0..length];
+            return std::iter::once(0..length).collect();
         }
         let step = self.size - self.overlap;
         let last = length - self.size;

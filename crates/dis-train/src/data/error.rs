@@ -73,7 +73,7 @@ pub enum DataError {
         classes: usize,
     },
     /// An image that does not decode.
-    #[error("{}: cannot decode image: {cause}", path.display())]
+    #[error("{}: cannot decode image: {}", path.display(), one_line(cause))]
     Decode {
         /// The file.
         path: PathBuf,
@@ -133,6 +133,12 @@ pub enum DataError {
         /// The step that was waited for.
         step: u64,
     },
+}
+
+/// A decoder's reason without its line breaks.
+fn one_line(cause: &image::ImageError) -> String {
+    let text = cause.to_string();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 impl DataError {

@@ -155,7 +155,7 @@ pub fn train<B: ScanBackend>(
         trainer,
         log,
     }
-    .to_end(loader, observer, stop)
+    .finish(loader, observer, stop)
 }
 
 /// Weights of a checkpoint for a model of the same parameters.
@@ -246,7 +246,7 @@ struct Run<B: ScanBackend> {
 }
 
 impl<B: ScanBackend> Run<B> {
-    fn to_end(
+    fn finish(
         mut self,
         mut loader: Loader,
         observer: &mut dyn Observer,

@@ -15,14 +15,17 @@ use flate2::write::GzEncoder;
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
 use tempfile::TempDir;
 
+/// Memory of any reader: buffers, and the description of a small model.
+const READER: usize = 128 << 10;
+
 /// What reads files of a format.
 pub trait Reader {
     /// Reads all there is.
     fn read(&self, bytes: &[u8]) -> Result<(), String>;
 
-    /// Most memory for a file of this length: sixteen times its bytes and what any reader needs.
+    /// Most memory for a file of this length: eight times its bytes and what any reader needs.
     fn most_memory(&self, len: usize) -> usize {
-        (1 << 20) + 16 * len
+        READER + 8 * len
     }
 }
 
@@ -83,7 +86,7 @@ impl Reader for Torch {
 
     /// Descriptions of tensors are larger in memory than in a file of tiny tensors.
     fn most_memory(&self, len: usize) -> usize {
-        (1 << 20) + 32 * len
+        READER + 32 * len
     }
 }
 
@@ -164,7 +167,7 @@ impl Reader for Pictures {
     /// Compressed pictures of one colour really are a thousand times larger than their files, and
     /// decoding and cropping make a few copies.
     fn most_memory(&self, len: usize) -> usize {
-        (4 << 20) + 8 * 2048 * len
+        16 * READER + 8 * 2048 * len
     }
 }
 
@@ -228,7 +231,7 @@ impl Reader for Idx {
 
     fn most_memory(&self, len: usize) -> usize {
         let inflated = if self.gz { 1032 } else { 1 };
-        (1 << 20) + 16 * inflated * len
+        READER + 16 * inflated * len
     }
 }
 
@@ -268,7 +271,7 @@ pub fn config_seeds() -> Vec<Vec<u8>> {
         (b'T', preset("small")),
         (b'J', json.to_string()),
         (b'M', config.to_json()),
-        (b'S', "pictures/,size=32,flip".into()),
+        (b'S', "folder:pictures/,size=32,flip".into()),
         (b'S', "idx:mnist,split=test,unconditional".into()),
     ]
     .into_iter()
@@ -299,7 +302,7 @@ impl Reader for Config {
 
     /// Parsed TOML and JSON are trees of values, each larger than its text.
     fn most_memory(&self, len: usize) -> usize {
-        (1 << 20) + 256 * len
+        READER + 256 * len
     }
 }
 

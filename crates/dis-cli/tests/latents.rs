@@ -1,0 +1,135 @@
+//! Encoding, training on latents, and pictures of what comes out.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{fail, succeed, workplace};
+
+/// A tiny autoencoder: one latent for 2 x 2 pixels.
+const VAE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../tests/golden/vae_tiny_2level"
+);
+
+fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|e| {
+            let e = e.unwrap();
+            let name = e.file_name().to_string_lossy().into_owned();
+            (name, fs::read(e.path()).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn encoding_continues_and_depends_on_nothing_but_its_input() {
+    let dir = workplace();
+    let at = |name: &str| dir.path().join(name);
+    let encode = |out: &str, more: &[&str]| {
+        let args = ["encode", "digits-held-out", "--vae", VAE, "--out", out];
+        let shards = ["--shard-size", "100"];
+        [&args[..], &shards[..], more].concat().join("\n")
+    };
+    let run = |out: &str, more: &[&str]| {
+        let args = encode(out, more);
+        succeed(dir.path(), &args.split('\n').collect::<Vec<_>>())
+    };
+    let said = run("a", &["--threads", "1"]);
+    assert!(said.contains("297 latents of 4x4x4 in a"), "{said}");
+    let whole = files(&at("a"));
+    let names: Vec<&str> = whole.iter().map(|(n, _)| n.as_str()).collect();
+    let expected = [
+        "latents-00000.safetensors",
+        "latents-00001.safetensors",
+        "latents-00002.safetensors",
+        "latents.json",
+    ];
+    assert_eq!(names, expected);
+    run("b", &["--threads", "2", "--batch-size", "7"]);
+    assert!(files(&at("b")) == whole);
+
+    // A whole shard is kept, a missing or damaged one is made again.
+    let kept = at("b").join(expected[0]);
+    let age = || fs::metadata(&kept).unwrap().modified().unwrap();
+    let before = age();
+    fs::remove_file(at("b").join(expected[1])).unwrap();
+    fs::write(at("b").join(expected[2]), "half").unwrap();
+    run("b", &[]);
+    assert_eq!(age(), before);
+    assert!(files(&at("b")) == whole);
+
+    let refused = |more: &[&str], words: &[&str]| {
+        let args = encode("b", more);
+        fail(dir.path(), &args.split('\n').collect::<Vec<_>>(), words);
+    };
+    refused(&["--flip"], &["b: holds latents", "--flip"]);
+    let other = ["encode", "digits-train", "--vae", VAE, "--out", "b"];
+    fail(dir.path(), &other, &["other data"]);
+    let none = ["encode", "digits", "--vae", "none", "--out", "c"];
+    fail(dir.path(), &none, &["none"]);
+    let again = ["encode", "latents:b", "--vae", VAE, "--out", "c"];
+    fail(dir.path(), &again, &["latents already"]);
+}
+
+#[test]
+fn a_model_of_latents_is_trained_and_makes_pictures() {
+    let dir = workplace();
+    let run = |args: &str| succeed(dir.path(), &args.split(' ').collect::<Vec<_>>());
+    run(&format!(
+        "encode digits-train,flip --vae {VAE} --out latents"
+    ));
+    let tiny = fs::read_to_string(dir.path().join("tiny.toml")).unwrap();
+    let tiny = tiny
+        .replace("patch_size = 4", "patch_size = 2")
+        .replace("sample_every = 0", "sample_every = 30");
+    fs::write(dir.path().join("tiny.toml"), tiny).unwrap();
+    run("train --config tiny.toml --data latents,flip --out run");
+    assert!(dir.path().join("run/samples/step-00000030.png").is_file());
+
+    // From an older checkpoint it arrives at the same: the latents drawn are the same.
+    let run_dir = dir.path().join("run");
+    let whole = common::newest(&run_dir);
+    for step in [28, 30] {
+        let name = format!("checkpoints/step-{step:08}");
+        fs::remove_dir_all(run_dir.join(name)).unwrap();
+    }
+    run("train --resume run");
+    assert!(common::newest(&run_dir) == whole);
+    let (_, weights) = &whole.iter().find(|(n, _)| n.contains("weights")).unwrap();
+    let text = String::from_utf8_lossy(weights);
+    assert!(text.contains("latent_scale") && text.contains("0.18215"));
+    assert!(text.contains("autoencoder") && !text.contains("max_level"));
+
+    fail(
+        dir.path(),
+        &["sample", "--checkpoint", "run"],
+        &["model of latents", "--vae"],
+    );
+    let draw = |out: &str, more: &str| {
+        run(&format!(
+            "sample --checkpoint run --vae {VAE} --num 3 --steps 5 --out {out}{more}"
+        ))
+    };
+    draw("whole", "");
+    draw("tiles", " --vae-tile 4 --threads 1 --batch-size 2");
+    let whole = files(&dir.path().join("whole"));
+    assert_eq!(whole.len(), 3);
+    // Latents of 4 x 4 fit in a tile of 4.
+    assert!(files(&dir.path().join("tiles")) == whole);
+    let picture = image::load_from_memory(&whole[0].1).unwrap();
+    assert_eq!((picture.width(), picture.height()), (8, 8));
+    assert_eq!(picture.color(), image::ColorType::Rgb8);
+
+    fail(
+        dir.path(),
+        &["sample", "--vae", VAE, "--num", "1"],
+        &["4 channels", "draws 1"],
+    );
+}
