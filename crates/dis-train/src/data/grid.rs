@@ -1,8 +1,9 @@
 //! Pictures of many images in rows and columns, written as PNG.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use dis_model::ModelError;
+use dis_model::checkpoint::write_atomic;
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 
 use super::crop::Picture;
@@ -150,28 +151,15 @@ pub fn render(images: &[u8], shape: ImageShape, layout: GridLayout) -> Result<Pi
 /// If the picture does not encode or a file operation fails; nothing is left behind then.
 pub fn write_png(path: &Path, picture: &Picture) -> Result<()> {
     let png = encode_png(path, picture)?;
-    let mut name =
-        path.file_name()
-            .map(|n| n.to_os_string())
-            .ok_or_else(|| DataError::Invalid {
-                what: format!("{}: not a file name", path.display()),
-            })?;
-    name.push(format!(".tmp{}", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let write = |temporary: &PathBuf| -> std::io::Result<()> {
-        let mut file = std::fs::File::create(temporary)?;
-        file.write_all(&png)?;
-        file.sync_all()?;
-        std::fs::rename(temporary, path)
-    };
-    write(&temporary).map_err(|cause| {
-        // Best effort: the first error is the one to report.
-        let _ = std::fs::remove_file(&temporary);
-        DataError::Io {
-            path: path.to_path_buf(),
+    write_atomic(path, &png).map_err(|error| match error {
+        ModelError::Io { path, source } => DataError::Io {
+            path,
             action: "write",
-            cause,
-        }
+            cause: source,
+        },
+        other => DataError::Invalid {
+            what: other.to_string(),
+        },
     })
 }
 
