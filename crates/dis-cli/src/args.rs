@@ -106,7 +106,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
     /// Learning rate after the warm-up.
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub lr: Option<f64>,
     /// Seed of everything random.
     #[arg(long, value_name = "N")]
@@ -156,16 +156,26 @@ pub struct SampleArgs {
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub spacing: Spacing,
     /// Noise added by DDIM, 0 to 1.
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     pub eta: f64,
     /// Guidance scale; 1 is none [default: 1.5 for models with a null label].
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub cfg: Option<f64>,
     /// Guide only while the original timestep is within LOW,HIGH.
-    #[arg(long, value_name = "LOW,HIGH", value_delimiter = ',', num_args = 2)]
-    pub cfg_interval: Vec<f64>,
+    #[arg(long, value_name = "LOW,HIGH", value_parser = interval)]
+    pub cfg_interval: Option<(f64, f64)>,
     /// Rescale the guided prediction towards the conditional one's spread, 0 to 1; 0 is off.
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     pub cfg_rescale: f64,
     /// Guide the first three channels only, as the published code does.
     #[arg(long)]
@@ -307,4 +317,15 @@ pub struct ConvertArgs {
     /// For files without metadata: whether the last row of the label table is the null label.
     #[arg(long, value_name = "BOOL")]
     pub null_label: Option<bool>,
+}
+
+/// Two numbers with a comma between them.
+fn interval(text: &str) -> Result<(f64, f64), String> {
+    let parsed = text
+        .split_once(',')
+        .and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
+    match parsed {
+        Some((low, high)) if low <= high => Ok((low, high)),
+        _ => Err("expected two numbers such as 100,600, the lower one first".into()),
+    }
 }

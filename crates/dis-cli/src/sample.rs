@@ -109,7 +109,7 @@ fn plan(args: &SampleArgs, checkpoint: &Checkpoint) -> Result<(SampleSpec, usize
     if args.cfg_published {
         guidance.channels = GuidedChannels::FirstThree;
     }
-    if let [low, high] = args.cfg_interval[..] {
+    if let Some((low, high)) = args.cfg_interval {
         guidance.interval = Some(low..=high);
     }
     if !(0.0..=1.0).contains(&args.cfg_rescale) {
