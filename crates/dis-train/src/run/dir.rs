@@ -216,6 +216,16 @@ impl RunDir {
         Ok(())
     }
 
+    /// Sets a checkpoint that cannot be read aside under the name `damaged-...`, so that the run can
+    /// write it again.
+    pub fn set_aside(&self, folder: &Path) -> Result<()> {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let aside = folder.with_file_name(format!("damaged-{name}"));
+        // An earlier one of the same step says no more than this one.
+        let _ = fs::remove_dir_all(&aside);
+        fs::rename(folder, &aside).map_err(|e| TrainError::io(folder, "set it aside", e))
+    }
+
     /// Reads and verifies a checkpoint of this model.
     pub fn load(&self, folder: &Path, model: &DisModel) -> Result<(Manifest, TrainState)> {
         let path = folder.join(MANIFEST);

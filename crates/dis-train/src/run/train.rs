@@ -190,11 +190,15 @@ fn resume(
 ) -> Result<TrainState> {
     dir.sweep()?;
     let checkpoints = dir.list()?;
+    let mut unreadable = Vec::new();
     for (_, folder) in checkpoints.iter().rev() {
         let (manifest, state) = match dir.load(folder, model) {
             Ok(loaded) => loaded,
             Err(error) => {
-                observer.warning(&format!("{error}; trying an older checkpoint"));
+                observer.warning(&format!(
+                    "{error}; the checkpoint is set aside, trying an older one"
+                ));
+                unreadable.push(folder);
                 continue;
             }
         };
@@ -223,6 +227,9 @@ fn resume(
                  continues, but equal to an uninterrupted one only within rounding",
                 manifest.instruction_set
             ));
+        }
+        for folder in unreadable {
+            dir.set_aside(folder)?;
         }
         return Ok(state);
     }
