@@ -80,19 +80,56 @@ pub fn config_to_json(config: &DisConfig) -> Map<String, Value> {
     map
 }
 
-/// Reads keys one by one and remembers which were asked for.
+/// All keys.
+const KEYS: [&str; 23] = [
+    "image_size",
+    "patch_size",
+    "channels",
+    "embed_dim",
+    "depth",
+    "conditioning",
+    "num_classes",
+    "null_label",
+    "context_dim",
+    "context_tokens",
+    "null_context",
+    "learn_sigma",
+    "skip",
+    "norm",
+    "mlp_time_embed",
+    "d_state",
+    "d_conv",
+    "expand",
+    "dt_rank",
+    "bias",
+    "conv_bias",
+    "discretization",
+    "drop_path_rate",
+];
+
+/// Reads keys one by one.
 struct Fields<'a> {
     map: &'a Map<String, Value>,
-    known: Vec<&'static str>,
 }
 
 impl<'a> Fields<'a> {
-    fn get(&mut self, key: &'static str) -> Option<&'a Value> {
-        self.known.push(key);
+    /// Unknown keys are refused before anything else: a missing key is often a misspelt one.
+    fn new(map: &'a Map<String, Value>) -> Result<Self, String> {
+        match map.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            None => Ok(Self { map }),
+            Some(key) => Err(format!(
+                "unknown model key {key:?}; known are {}",
+                KEYS.join(", ")
+            )),
+        }
+    }
+
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        debug_assert!(KEYS.contains(&key), "{key} is not in the list of keys");
         self.map.get(key)
     }
 
-    fn maybe_size(&mut self, key: &'static str) -> Result<Option<usize>, String> {
+    fn maybe_size(&self, key: &'static str) -> Result<Option<usize>, String> {
         match self.get(key) {
             None => Ok(None),
             Some(value) => value
@@ -103,12 +140,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn size(&mut self, key: &'static str) -> Result<usize, String> {
+    fn size(&self, key: &'static str) -> Result<usize, String> {
         self.maybe_size(key)?
             .ok_or_else(|| format!("model key {key:?} is missing"))
     }
 
-    fn flag(&mut self, key: &'static str, default: bool) -> Result<bool, String> {
+    fn flag(&self, key: &'static str, default: bool) -> Result<bool, String> {
         match self.get(key) {
             None => Ok(default),
             Some(value) => value
@@ -117,7 +154,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn number(&mut self, key: &'static str, default: f64) -> Result<f64, String> {
+    fn number(&self, key: &'static str, default: f64) -> Result<f64, String> {
         match self.get(key) {
             None => Ok(default),
             Some(value) => value
@@ -127,7 +164,7 @@ impl<'a> Fields<'a> {
     }
 
     fn word<T: Copy>(
-        &mut self,
+        &self,
         key: &'static str,
         table: &[(&str, T)],
         default: T,
@@ -146,29 +183,12 @@ impl<'a> Fields<'a> {
             )
         })
     }
-
-    fn finish(self) -> Result<(), String> {
-        match self
-            .map
-            .keys()
-            .find(|key| !self.known.contains(&key.as_str()))
-        {
-            None => Ok(()),
-            Some(key) => Err(format!(
-                "unknown model key {key:?}; known are {}",
-                self.known.join(", ")
-            )),
-        }
-    }
 }
 
 /// Reads a configuration. Sizes are required, the rest has the published defaults; unknown keys
 /// are refused. Errors name the key.
 pub fn config_from_json(map: &Map<String, Value>) -> Result<DisConfig, String> {
-    let mut f = Fields {
-        map,
-        known: Vec::new(),
-    };
+    let f = Fields::new(map)?;
     let default = DisConfig::new(1, 1, 1, 1, 0);
     let ssm = SsmConfig::default();
     let image_size = f.size("image_size")?;
@@ -219,7 +239,6 @@ pub fn config_from_json(map: &Map<String, Value>) -> Result<DisConfig, String> {
         },
         drop_path_rate: f.number("drop_path_rate", default.drop_path_rate)?,
     };
-    f.finish()?;
     config.validate().map_err(|e| e.to_string())?;
     Ok(config)
 }
