@@ -145,9 +145,7 @@ fn group<S: Simd, const N: usize>(
 ) -> usize {
     let weights = job.weights;
     let count = job.pixels.len().min(BLOCK);
-    for sum in sums.iter_mut() {
-        *sum = [Row::ZERO; PANELS];
-    }
+    sums.fill([Row::ZERO; PANELS]);
     let mut places = [[0; 2]; BLOCK];
     let width = job.source.grid_width.max(1);
     for (place, pixel) in places.iter_mut().zip(job.pixels.clone()) {

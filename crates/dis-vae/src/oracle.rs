@@ -20,6 +20,9 @@ pub struct Image {
 
 impl Image {
     /// From values in the order (channels, height, width).
+    ///
+    /// # Panics
+    /// If there are more or fewer values than that.
     pub fn new([channels, height, width]: [usize; 3], data: Vec<f64>) -> Self {
         assert_eq!(data.len(), channels * height * width);
         Self {

@@ -86,7 +86,7 @@ impl Reader for Torch {
 
     /// Descriptions of tensors are larger in memory than in a file of tiny tensors.
     fn most_memory(&self, len: usize) -> usize {
-        READER + 32 * len
+        READER + 16 * len
     }
 }
 

@@ -12,6 +12,8 @@
 mod error;
 mod objects;
 mod pickle;
+#[cfg(test)]
+mod tests;
 mod value;
 mod write;
 mod zip;
