@@ -19,8 +19,8 @@ use readers::Reader;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Cases of each format, unless `DIS_MUTATIONS` says otherwise: a few seconds in all.
-const CASES: u64 = 1500;
+/// Cases of each format, unless `DIS_MUTATIONS` says otherwise: some ten seconds in all.
+const CASES: u64 = 8000;
 
 fn cases() -> u64 {
     std::env::var("DIS_MUTATIONS").map_or(CASES, |text| text.parse().unwrap())
@@ -102,6 +102,43 @@ fn idx_gz() {
 #[test]
 fn cifar() {
     check("cifar", &readers::cifar_seeds(), &readers::Cifar::new());
+}
+
+#[test]
+fn latents() {
+    check(
+        "latents",
+        &readers::latents_seeds(),
+        &readers::Latents::new(),
+    );
+}
+
+/// A count that agrees between index and shard, and that no file can have.
+#[test]
+fn latents_of_an_impossible_number() {
+    let reader = readers::Latents::new();
+    let mut outcomes = Vec::new();
+    for count in ["5", "6917529027641081856"] {
+        let seed = &readers::latents_seeds()[0];
+        let text: String = seed.iter().map(|&b| char::from(b)).collect();
+        let changed = text
+            .replace("\"count\": 5,", &format!("\"count\": {count},"))
+            .replace("\"shard_size\": 5,", &format!("\"shard_size\": {count},"))
+            .replace("[5,", &format!("[{count},"))
+            .replace("[5]", &format!("[{count}]"));
+        let mut bytes: Vec<u8> = changed.chars().map(|c| c as u8).collect();
+        // The lengths of the index and of the header changed with the number's.
+        let added = (count.len() - 1) as u16;
+        let index = u16::from_le_bytes([bytes[0], bytes[1]]) + 2 * added;
+        bytes[..2].copy_from_slice(&index.to_le_bytes());
+        let header = 2 + usize::from(index);
+        let length = u16::from_le_bytes([bytes[header], bytes[header + 1]]) + 3 * added;
+        bytes[header..header + 2].copy_from_slice(&length.to_le_bytes());
+        outcomes.push(reader.read(&bytes));
+    }
+    assert_eq!(outcomes[0], Ok(()));
+    let message = outcomes[1].clone().unwrap_err();
+    assert!(message.contains("cut off"), "{message}");
 }
 
 #[test]

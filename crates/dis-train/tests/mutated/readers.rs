@@ -9,7 +9,10 @@ use dis_model::checkpoint::{
 };
 use dis_model::{Checkpoint, ConditionKind, DisConfig, DisModel, Metadata};
 use dis_train::config::RunConfig;
-use dis_train::data::{DataSpec, Dataset, FolderDataset, FolderOptions, open_cifar10, open_idx};
+use dis_train::data::{
+    DataSpec, Dataset, FolderDataset, FolderOptions, ImageShape, LatentDataset, LatentIndex, Shard,
+    digits, open_cifar10, open_idx, read_shard,
+};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
@@ -179,10 +182,16 @@ fn idx_images() -> Vec<u8> {
 
 const IDX_LABELS: [u8; 13] = [0, 0, 8, 1, 0, 0, 0, 5, 3, 1, 4, 1, 5];
 
-/// An images file and a labels file in one: the first byte says how long the former is, so that
-/// damage can be in both.
-fn joined(images: &[u8], labels: &[u8]) -> Vec<u8> {
-    [&[images.len() as u8], images, labels].concat()
+/// Two files in one, so that damage can be in both: the first two bytes say how long the former is.
+fn joined(first: &[u8], second: &[u8]) -> Vec<u8> {
+    [&(first.len() as u16).to_le_bytes(), first, second].concat()
+}
+
+fn parted(bytes: &[u8]) -> (&[u8], &[u8]) {
+    match bytes.split_first_chunk() {
+        Some((len, rest)) => rest.split_at(rest.len().min(u16::from_le_bytes(*len).into())),
+        None => (&[], &[]),
+    }
 }
 
 pub fn idx_seeds() -> Vec<Vec<u8>> {
@@ -221,8 +230,7 @@ impl Idx {
 
 impl Reader for Idx {
     fn read(&self, bytes: &[u8]) -> Result<(), String> {
-        let (&len, rest) = bytes.split_first().unwrap_or((&0, &[]));
-        let (images, labels) = rest.split_at(rest.len().min(len.into()));
+        let (images, labels) = parted(bytes);
         fs::write(&self.images, images).unwrap();
         fs::write(&self.labels, labels).unwrap();
         let data = open_idx(self.dir.path(), None).map_err(text)?;
@@ -255,6 +263,56 @@ impl Reader for Cifar {
         fs::write(self.0.path().join("data_batch_1.bin"), bytes).unwrap();
         let data = open_cifar10(self.0.path(), None).map_err(text)?;
         data.sample(data.len() - 1, false).map(|_| ()).map_err(text)
+    }
+}
+
+/// A folder of latents of five digits: its index and its shard.
+pub fn latents_seeds() -> Vec<Vec<u8>> {
+    let data = digits().unwrap().subset("five", &[0, 1, 2, 3, 4]).unwrap();
+    let latent = ImageShape {
+        channels: 2,
+        height: 1,
+        width: 3,
+    };
+    let build = |mirrored: bool| {
+        let dir = tempfile::tempdir().unwrap();
+        let scales = [vec![2.0, 0.5], vec![0.0, 1.0]];
+        let mut index = LatentIndex::new(&data, latent, scales, "print".into(), 5, mirrored);
+        let values = vec![0.5; 5 * latent.len()];
+        let shard = Shard {
+            mean: values.clone(),
+            log_var: values.clone(),
+            mirrored: mirrored.then(|| (values.clone(), values)),
+            labels: (0..5).map(|i| data.label(i).unwrap()).collect(),
+        };
+        index.append(dir.path(), &shard).unwrap();
+        joined(
+            &fs::read(dir.path().join("latents.json")).unwrap(),
+            &fs::read(LatentIndex::shard_path(dir.path(), 0)).unwrap(),
+        )
+    };
+    vec![build(false), build(true)]
+}
+
+/// Folders of latents.
+pub struct Latents(TempDir);
+
+impl Latents {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+}
+
+impl Reader for Latents {
+    fn read(&self, bytes: &[u8]) -> Result<(), String> {
+        let (index, shard) = parted(bytes);
+        let path = LatentIndex::shard_path(self.0.path(), 0);
+        fs::write(self.0.path().join("latents.json"), index).unwrap();
+        fs::write(&path, shard).unwrap();
+        let whole = read_shard(&path).map(|_| ()).map_err(text);
+        let data = LatentDataset::open(self.0.path(), false).map_err(text)?;
+        data.sample(data.len() - 1, false).map_err(text)?;
+        whole
     }
 }
 

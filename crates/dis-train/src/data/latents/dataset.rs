@@ -225,9 +225,13 @@ fn open_shard(path: PathBuf, index: &LatentIndex, n: usize) -> Result<(Open, Vec
             .get(name)
             .ok_or_else(|| refuse(format!("tensor {name:?} is missing")))?;
         let [begin, end] = found.data_offsets;
+        // A count from the index may be anything.
+        let mut sizes = shape.iter().map(|&d| d as u64);
+        let bytes = sizes.try_fold(bytes as u64, u64::checked_mul);
         if found.dtype != dtype
             || found.shape != shape
-            || end.checked_sub(begin) != Some((bytes * shape.iter().product::<usize>()) as u64)
+            || bytes.is_none()
+            || end.checked_sub(begin) != bytes
             || end > length - start
         {
             return Err(refuse(format!(
