@@ -1,0 +1,29 @@
+//! The PTX texts, embedded so that nothing is needed to build and the driver compiles them.
+
+/// One PTX text.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PtxFile {
+    /// Name of the file in `kernels/ptx/`.
+    pub name: &'static str,
+    /// Its contents.
+    pub text: &'static str,
+}
+
+macro_rules! files {
+    ($($(#[$doc:meta])* $constant:ident = $file:literal;)*) => {
+        $(
+            $(#[$doc])*
+            pub static $constant: PtxFile = PtxFile {
+                name: $file,
+                text: include_str!(concat!("../ptx/", $file)),
+            };
+        )*
+        /// All texts.
+        pub static FILES: &[&PtxFile] = &[$(&$constant),*];
+    };
+}
+
+files! {
+    /// Elementwise operations over token matrices.
+    ELEMENTWISE = "elementwise.ptx";
+}
