@@ -192,6 +192,33 @@ pub trait Contract: Params {
     fn geometry(&self) -> Geometry;
 }
 
+/// A kernel with its geometry: what checked constructors return.
+#[derive(Clone, Copy, Debug)]
+pub struct Ready<K> {
+    kernel: K,
+    geometry: Geometry,
+}
+
+impl<K: Params> Ready<K> {
+    /// For constructors, after their checks.
+    pub(crate) fn new(kernel: K, geometry: Geometry) -> Self {
+        Self { kernel, geometry }
+    }
+}
+
+impl<K: Params> Params for Ready<K> {
+    const INFO: ContractInfo = K::INFO;
+    fn args(&self) -> Vec<Vec<u8>> {
+        self.kernel.args()
+    }
+}
+
+impl<K: Params> Contract for Ready<K> {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+}
+
 /// Launches a kernel (nothing when its grid is empty). Returns before it has run.
 pub fn launch<D: Driver, C: Contract>(driver: &D, kernel: &C) -> Result<()> {
     let geometry = kernel.geometry();

@@ -1,7 +1,7 @@
 //! Launch contracts of `elementwise.ptx`.
 
 use crate::contract;
-use crate::contract::{Contract, ContractInfo, Geometry, Params, Ptr, PtrMut};
+use crate::contract::{ContractInfo, Geometry, Params, Ptr, PtrMut, Ready};
 use crate::error::Result;
 use crate::mat::{Mat, MatMut, grid_limit, shape};
 
@@ -86,26 +86,6 @@ pub const CONTRACTS: &[ContractInfo] = &[
     AddProduct::INFO,
 ];
 
-/// A kernel and how it is launched.
-#[derive(Clone, core::marker::Copy, Debug)]
-pub struct Elementwise<K> {
-    kernel: K,
-    geometry: Geometry,
-}
-
-impl<K: Params> Params for Elementwise<K> {
-    const INFO: ContractInfo = K::INFO;
-    fn args(&self) -> Vec<Vec<u8>> {
-        self.kernel.args()
-    }
-}
-
-impl<K: Params> Contract for Elementwise<K> {
-    fn geometry(&self) -> Geometry {
-        self.geometry
-    }
-}
-
 /// Matrices of one shape, folded to as few dimensions as their strides allow.
 struct Folded<const N: usize> {
     sources: [Mat; N],
@@ -157,7 +137,7 @@ fn fold<const N: usize>(
 
 impl Fill {
     /// Checks the operands.
-    pub fn new(dst: MatMut, value: f32) -> Result<Elementwise<Self>> {
+    pub fn new(dst: MatMut, value: f32) -> Result<Ready<Self>> {
         let Folded { dst, geometry, .. } = fold("dis_fill", [], dst, false)?;
         let kernel = Self {
             dst: dst.ptr,
@@ -167,13 +147,13 @@ impl Fill {
             tokens: dst.tokens as u32,
             channels: dst.channels as u32,
         };
-        Ok(Elementwise { kernel, geometry })
+        Ok(Ready::new(kernel, geometry))
     }
 }
 
 impl Copy {
     /// Checks the operands.
-    pub fn new(src: Mat, dst: MatMut) -> Result<Elementwise<Self>> {
+    pub fn new(src: Mat, dst: MatMut) -> Result<Ready<Self>> {
         let folded = fold("dis_copy", [("src", src)], dst, false)?;
         let ([src], dst, geometry) = (folded.sources, folded.dst, folded.geometry);
         let kernel = Self {
@@ -186,13 +166,13 @@ impl Copy {
             tokens: dst.tokens as u32,
             channels: dst.channels as u32,
         };
-        Ok(Elementwise { kernel, geometry })
+        Ok(Ready::new(kernel, geometry))
     }
 }
 
 impl Axpy {
     /// Checks the operands.
-    pub fn new(alpha: f32, src: Mat, dst: MatMut) -> Result<Elementwise<Self>> {
+    pub fn new(alpha: f32, src: Mat, dst: MatMut) -> Result<Ready<Self>> {
         let folded = fold("dis_axpy", [("src", src)], dst, false)?;
         let ([src], dst, geometry) = (folded.sources, folded.dst, folded.geometry);
         let kernel = Self {
@@ -206,13 +186,13 @@ impl Axpy {
             tokens: dst.tokens as u32,
             channels: dst.channels as u32,
         };
-        Ok(Elementwise { kernel, geometry })
+        Ok(Ready::new(kernel, geometry))
     }
 }
 
 impl ScaleSamples {
     /// Checks the operands; `scale` is (batch, 1, 1).
-    pub fn new(scale: Mat, src: Mat, dst: MatMut) -> Result<Elementwise<Self>> {
+    pub fn new(scale: Mat, src: Mat, dst: MatMut) -> Result<Ready<Self>> {
         const NAME: &str = "dis_scale_samples";
         scale.check_shape(NAME, "scale", [dst.batch, 1, 1])?;
         let folded = fold(NAME, [("src", src)], dst, true)?;
@@ -229,13 +209,13 @@ impl ScaleSamples {
             tokens: dst.tokens as u32,
             channels: dst.channels as u32,
         };
-        Ok(Elementwise { kernel, geometry })
+        Ok(Ready::new(kernel, geometry))
     }
 }
 
 impl Silu {
     /// Checks the operands.
-    pub fn new(x: Mat, out: MatMut) -> Result<Elementwise<Self>> {
+    pub fn new(x: Mat, out: MatMut) -> Result<Ready<Self>> {
         let folded = fold("dis_silu", [("x", x)], out, false)?;
         let ([x], out, geometry) = (folded.sources, folded.dst, folded.geometry);
         let kernel = Self {
@@ -248,13 +228,13 @@ impl Silu {
             tokens: out.tokens as u32,
             channels: out.channels as u32,
         };
-        Ok(Elementwise { kernel, geometry })
+        Ok(Ready::new(kernel, geometry))
     }
 }
 
 impl SiluBackward {
     /// Checks the operands.
-    pub fn new(x: Mat, dout: Mat, dx: MatMut) -> Result<Elementwise<Self>> {
+    pub fn new(x: Mat, dout: Mat, dx: MatMut) -> Result<Ready<Self>> {
         let folded = fold("dis_silu_backward", [("x", x), ("dout", dout)], dx, false)?;
         let ([x, dout], dx, geometry) = (folded.sources, folded.dst, folded.geometry);
         let kernel = Self {
@@ -270,13 +250,13 @@ impl SiluBackward {
             tokens: dx.tokens as u32,
             channels: dx.channels as u32,
         };
-        Ok(Elementwise { kernel, geometry })
+        Ok(Ready::new(kernel, geometry))
     }
 }
 
 impl NegExp {
     /// Checks the operands.
-    pub fn new(x: Mat, out: MatMut) -> Result<Elementwise<Self>> {
+    pub fn new(x: Mat, out: MatMut) -> Result<Ready<Self>> {
         let folded = fold("dis_neg_exp", [("x", x)], out, false)?;
         let ([x], out, geometry) = (folded.sources, folded.dst, folded.geometry);
         let kernel = Self {
@@ -289,13 +269,13 @@ impl NegExp {
             tokens: out.tokens as u32,
             channels: out.channels as u32,
         };
-        Ok(Elementwise { kernel, geometry })
+        Ok(Ready::new(kernel, geometry))
     }
 }
 
 impl AddProduct {
     /// Checks the operands.
-    pub fn new(a: Mat, b: Mat, dst: MatMut) -> Result<Elementwise<Self>> {
+    pub fn new(a: Mat, b: Mat, dst: MatMut) -> Result<Ready<Self>> {
         let folded = fold("dis_add_product", [("a", a), ("b", b)], dst, false)?;
         let ([a, b], dst, geometry) = (folded.sources, folded.dst, folded.geometry);
         let kernel = Self {
@@ -311,7 +291,7 @@ impl AddProduct {
             tokens: dst.tokens as u32,
             channels: dst.channels as u32,
         };
-        Ok(Elementwise { kernel, geometry })
+        Ok(Ready::new(kernel, geometry))
     }
 }
 

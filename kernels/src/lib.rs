@@ -16,8 +16,16 @@ pub mod ptx;
 pub mod sim;
 
 pub mod elementwise;
+pub mod embed;
+pub mod gemm;
+pub mod norm;
+pub mod optim;
+pub mod patch;
+pub mod reduce;
 
-pub use contract::{Contract, ContractInfo, Geometry, Param, ParamInfo, ParamKind, Params, launch};
+pub use contract::{
+    Contract, ContractInfo, Geometry, Param, ParamInfo, ParamKind, Params, Ready, launch,
+};
 pub use contract::{Ptr, PtrMut};
 pub use driver::{Driver, Launch};
 pub use error::{KernelError, Result};
@@ -27,6 +35,14 @@ pub use ptx::PtxFile;
 
 /// Every launch contract of this crate.
 pub fn contracts() -> Vec<ContractInfo> {
-    let families: &[&[ContractInfo]] = &[elementwise::CONTRACTS];
+    let families: &[&[ContractInfo]] = &[
+        elementwise::CONTRACTS,
+        reduce::CONTRACTS,
+        norm::CONTRACTS,
+        embed::CONTRACTS,
+        patch::CONTRACTS,
+        optim::CONTRACTS,
+        gemm::CONTRACTS,
+    ];
     families.concat()
 }

@@ -155,7 +155,6 @@ pub(crate) fn shape(kernel: &'static str, what: String) -> KernelError {
 }
 
 /// A size as a kernel parameter.
-#[allow(dead_code)]
 pub(crate) fn to_u32(kernel: &'static str, name: &'static str, value: usize) -> Result<u32> {
     u32::try_from(value).map_err(|_| shape(kernel, format!("{name} is {value}")))
 }

@@ -26,4 +26,16 @@ macro_rules! files {
 files! {
     /// Elementwise operations over token matrices.
     ELEMENTWISE = "elementwise.ptx";
+    /// Sums over rows.
+    REDUCE = "reduce.ptx";
+    /// Normalisation.
+    NORM = "norm.ptx";
+    /// Embedding tables.
+    EMBED = "embed.ptx";
+    /// Images and patches.
+    PATCH = "patch.ptx";
+    /// The optimizer.
+    OPTIM = "optim.ptx";
+    /// The matrix product.
+    GEMM = "gemm.ptx";
 }
