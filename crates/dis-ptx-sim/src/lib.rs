@@ -11,8 +11,11 @@ mod counters;
 mod coverage;
 mod device;
 mod fault;
+mod isa;
+mod lex;
 mod module;
 mod options;
+mod parse;
 
 pub use counters::Counters;
 pub use coverage::{Coverage, LineCoverage};
