@@ -79,8 +79,9 @@ pub trait Driver: Clone + fmt::Debug + Send + Sync + 'static {
     /// Waits for everything so far.
     fn synchronise(&self) -> Result<()>;
 
-    /// A matrix product by the vendor's library or another means of the driver's own; `false`
-    /// (and nothing done) where there is none, for the caller to launch its own kernel.
+    /// Whether the driver has a matrix product of its own, such as the vendor's library.
+    fn has_gemm(&self) -> bool;
+    /// That product; `false` (and nothing done) where there is none.
     fn gemm(&self, call: &GemmCall) -> Result<bool>;
 
     /// Begins recording launches instead of running them; `false` where that cannot be done.

@@ -249,6 +249,10 @@ impl Driver for Sim {
         Ok(())
     }
 
+    fn has_gemm(&self) -> bool {
+        self.host_gemm
+    }
+
     fn gemm(&self, call: &GemmCall) -> Result<bool> {
         if self.host_gemm {
             host_gemm(&mut self.lock().device, call)?;
