@@ -12,6 +12,8 @@ pub mod mat;
 pub mod memory;
 pub mod ptx;
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 #[cfg(feature = "sim")]
 pub mod sim;
 
@@ -22,6 +24,7 @@ pub mod norm;
 pub mod optim;
 pub mod patch;
 pub mod reduce;
+pub mod scan;
 
 pub use contract::{
     Contract, ContractInfo, Geometry, Param, ParamInfo, ParamKind, Params, Ready, launch,
@@ -43,6 +46,7 @@ pub fn contracts() -> Vec<ContractInfo> {
         patch::CONTRACTS,
         optim::CONTRACTS,
         gemm::CONTRACTS,
+        scan::CONTRACTS,
     ];
     families.concat()
 }

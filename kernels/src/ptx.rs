@@ -9,6 +9,16 @@ pub struct PtxFile {
     pub text: &'static str,
 }
 
+impl PtxFile {
+    /// What its `.version` says.
+    pub fn version(&self) -> &'static str {
+        self.text
+            .lines()
+            .find_map(|line| line.strip_prefix(".version"))
+            .map_or("unknown", str::trim)
+    }
+}
+
 macro_rules! files {
     ($($(#[$doc:meta])* $constant:ident = $file:literal;)*) => {
         $(
@@ -38,4 +48,12 @@ files! {
     OPTIM = "optim.ptx";
     /// The matrix product.
     GEMM = "gemm.ptx";
+    /// The selective scan, forward.
+    SCAN_FORWARD = "scan_forward.ptx";
+    /// The selective scan, backward.
+    SCAN_BACKWARD = "scan_backward.ptx";
+    /// The causal convolution.
+    CONV1D = "conv1d.ptx";
+    /// Partial sums of the backward passes.
+    PARTIALS = "partials.ptx";
 }
