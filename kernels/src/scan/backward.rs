@@ -266,10 +266,7 @@ impl Backward {
         let call = check(kernel, directions, dout, gate, accumulate_dz)?;
         let geometry = geometry(kernel, &call.shape)?;
         Ok(if sixteen {
-            Self::N16(Box::new(Ready::new(
-                ScanBackwardN16::fill(&call),
-                geometry,
-            )))
+            Self::N16(Box::new(Ready::new(ScanBackwardN16::fill(&call), geometry)))
         } else {
             Self::Any(any(call, geometry))
         })
