@@ -5,8 +5,10 @@
 pub struct LineCoverage {
     /// Line, from 1.
     pub line: u32,
-    /// How often a warp executed the line's first instruction.
+    /// How often warps executed it; the least where a line has several instructions.
     pub hits: u64,
+    /// Entry it belongs to.
+    pub entry: String,
     /// First instruction of the line.
     pub instruction: String,
 }

@@ -7,15 +7,20 @@
 //! reads of what nothing wrote, races in shared and global memory, barriers and shuffles that not
 //! all threads reach, loops without an end.
 
+mod approx;
+mod cost;
 mod counters;
 mod coverage;
 mod device;
+mod exec;
 mod fault;
 mod isa;
 mod lex;
+mod memory;
 mod module;
 mod options;
 mod parse;
+mod shadow;
 
 pub use counters::Counters;
 pub use coverage::{Coverage, LineCoverage};
