@@ -139,7 +139,10 @@ fn speed_of_a_scan() {
     assert_eq!(counters.global_store_bytes as usize, 4 * u.len());
     let coverage = device.coverage(&module);
     // No lane of this size leaves early.
-    let missed: Vec<_> = coverage.uncovered().map(|l| l.instruction.as_str()).collect();
+    let missed: Vec<_> = coverage
+        .uncovered()
+        .map(|l| l.instruction.as_str())
+        .collect();
     assert_eq!(missed, ["@%p0 bra DONE;"]);
     let got = download_f32(&device, y, u.len());
     // One channel against float64.
