@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dis_diffusion::{Guidance, SamplerSpec, Spacing};
+use dis_diffusion::{Guidance, Plan, SamplerSpec, Spacing};
 use dis_model::Checkpoint;
 use dis_model::checkpoint::InferHints;
 use dis_tensor::{Backend, Cpu};
 use dis_train::data::DIGITS_SPLIT_SEED;
-use dis_train::metrics::digits_check;
+use dis_train::metrics::{DigitsReport, digits_check};
 use dis_train::run::{RunDir, SampleSpec, generate, plan_for};
 
 /// The model that `dis sample` carries.
@@ -41,7 +41,41 @@ pub struct Args {
 
 /// Returns whether all four criteria hold.
 pub fn run(args: &Args) -> Result<bool> {
-    let checkpoint = match &args.checkpoint {
+    let checkpoint = open(args.checkpoint.as_deref())?;
+    let plan = plan_for(
+        &checkpoint.metadata,
+        SamplerSpec::Ddim { eta: 0.0 },
+        args.steps,
+        Spacing::Default,
+        None,
+    )?;
+    let cpu = Cpu::with_threads(0)?;
+    let report = judge(
+        &cpu,
+        &checkpoint,
+        &plan,
+        args.per_class,
+        args.cfg,
+        args.seed,
+    )?;
+    println!(
+        "{} samples, {} DDIM steps, guidance {}, seed {}",
+        10 * args.per_class,
+        args.steps,
+        args.cfg,
+        args.seed
+    );
+    println!("{report}");
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(report.passed())
+}
+
+/// A digits model.
+pub fn open(path: Option<&Path>) -> Result<Checkpoint> {
+    let checkpoint = match path {
         Some(path) if RunDir::is_run(path) => RunDir::open(path)?.0.checkpoint(false)?,
         Some(path) => Checkpoint::load(path, &InferHints::default())?,
         None => Checkpoint::load(Path::new(BUNDLED), &InferHints::default())
@@ -55,50 +89,36 @@ pub fn run(args: &Args) -> Result<bool> {
             config.image_size
         );
     }
+    Ok(checkpoint)
+}
+
+/// Draws so many images of each class along a plan, and judges them.
+pub fn judge(
+    cpu: &Cpu,
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    per_class: usize,
+    cfg: f64,
+    seed: u64,
+) -> Result<DigitsReport> {
     let labels: Vec<u32> = (0..10)
-        .flat_map(|class| std::iter::repeat_n(class, args.per_class))
+        .flat_map(|class| std::iter::repeat_n(class, per_class))
         .collect();
     let spec = SampleSpec {
         count: labels.len(),
         labels,
-        seed: args.seed,
+        seed,
         first: 0,
-        guidance: Guidance::new(args.cfg),
+        guidance: Guidance::new(cfg),
         batch_size: 250,
     };
-    let sampler = SamplerSpec::Ddim { eta: 0.0 };
-    let plan = plan_for(
-        &checkpoint.metadata,
-        sampler,
-        args.steps,
-        Spacing::Default,
-        None,
-    )?;
-    let cpu = Cpu::with_threads(0)?;
     let images = cpu.install(|| {
         let params = cpu.from_f32(&checkpoint.weights);
-        generate(
-            &cpu,
-            &checkpoint.model,
-            &params,
-            &plan,
-            &spec,
-            &mut |_, _| {},
-        )
+        generate(cpu, &checkpoint.model, &params, plan, &spec, &mut |_, _| {})
     })?;
     let unit: Vec<f32> = images
         .iter()
         .map(|v| ((v + 1.0) / 2.0).clamp(0.0, 1.0))
         .collect();
-    let report = digits_check(&unit, &spec.labels, DIGITS_SPLIT_SEED)?;
-    println!(
-        "{} samples, {} DDIM steps, guidance {}, seed {}",
-        spec.count, args.steps, args.cfg, args.seed
-    );
-    println!("{report}");
-    if let Some(path) = &args.json {
-        std::fs::write(path, serde_json::to_string_pretty(&report)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(report.passed())
+    Ok(digits_check(&unit, &spec.labels, DIGITS_SPLIT_SEED)?)
 }

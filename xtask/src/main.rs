@@ -2,6 +2,7 @@
 
 mod digits;
 mod golden;
+mod samplers;
 
 use std::process::ExitCode;
 
@@ -20,12 +21,15 @@ enum Task {
     Golden(golden::Args),
     /// Judges samples of a digits model against the real digits.
     DigitsCheck(digits::Args),
+    /// Compares all samplers on a digits model, for docs/results.md.
+    SamplerTable(samplers::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().task {
         Task::Golden(args) => golden::run(&args),
         Task::DigitsCheck(args) => digits::run(&args),
+        Task::SamplerTable(args) => samplers::run(&args),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -72,7 +72,8 @@ pub enum DeviceKind {
   dis train --resume runs/photos --steps 100000    (extends a finished run)
 
 Data: `digits` (embedded), or a folder of pictures (flat, or one folder a class) with size=N,
-`idx:DIR` (MNIST files), `cifar10:DIR`, `latents:DIR` (made by dis encode); options after commas: size=N, grey, flip, unconditional,
+`idx:DIR` (MNIST files), `cifar10:DIR`, `npz:FILE` (arr_0 and arr_1 as evaluators take them),
+`latents:DIR` (made by dis encode); options after commas: size=N, grey, flip, unconditional,
 split=NAME.")]
 pub struct TrainArgs {
     /// Start from a built-in configuration: digits or small.
@@ -130,8 +131,14 @@ pub struct TrainArgs {
   dis sample --checkpoint runs/photos --steps 100 --out pictures/
   dis sample --checkpoint runs/photos --sampler dpmpp-2m --spacing karras --steps 20
   dis sample --checkpoint runs/latents --vae sd-vae-ft-mse/
+  dis sample --num 50000 --out samples.npz             (again after a kill: continues)
+  dis sample --init-image photo.png --strength 0.6     (image to image)
+  dis sample --init-image photo.png --mask white-is-new.png
+  dis sample --init-image digits-held-out --invert     (to noise and back)
+  dis sample --interpolate both --classes 3,8 --frames 12
+  dis sample --num 8 --classes 5 --trajectory denoising.apng
 
-A seed gives the same images whatever the batch size and the number of threads.")]
+A seed gives the same images whatever the number of threads.")]
 pub struct SampleArgs {
     /// A checkpoint (.safetensors, .pt) or a run directory [default: the bundled digits model].
     #[arg(long, value_name = "FILE")]
@@ -192,9 +199,40 @@ pub struct SampleArgs {
     /// Images at a time; changes speed and memory, not the images.
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub batch_size: usize,
-    /// A .png for a grid, or a directory for one picture an image.
+    /// A .png for a grid, a directory for one picture an image, or an .npz for all in one file as
+    /// evaluators take it (uint8 arr_0 and classes arr_1); an .npz continues where it was killed.
     #[arg(long, value_name = "PATH", default_value = "samples.png")]
     pub out: PathBuf,
+    /// Also show how the first images come out of the noise: a .png strip, or an .apng animation.
+    #[arg(long, value_name = "FILE")]
+    pub trajectory: Option<PathBuf>,
+    /// Begin with this instead of noise: a picture, or data as for `dis train --data`.
+    #[arg(long, value_name = "SPEC")]
+    pub init_image: Option<String>,
+    /// How much of --init-image is changed, above 0 to 1 [default: 0.6, with --mask 1].
+    #[arg(
+        long,
+        value_name = "X",
+        requires = "init_image",
+        allow_negative_numbers = true
+    )]
+    pub strength: Option<f64>,
+    /// Paint only a part of --init-image anew: a picture that is white there and black elsewhere.
+    #[arg(long, value_name = "FILE", requires = "init_image")]
+    pub mask: Option<PathBuf>,
+    /// Take --init-image to the noise that leads to it and draw it again from there; shows each
+    /// image and its reconstruction. --classes says what the images are.
+    #[arg(long, requires = "init_image", conflicts_with_all = ["strength", "mask"])]
+    pub invert: bool,
+    /// Improvements of each step of --invert; 0 is fastest, 5 nearly exact.
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "invert")]
+    pub refine: usize,
+    /// Go from one noise or class to another in each row; classes go between the two of --classes.
+    #[arg(long, value_name = "WHAT", value_enum, conflicts_with = "init_image")]
+    pub interpolate: Option<Between>,
+    /// Images in a row of --interpolate.
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "interpolate")]
+    pub frames: usize,
     /// For files without metadata: whether the last row of the label table is the null label.
     #[arg(long, value_name = "BOOL")]
     pub null_label: Option<bool>,
@@ -209,6 +247,17 @@ pub struct SampleArgs {
     /// Device.
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// What `--interpolate` goes between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Between {
+    /// Two noises.
+    Noise,
+    /// Two classes.
+    Classes,
+    /// Two noises and two classes at once.
+    Both,
 }
 
 /// `dis encode`.

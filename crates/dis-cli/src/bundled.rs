@@ -1,42 +1,76 @@
 //! Checkpoints from where the user says, or the bundled one.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::{Cursor, Read, Seek};
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use dis_model::Checkpoint;
-use dis_model::checkpoint::{Entry, InferHints};
+use anyhow::{Context, Result};
+use dis_model::checkpoint::{Entry, InferHints, WeightFile};
+use dis_model::{Checkpoint, DisModel, Metadata};
 use dis_train::run::RunDir;
 
 /// A digits model made by `dis train --preset digits`; its run is described in docs/digits/.
 static DIGITS: &[u8] = include_bytes!("../assets/digits.safetensors");
 
-/// The bundled digits model.
-pub fn digits() -> Result<Checkpoint> {
-    Ok(Checkpoint::from_bytes(
-        DIGITS,
-        Path::new("bundled digits model"),
-        &InferHints::default(),
-    )?)
+/// What a checkpoint is read from.
+pub trait Source: Read + Seek + Send {}
+
+impl<T: Read + Seek + Send> Source for T {}
+
+/// A file of weights that was opened but not read.
+pub struct Weights {
+    /// The file.
+    pub file: WeightFile<Box<dyn Source>>,
+    /// What it says.
+    pub metadata: Metadata,
+    /// Its model.
+    pub model: DisModel,
 }
 
-/// A file, a run directory, or without a path the bundled model.
-pub fn open(path: Option<&Path>, raw: bool, null_label: Option<bool>) -> Result<Checkpoint> {
-    let Some(path) = path else { return digits() };
-    if RunDir::is_run(path) {
-        return Ok(RunDir::open(path)?.0.checkpoint(raw)?);
-    }
-    if path.is_dir() {
+/// A file, a run directory, or without a path the bundled model: what it holds.
+pub fn describe(path: Option<&Path>, raw: bool, null_label: Option<bool>) -> Result<Weights> {
+    let run = path.filter(|path| RunDir::is_run(path));
+    let named = match run {
+        Some(run) => Some(RunDir::open(run)?.0.weights_file(raw)?),
+        None => path.map(Path::to_path_buf),
+    };
+    if let Some(folder) = named.as_deref().filter(|path| path.is_dir()) {
         anyhow::bail!(
             "{}: neither a checkpoint nor the directory of a run",
-            path.display()
+            folder.display()
         );
     }
+    let entry = if raw { Entry::Raw } else { Entry::Auto };
+    let (source, origin): (Box<dyn Source>, PathBuf) = match named {
+        Some(path) => {
+            let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()));
+            (Box::new(file?), path)
+        }
+        None => (Box::new(Cursor::new(DIGITS)), "bundled digits model".into()),
+    };
+    let file = WeightFile::new(source, &origin, &entry)?;
     let hints = InferHints {
         null_label,
         ..InferHints::default()
     };
-    let entry = if raw { Entry::Raw } else { Entry::Auto };
-    Checkpoint::load_entry(path, &entry, &hints).map_err(|e| add_hint(e.into()))
+    let metadata = file.describe(&hints).map_err(|e| add_hint(e.into()))?;
+    let model = DisModel::new(metadata.model)
+        .with_context(|| format!("{}: its configuration", origin.display()))?;
+    Ok(Weights {
+        file,
+        metadata,
+        model,
+    })
+}
+
+/// As [`describe`], with the weights read.
+pub fn open(path: Option<&Path>, raw: bool, null_label: Option<bool>) -> Result<Checkpoint> {
+    let mut weights = describe(path, raw, null_label)?;
+    Ok(Checkpoint {
+        weights: weights.file.read_arena(weights.model.table())?,
+        model: weights.model,
+        metadata: weights.metadata,
+    })
 }
 
 /// Says which option answers a question that shapes leave open.

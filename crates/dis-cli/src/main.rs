@@ -3,7 +3,6 @@
 mod args;
 mod bundled;
 mod convert;
-mod decode;
 mod device;
 mod encode;
 mod info;

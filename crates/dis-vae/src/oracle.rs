@@ -1,6 +1,8 @@
 //! The oracle: the autoencoder in float64, as plain loops over (channels, height, width), written
 //! from the formulas. It shares nothing with the fast code but the reading of weights. Slow.
 
+use dis_tensor::random::{Purpose, Stream};
+
 use crate::config::{Activation, VaeConfig};
 use crate::error::Result;
 use crate::weights::Weights;
@@ -49,7 +51,8 @@ impl Image {
         [self.channels, self.height, self.width]
     }
 
-    fn at(&self, c: usize, y: usize, x: usize) -> f64 {
+    /// One value.
+    pub fn at(&self, c: usize, y: usize, x: usize) -> f64 {
         self.data[(c * self.height + y) * self.width + x]
     }
 
@@ -126,12 +129,40 @@ pub fn activate(act: Activation, x: f64) -> f64 {
 pub struct Oracle<'a> {
     config: &'a VaeConfig,
     weights: &'a Weights,
+    rounding: bool,
 }
 
 impl<'a> Oracle<'a> {
     /// Of weights that fit a configuration.
     pub fn new(config: &'a VaeConfig, weights: &'a Weights) -> Self {
-        Self { config, weights }
+        Self {
+            config,
+            weights,
+            rounding: false,
+        }
+    }
+
+    /// Moves the result of every layer by up to a float32 rounding of its largest value, either
+    /// way. How far this moves the output tells how well conditioned the network is, and so what
+    /// any float32 code may be expected to reach.
+    #[must_use]
+    pub fn rounding(self) -> Self {
+        Self {
+            rounding: true,
+            ..self
+        }
+    }
+
+    fn layer(&self, mut image: Image) -> Image {
+        if self.rounding {
+            let largest = image.data.iter().fold(0.0f64, |a, x| a.max(x.abs()));
+            let unit = largest * f64::from(f32::EPSILON);
+            let mut stream = Stream::new(image.data.len() as u64, Purpose::Test, 0, 0);
+            for x in &mut image.data {
+                *x += unit * (2.0 * stream.uniform() - 1.0);
+            }
+        }
+        image
     }
 
     fn read(&self, name: &str) -> Result<Vec<f64>> {
@@ -150,17 +181,17 @@ impl<'a> Oracle<'a> {
 
     fn conv3(&self, name: &str, x: &Image) -> Result<Image> {
         let (w, b) = self.both(name)?;
-        Ok(convolve(x, &w, &b, 3, 1, 1, [x.height, x.width]))
+        Ok(self.layer(convolve(x, &w, &b, 3, 1, 1, [x.height, x.width])))
     }
 
     fn conv1(&self, name: &str, x: &Image) -> Result<Image> {
         let (w, b) = self.both(name)?;
-        Ok(convolve(x, &w, &b, 1, 1, 0, [x.height, x.width]))
+        Ok(self.layer(convolve(x, &w, &b, 1, 1, 0, [x.height, x.width])))
     }
 
     fn norm(&self, name: &str, x: &Image) -> Result<Image> {
         let (w, b) = self.both(name)?;
-        Ok(group_norm(x, self.config.norm_num_groups, &w, &b))
+        Ok(self.layer(group_norm(x, self.config.norm_num_groups, &w, &b)))
     }
 
     fn norm_act(&self, name: &str, x: &Image, act: Activation) -> Result<Image> {
@@ -168,7 +199,7 @@ impl<'a> Oracle<'a> {
         for v in &mut x.data {
             *v = activate(act, *v);
         }
-        Ok(x)
+        Ok(self.layer(x))
     }
 
     fn resnet(&self, name: &str, x: &Image) -> Result<Image> {

@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use dis_ssm::ParamTable;
+use dis_tensor::{Backend, Reals};
 use serde_json::{Map, Value};
 
 use super::infer::{InferHints, infer_from_shapes};
@@ -151,26 +152,42 @@ impl<R: Read + Seek> WeightFile<R> {
     /// in memory once. Every parameter must be there with its exact shape and finite values, and
     /// nothing else may be.
     pub fn read_arena(&mut self, table: &ParamTable) -> Result<Vec<f32>> {
-        let by_name = check_shapes(
-            table,
-            self.tensors
-                .iter()
-                .map(|t| (t.name.as_str(), t.shape.as_slice())),
-            &self.origin,
-        )?;
+        let by_name = self.match_table(table)?;
         let mut arena = vec![0.0; table.len()];
         for (spec, index) in table.specs().iter().zip(by_name) {
-            let tensor = &self.tensors[index];
             let out = &mut arena[spec.offset..spec.offset + spec.len()];
-            let origin = &self.origin;
-            let mut finite = |first: usize, piece: &[f32]| {
-                finite(&spec.name, first, piece).map_err(Fault::Content)
-            };
-            tensor
-                .read(&mut self.source, out, &mut finite)
-                .map_err(|fault| fault.at(origin))?;
+            self.read_finite(index, &spec.name, out)?;
         }
         Ok(arena)
+    }
+
+    /// As [`WeightFile::read_arena`], into memory of a device; beside it, the largest tensor is in
+    /// host memory.
+    pub fn read_params<B: Backend>(&mut self, backend: &B, table: &ParamTable) -> Result<Reals<B>> {
+        let by_name = self.match_table(table)?;
+        let mut params = backend.alloc(table.len());
+        let mut tensor = Vec::new();
+        for (spec, index) in table.specs().iter().zip(by_name) {
+            tensor.resize(spec.len(), 0.0);
+            self.read_finite(index, &spec.name, &mut tensor)?;
+            backend.write_f32(&mut params, spec.offset, &tensor)?;
+        }
+        Ok(params)
+    }
+
+    /// For every parameter the number of its tensor; all must be there and no other.
+    fn match_table(&self, table: &ParamTable) -> Result<Vec<usize>> {
+        let shapes = self.tensors.iter();
+        let shapes = shapes.map(|t| (t.name.as_str(), t.shape.as_slice()));
+        check_shapes(table, shapes, &self.origin)
+    }
+
+    fn read_finite(&mut self, index: usize, name: &str, out: &mut [f32]) -> Result<()> {
+        let mut finite =
+            |first: usize, piece: &[f32]| finite(name, first, piece).map_err(Fault::Content);
+        self.tensors[index]
+            .read(&mut self.source, out, &mut finite)
+            .map_err(|fault| fault.at(&self.origin))
     }
 
     /// Reads all tensors in the order of the file, whatever they are.

@@ -15,6 +15,7 @@ mod infer;
 mod stored;
 mod tensors;
 mod torch;
+pub mod zip;
 
 use std::collections::BTreeMap;
 use std::io::Cursor;

@@ -174,21 +174,36 @@ impl FolderDataset {
     pub fn file(&self, index: usize) -> Option<&Path> {
         self.files.get(index).map(PathBuf::as_path)
     }
+}
 
-    fn crop(&self, path: &Path) -> Result<Box<[u8]>> {
-        let picture = center_crop(&decode(path, self.options.grey)?, self.options.size);
-        let shape = self.shape();
-        if picture.bytes.len() != shape.len() {
-            let what = "the picture has no pixels".to_owned();
-            return Err(DataError::Format {
-                path: path.to_path_buf(),
-                what,
-            });
-        }
-        let c = picture.channels;
-        let plane = |channel| picture.bytes.iter().skip(channel).step_by(c).copied();
-        Ok((0..c).flat_map(plane).collect())
+/// The levels of a picture's crop, channel by channel.
+fn crop(path: &Path, shape: ImageShape) -> Result<Box<[u8]>> {
+    let picture = center_crop(&decode(path, shape.channels == 1)?, shape.width);
+    if picture.bytes.len() != shape.len() {
+        let what = "the picture has no pixels".to_owned();
+        return Err(DataError::Format {
+            path: path.to_path_buf(),
+            what,
+        });
     }
+    let c = picture.channels;
+    let plane = |channel| picture.bytes.iter().skip(channel).step_by(c).copied();
+    Ok((0..c).flat_map(plane).collect())
+}
+
+/// One picture as a network sees it: cropped to a square of `size`, channel by channel in [-1, 1].
+///
+/// # Errors
+/// If the file cannot be read or does not decode.
+pub fn read_picture(path: &Path, size: usize, grey: bool) -> Result<Vec<f32>> {
+    let shape = ImageShape {
+        channels: if grey { 1 } else { 3 },
+        height: size,
+        width: size,
+    };
+    let mut out = vec![0.0; shape.len()];
+    normalise(&crop(path, shape)?, shape, u8::MAX, false, &mut out);
+    Ok(out)
 }
 
 /// Kind, number, size, classes and a hash of relative names and file sizes.
@@ -297,7 +312,7 @@ impl Dataset for FolderDataset {
             normalise(crop, self.shape(), u8::MAX, flip, out);
             return Ok(());
         }
-        let crop = self.crop(&self.files[index])?;
+        let crop = crop(&self.files[index], self.shape())?;
         normalise(&crop, self.shape(), u8::MAX, flip, out);
         let size = crop.len();
         let before = self.cached.fetch_add(size, Ordering::Relaxed);

@@ -150,8 +150,11 @@ pub fn render(images: &[u8], shape: ImageShape, layout: GridLayout) -> Result<Pi
 /// # Errors
 /// If the picture does not encode or a file operation fails; nothing is left behind then.
 pub fn write_png(path: &Path, picture: &Picture) -> Result<()> {
-    let png = encode_png(path, picture)?;
-    write_atomic(path, &png).map_err(|error| match error {
+    write_whole(path, &encode_png(path, picture)?)
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic(path, bytes).map_err(|error| match error {
         ModelError::Io { path, source } => DataError::Io {
             path,
             action: "write",
@@ -161,6 +164,54 @@ pub fn write_png(path: &Path, picture: &Picture) -> Result<()> {
             what: other.to_string(),
         },
     })
+}
+
+/// Writes pictures of one size and of 1 or 3 channels as an animated PNG that repeats for ever, with
+/// the milliseconds that frames and the last frame stay. Whole or not at all, as [`write_png`].
+///
+/// # Errors
+/// If there is no picture, they differ in size, do not encode, or a file operation fails.
+pub fn write_apng(path: &Path, frames: &[Picture], (each, last): (u16, u16)) -> Result<()> {
+    let invalid = |what: String| DataError::Invalid {
+        what: format!("{}: {what}", path.display()),
+    };
+    let encoding = |cause: png::EncodingError| invalid(format!("cannot encode: {cause}"));
+    let Some((first, rest)) = frames.split_first() else {
+        return Err(invalid("an animation of no pictures".into()));
+    };
+    let size = (first.height, first.width, first.channels);
+    if rest.iter().any(|f| (f.height, f.width, f.channels) != size) {
+        return Err(invalid(
+            "the pictures of an animation differ in size".into(),
+        ));
+    }
+    let colour = match first.channels {
+        1 => png::ColorType::Grayscale,
+        3 => png::ColorType::Rgb,
+        c => return Err(invalid(format!("a picture has 1 or 3 channels, not {c}"))),
+    };
+    let (Ok(w), Ok(h), Ok(count)) = (
+        u32::try_from(first.width),
+        u32::try_from(first.height),
+        u32::try_from(frames.len()),
+    ) else {
+        return Err(invalid("an animation too large".into()));
+    };
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, w, h);
+    encoder.set_color(colour);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_animated(count, 0).map_err(encoding)?;
+    encoder.set_frame_delay(each, 1000).map_err(encoding)?;
+    let mut writer = encoder.write_header().map_err(encoding)?;
+    for (i, frame) in frames.iter().enumerate() {
+        if i + 1 == frames.len() {
+            writer.set_frame_delay(last, 1000).map_err(encoding)?;
+        }
+        writer.write_image_data(&frame.bytes).map_err(encoding)?;
+    }
+    writer.finish().map_err(encoding)?;
+    write_whole(path, &bytes)
 }
 
 fn encode_png(path: &Path, picture: &Picture) -> Result<Vec<u8>> {

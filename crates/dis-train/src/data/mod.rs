@@ -22,6 +22,7 @@ mod idx;
 mod latents;
 mod loader;
 mod memory;
+mod npz;
 mod order;
 mod spec;
 
@@ -29,10 +30,11 @@ use std::sync::Arc;
 
 pub use digits::{DIGITS_LEVELS, DIGITS_SPLIT_SEED, DIGITS_TRAIN, digits, digits_split};
 pub use error::{DataError, Result};
-pub use folder::{FolderDataset, FolderOptions};
+pub use folder::{FolderDataset, FolderOptions, read_picture};
 pub use latents::{LatentDataset, LatentIndex, Shard, read_shard};
 pub use loader::{Batch, Loader, LoaderOptions, load_batch};
 pub use memory::MemoryDataset;
+pub use npz::{NpzImages, open_npz, read_npz};
 pub use order::{Draw, Order, batch_indices, epoch_key, flips};
 pub use spec::{DataKind, DataSpec};
 
@@ -174,6 +176,7 @@ pub fn open(spec: &DataSpec) -> Result<Arc<dyn Dataset>> {
         DataKind::DigitsHeldOut => strip(digits_split(DIGITS_SPLIT_SEED)?.1),
         DataKind::Idx(path) => strip(open_idx(path, spec.split.as_deref())?),
         DataKind::Cifar10(path) => strip(open_cifar10(path, spec.split.as_deref())?),
+        DataKind::Npz(path) => strip(open_npz(path)?),
         DataKind::Folder(path) => Arc::new(FolderDataset::open(path, &spec.folder_options()?)?),
         DataKind::Latents(path) => {
             let data = LatentDataset::open(path, spec.unconditional)?;

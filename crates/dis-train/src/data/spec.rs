@@ -7,8 +7,9 @@
 //! | `idx:PATH` | IDX files: a folder, or the common prefix of a pair |
 //! | `cifar10:DIR` | CIFAR-10's binary files |
 //! | `folder:DIR` | pictures, flat or in class folders; needs `size` |
+//! | `npz:FILE` | images as the ADM evaluator takes them |
 //! | `latents:DIR` | latents written by `dis encode` |
-//! | `PATH` | whichever of the four the folder at PATH looks like |
+//! | `PATH` | whichever of these the folder or file at PATH looks like |
 //!
 //! Options: `size=N` (side of the crops), `grey`, `cache=MIB` (memory for crops) for folders;
 //! `split=NAME` for IDX and CIFAR-10; `flip` and `unconditional` for all.
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::{DataError, FolderOptions, Result};
-use super::{cifar::is_cifar_folder, idx::is_idx_folder, latents::is_latents_folder};
+use super::{cifar::is_cifar_folder, idx::is_idx_folder, latents::is_latents_folder, npz::is_npz};
 
 /// Which data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub enum DataKind {
     Cifar10(PathBuf),
     /// A folder of pictures.
     Folder(PathBuf),
+    /// An `.npz` file of images.
+    Npz(PathBuf),
     /// Latents.
     Latents(PathBuf),
 }
@@ -117,6 +120,7 @@ impl std::fmt::Display for DataSpec {
             DataKind::Idx(path) => write!(f, "idx:{}", path.display())?,
             DataKind::Cifar10(path) => write!(f, "cifar10:{}", path.display())?,
             DataKind::Folder(path) => write!(f, "folder:{}", path.display())?,
+            DataKind::Npz(path) => write!(f, "npz:{}", path.display())?,
             DataKind::Latents(path) => write!(f, "latents:{}", path.display())?,
         }
         if let Some(size) = self.size {
@@ -196,6 +200,7 @@ fn parse_kind(text: &str) -> std::result::Result<DataKind, String> {
         ("idx:", DataKind::Idx as fn(PathBuf) -> DataKind),
         ("cifar10:", DataKind::Cifar10),
         ("folder:", DataKind::Folder),
+        ("npz:", DataKind::Npz),
         ("latents:", DataKind::Latents),
     ];
     for (prefix, kind) in kinds {
@@ -212,12 +217,14 @@ fn parse_kind(text: &str) -> std::result::Result<DataKind, String> {
         Ok(DataKind::Idx(path))
     } else if is_latents_folder(&path) {
         Ok(DataKind::Latents(path))
+    } else if is_npz(&path) {
+        Ok(DataKind::Npz(path))
     } else if path.is_dir() {
         Ok(DataKind::Folder(path))
     } else {
         Err(
             "neither an existing folder nor one of digits, digits-train, digits-held-out, \
-             idx:PATH, cifar10:DIR, folder:DIR, latents:DIR"
+             idx:PATH, cifar10:DIR, folder:DIR, npz:FILE, latents:DIR"
                 .into(),
         )
     }
@@ -240,6 +247,7 @@ mod tests {
             "digits-held-out,unconditional",
             "idx:a/b,split=test",
             "latents:a/b,unconditional,flip",
+            "npz:a/b.npz,flip",
             "cifar10:C:\\data,flip",
             "folder:x,y,size=64,cache=0,grey,unconditional,flip",
         ] {

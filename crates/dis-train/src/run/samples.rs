@@ -1,14 +1,12 @@
 //! Images from a model, and the diffusion that its checkpoint describes.
 
-use dis_diffusion::{
-    Guidance, Guided, Limit, ModelDenoiser, Options, Plan, SamplerSpec, SeededNoise, Spacing,
-    Variance, run_plan,
-};
+use dis_diffusion::{Guidance, Limit, Options, Plan, SamplerSpec, Spacing, Variance};
 use dis_model::{ConditionKind, DisModel, Metadata};
 use dis_scan::ScanBackend;
 use dis_tensor::Reals;
 use serde_json::{Value, json};
 
+use super::draw::{Artist, Row, Task};
 use crate::config::DiffusionConfig;
 use crate::data::{Dataset, LatentIndex};
 use crate::error::{Result, TrainError};
@@ -105,8 +103,7 @@ pub fn generate<B: ScanBackend>(
     spec: &SampleSpec,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<f32>> {
-    let config = model.config();
-    let classes = matches!(config.condition, ConditionKind::Classes { .. });
+    let classes = matches!(model.config().condition, ConditionKind::Classes { .. });
     if classes && spec.labels.len() != spec.count {
         return Err(TrainError::config(format!(
             "{} labels for {} images",
@@ -114,35 +111,26 @@ pub fn generate<B: ScanBackend>(
             spec.count
         )));
     }
-    let shape = [config.channels, config.image_size, config.image_size];
+    let rows: Vec<Row> = (0..spec.count)
+        .map(|i| Row::new(spec.first + i as u64, spec.labels.get(i).copied()))
+        .collect();
+    let artist = Artist {
+        backend,
+        model,
+        params,
+        plan,
+        seed: spec.seed,
+        guidance: spec.guidance.clone(),
+    };
     let total = spec.count as u64 * plan.iterations() as u64;
     let mut done = 0;
-    let mut images = Vec::with_capacity(spec.count * shape.iter().product::<usize>());
-    let mut start = 0;
-    while start < spec.count {
-        let count = spec.batch_size.clamp(1, spec.count - start);
-        let labels = if classes {
-            &spec.labels[start..start + count]
-        } else {
-            &[][..]
-        };
-        let first = spec.first + start as u64;
-        let mut noise = SeededNoise::new(spec.seed, first..first + count as u64);
-        let noisy = noise.start(shape);
-        let denoiser = ModelDenoiser::new(backend, model, params, labels);
-        // A model without classes has nothing to be guided by.
-        let guidance = if classes {
-            spec.guidance.clone()
-        } else {
-            Guidance::new(1.0)
-        };
-        let mut network = Guided::new(denoiser, guidance);
-        let batch = run_plan(plan, &mut network, &mut noise, noisy, |_| {
-            done += count as u64;
+    let mut images = Vec::new();
+    for rows in rows.chunks(spec.batch_size.max(1)) {
+        let batch = artist.draw(rows, &Task::Generate, &mut |_| {
+            done += rows.len() as u64;
             progress(done, total);
         })?;
         images.extend(batch.iter());
-        start += count;
     }
     Ok(images)
 }

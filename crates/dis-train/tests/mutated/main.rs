@@ -105,6 +105,11 @@ fn cifar() {
 }
 
 #[test]
+fn npz() {
+    check("npz", &readers::npz_seeds(), &readers::Npz);
+}
+
+#[test]
 fn latents() {
     check(
         "latents",

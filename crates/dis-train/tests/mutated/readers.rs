@@ -10,8 +10,8 @@ use dis_model::checkpoint::{
 use dis_model::{Checkpoint, ConditionKind, DisConfig, DisModel, Metadata};
 use dis_train::config::RunConfig;
 use dis_train::data::{
-    DataSpec, Dataset, FolderDataset, FolderOptions, ImageShape, LatentDataset, LatentIndex, Shard,
-    digits, open_cifar10, open_idx, read_shard,
+    DataSpec, Dataset, FolderDataset, FolderOptions, ImageShape, LatentDataset, LatentIndex,
+    NpzImages, Shard, digits, open_cifar10, open_idx, read_npz, read_shard,
 };
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -267,6 +267,37 @@ impl Reader for Cifar {
 }
 
 /// A folder of latents of five digits: its index and its shard.
+pub fn npz_seeds() -> Vec<Vec<u8>> {
+    let dir = tempfile::tempdir().unwrap();
+    let seed = |name: &str, channels: usize, labels: Option<&[u32]>| {
+        let path = dir.path().join(name);
+        let shape = ImageShape {
+            channels,
+            height: 4,
+            width: 3,
+        };
+        let mut images = NpzImages::open(&path, shape, 5, 5, "").unwrap();
+        let bytes: Vec<u8> = (0..5 * shape.len()).map(|i| i as u8).collect();
+        images.append(&bytes).unwrap();
+        images.finish(labels).unwrap();
+        fs::read(&path).unwrap()
+    };
+    vec![
+        seed("grey.npz", 1, None),
+        seed("colour.npz", 3, Some(&[0, 3, 1, 1, 2])),
+    ]
+}
+
+/// Images in an `.npz` file.
+pub struct Npz;
+
+impl Reader for Npz {
+    fn read(&self, bytes: &[u8]) -> Result<(), String> {
+        let data = read_npz(Cursor::new(bytes), Path::new("x.npz")).map_err(text)?;
+        data.sample(data.len() - 1, true).map(|_| ()).map_err(text)
+    }
+}
+
 pub fn latents_seeds() -> Vec<Vec<u8>> {
     let data = digits().unwrap().subset("five", &[0, 1, 2, 3, 4]).unwrap();
     let latent = ImageShape {

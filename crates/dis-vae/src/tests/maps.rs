@@ -145,35 +145,55 @@ proptest! {
             bias: normals(seed ^ 2, channels),
             groups,
         };
+        let layer = Attention { norm, q: conv(0), k: conv(1), v: conv(2), out: conv(3) };
         let input = image([channels, h, w], &data);
-        let n = group_norm(&input, groups, &wide(&norm.weight), &wide(&norm.bias));
+        // The same sums over magnitudes bound what rounding can do to sums of this length.
+        let gamma = (channels + pixels + 8) as f64 * f64::from(f32::EPSILON);
         let linear = |i: usize, x: &Image| {
             convolve(x, &wide(&maps[i].0), &wide(&maps[i].1), 1, 1, 0, [h, w])
         };
-        let [q, k, v] = [0, 1, 2].map(|i| linear(i, &n));
-        let mut mixed = n;
-        for i in 0..pixels {
-            let at = |x: &Image, c: usize, p: usize| x.data[c * pixels + p];
-            let powers: Vec<f64> = (0..pixels)
-                .map(|j| {
-                    let dot: f64 = (0..channels).map(|c| at(&q, c, i) * at(&k, c, j)).sum();
-                    (dot / (channels as f64).sqrt()).exp()
-                })
-                .collect();
-            let sum: f64 = powers.iter().sum();
-            for c in 0..channels {
-                let value = (0..pixels).map(|j| powers[j] * at(&v, c, j)).sum::<f64>();
-                mixed.data[c * pixels + i] = value / sum;
-            }
-        }
-        let mut naive = linear(3, &mixed);
-        naive.data.iter_mut().zip(&input.data).for_each(|(y, x)| *y += x);
-        let layer = Attention { norm, q: conv(0), k: conv(1), v: conv(2), out: conv(3) };
+        let magnitudes = |i: usize, x: &Image| {
+            let absolute = |x: &[f32]| wide(x).into_iter().map(f64::abs).collect::<Vec<_>>();
+            let mut x = x.clone();
+            x.data.iter_mut().for_each(|x| *x = x.abs());
+            convolve(&x, &absolute(&maps[i].0), &absolute(&maps[i].1), 1, 1, 0, [h, w])
+        };
+        let at = |x: &Image, c: usize, p: usize| x.data[c * pixels + p];
+        let score = |q: &Image, k: &Image, i: usize, j: usize| {
+            let dot: f64 = (0..channels).map(|c| at(q, c, i) * at(k, c, j)).sum();
+            dot / (channels as f64).sqrt()
+        };
         for cpu in backends() {
             let mut x = Features::from_planes(&cpu, &data, [channels, h, w]);
+            // Normalisation has its own test; here both sides start from one result.
+            let n = image([channels, h, w], &planes(&layer.norm.apply(&cpu, &x, None)));
             layer.apply(&cpu, &mut x);
-            // Scores of a hundred are exponents: their rounding is that of the weights.
-            prop_assert!(error(&planes(&x), &naive.data) < 1e-4);
+            let [q, k, v] = [0, 1, 2].map(|i| linear(i, &n));
+            let [q_size, k_size, v_size] = [0, 1, 2].map(|i| magnitudes(i, &n));
+            let (mut mixed, mut mixed_error) = (n.clone(), n);
+            for i in 0..pixels {
+                let scores: Vec<f64> = (0..pixels).map(|j| score(&q, &k, i, j)).collect();
+                let largest = scores.iter().fold(f64::MIN, |a, &b| a.max(b));
+                let powers: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
+                let sum: f64 = powers.iter().sum();
+                // A score's error is a relative one of its power, and again through the sum.
+                let doubt = (0..pixels)
+                    .map(|j| 3.0 * gamma * score(&q_size, &k_size, i, j))
+                    .fold(0.0, f64::max);
+                for c in 0..channels {
+                    let total = |v: &Image| (0..pixels).map(|j| powers[j] * at(v, c, j)).sum::<f64>();
+                    mixed.data[c * pixels + i] = total(&v) / sum;
+                    mixed_error.data[c * pixels + i] =
+                        (2.0 * doubt.exp_m1() + 3.0 * gamma) * total(&v_size) / sum;
+                }
+            }
+            let (out, out_size) = (linear(3, &mixed), magnitudes(3, &mixed));
+            let carried = magnitudes(3, &mixed_error);
+            for (i, y) in planes(&x).into_iter().enumerate() {
+                let exact = out.data[i] + input.data[i];
+                let bound = carried.data[i] + gamma * (out_size.data[i] + input.data[i].abs());
+                prop_assert!((f64::from(y) - exact).abs() <= bound, "{y} for {exact}, {bound}");
+            }
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::checkpoint::zip::ZipError;
+
 /// What can be wrong with a `.pt` file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -10,8 +12,8 @@ pub enum TorchError {
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
     /// The zip archive is damaged, or of a kind that `torch.save` does not write.
-    #[error("zip archive: {0}")]
-    Zip(String),
+    #[error(transparent)]
+    Zip(#[from] ZipError),
     /// The pickle is damaged.
     #[error("pickle, byte {position}: {what}")]
     Pickle {

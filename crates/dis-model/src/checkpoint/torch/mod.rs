@@ -16,7 +16,6 @@ mod pickle;
 mod tests;
 mod value;
 mod write;
-mod zip;
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -26,9 +25,9 @@ use serde_json::{Map, Value as Json, json};
 
 use super::stored::{Place, StoredTensor};
 use super::tensors::NamedTensor;
+use super::zip::Archive;
 use crate::error::{ModelError, Result};
 use value::{Node, Pickle, Tensor, Value};
-use zip::Archive;
 
 pub use error::TorchError;
 pub use write::{save_torch, write_torch};
@@ -345,7 +344,7 @@ impl Content {
 
 /// Views can repeat elements without end; honest ones take at least a byte of the file each.
 fn bounded(elements: u64, archive: &Archive) -> std::result::Result<(), TorchError> {
-    if elements <= archive.len() {
+    if elements <= archive.file_len() {
         return Ok(());
     }
     Err(TorchError::Tensor(format!(

@@ -3,8 +3,8 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use super::zip::ZipWriter;
 use super::{Entry, TorchFile};
+use crate::checkpoint::zip::ZipWriter;
 use crate::error::{ModelError, Result};
 
 /// A file of this pickle, with one storage of 16 bytes.

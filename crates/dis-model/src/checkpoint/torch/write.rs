@@ -9,7 +9,7 @@ use super::super::element::le_bytes;
 use super::super::tensors::check_arena;
 use super::super::{Metadata, write_atomic_with};
 use super::METADATA_ENTRY;
-use super::zip::ZipWriter;
+use crate::checkpoint::zip::ZipWriter;
 use crate::error::Result;
 
 /// Folder within the archive; PyTorch uses the file's name, which would make equal content differ.

@@ -1,7 +1,7 @@
-//! Pictures of the latents that a model draws.
+//! Pictures of the latents that a model draws, and latents of pictures.
 
 use anyhow::{Context, Result, bail, ensure};
-use dis_model::{Checkpoint, Metadata};
+use dis_model::Metadata;
 use dis_tensor::Cpu;
 use dis_train::data::{ImageShape, grid};
 use dis_vae::{LatentScale, Tiling, Vae};
@@ -25,10 +25,9 @@ pub struct Decoder {
 impl Decoder {
     /// What `--vae` asks for; refuses it for a model of pictures, and pictures of latents without
     /// it.
-    pub fn open(args: &SampleArgs, checkpoint: &Checkpoint) -> Result<Option<Self>> {
-        let config = checkpoint.model.config();
-        let (channels, side) = (config.channels, config.image_size);
-        let known = checkpoint.metadata.extra.contains_key("latent_scale");
+    pub fn open(args: &SampleArgs, metadata: &Metadata) -> Result<Option<Self>> {
+        let (channels, side) = (metadata.model.channels, metadata.model.image_size);
+        let known = metadata.extra.contains_key("latent_scale");
         let Some(path) = &args.vae else {
             if known || !matches!(channels, 1 | 3) {
                 bail!(
@@ -51,7 +50,7 @@ impl Decoder {
             path.display(),
             vae.config().out_channels
         );
-        let trained = checkpoint.metadata.extra.get("autoencoder");
+        let trained = metadata.extra.get("autoencoder");
         if trained.is_some_and(|print| print.as_str() != Some(&vae.fingerprint())) {
             eprintln!("warning: the model was trained on latents of another autoencoder");
         }
@@ -61,7 +60,7 @@ impl Decoder {
             None => (side > WHOLE).then_some(Tiling::new(WHOLE)),
         };
         Ok(Some(Self {
-            scale: scale(&checkpoint.metadata, &vae)?,
+            scale: scale(metadata, &vae)?,
             vae,
             tiling,
             latent: ImageShape {
@@ -80,6 +79,31 @@ impl Decoder {
             height: self.latent.height * factor,
             width: self.latent.width * factor,
         }
+    }
+
+    /// Size of the latents.
+    pub fn latent(&self) -> ImageShape {
+        self.latent
+    }
+
+    /// What the model sees of a picture in [-1, 1]: its mean latent, scaled.
+    pub fn encode(&self, cpu: &Cpu, picture: Vec<f32>) -> Result<Vec<f32>> {
+        let ImageShape {
+            channels,
+            height,
+            width,
+        } = self.shape();
+        let takes = self.vae.config().in_channels;
+        ensure!(
+            takes == channels,
+            "--vae: takes pictures of {takes} channels but makes ones of {channels}"
+        );
+        let picture = ArrayView4::from_shape((1, channels, height, width), &picture)?;
+        let mean = self.vae.encode(cpu, picture)?.mean;
+        let mut latent: Vec<f32> = mean.iter().copied().collect();
+        let Self { scale, .. } = self;
+        scale.apply(&mut latent, self.latent.height * self.latent.width);
+        Ok(latent)
     }
 
     /// Bytes of pictures, one after the other. `done` is called after each.

@@ -1,4 +1,4 @@
-//! Zip archives of stored entries, as `torch.save` writes them.
+//! Zip archives of stored entries, as `torch.save` and `numpy.savez` write them.
 //!
 //! Own code instead of a zip library for two reasons. What is needed is small: the position of
 //! entries that are not compressed, so that tensors can be read where they lie. And a damaged or
@@ -12,7 +12,17 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use super::error::TorchError;
+/// What can be wrong with an archive.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ZipError {
+    /// Reading failed.
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// It is damaged, or of a kind that is not read.
+    #[error("zip archive: {0}")]
+    Damaged(String),
+}
 
 const LOCAL: u32 = 0x0403_4B50;
 const CENTRAL: u32 = 0x0201_4B50;
@@ -44,13 +54,13 @@ struct Record {
 
 /// The entries of an archive by name.
 #[derive(Debug)]
-pub(super) struct Archive {
+pub struct Archive {
     records: HashMap<String, Record>,
     len: u64,
 }
 
-fn damaged(what: impl Into<String>) -> TorchError {
-    TorchError::Zip(what.into())
+fn damaged(what: impl Into<String>) -> ZipError {
+    ZipError::Damaged(what.into())
 }
 
 /// Little-endian fields of a header, read one after the other.
@@ -84,7 +94,7 @@ fn read_at<R: Read + Seek>(
     start: u64,
     len: u64,
     total: u64,
-) -> Result<Vec<u8>, TorchError> {
+) -> Result<Vec<u8>, ZipError> {
     if start.checked_add(len).is_none_or(|end| end > total) {
         return Err(damaged(format!(
             "{len} bytes at {start} are past the end of {total} bytes"
@@ -99,7 +109,7 @@ fn read_at<R: Read + Seek>(
 
 impl Archive {
     /// Reads the central directory.
-    pub(super) fn read<R: Read + Seek>(source: &mut R) -> Result<Self, TorchError> {
+    pub fn read<R: Read + Seek>(source: &mut R) -> Result<Self, ZipError> {
         let len = source.seek(SeekFrom::End(0))?;
         let (start, size) = directory(source, len)?;
         let bytes = read_at(source, start, size, len)?;
@@ -116,26 +126,26 @@ impl Archive {
     }
 
     /// Bytes of the archive.
-    pub(super) fn len(&self) -> u64 {
+    pub fn file_len(&self) -> u64 {
         self.len
     }
 
     /// Names of the entries, in no order.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub fn names(&self) -> impl Iterator<Item = &str> {
         self.records.keys().map(String::as_str)
     }
 
     /// Whether there is such an entry.
-    pub(super) fn contains(&self, name: &str) -> bool {
+    pub fn contains(&self, name: &str) -> bool {
         self.records.contains_key(name)
     }
 
     /// First byte and length of an entry's data. They are within the file.
-    pub(super) fn locate<R: Read + Seek>(
+    pub fn locate<R: Read + Seek>(
         &self,
         source: &mut R,
         name: &str,
-    ) -> Result<(u64, u64), TorchError> {
+    ) -> Result<(u64, u64), ZipError> {
         let record = self
             .records
             .get(name)
@@ -145,7 +155,7 @@ impl Archive {
         }
         if record.method != 0 {
             return Err(damaged(format!(
-                "entry {name:?} is compressed (method {}), which torch.save never does",
+                "entry {name:?} is compressed (method {}); only stored entries are read",
                 record.method
             )));
         }
@@ -172,12 +182,12 @@ impl Archive {
     }
 
     /// All data of an entry of at most `most` bytes.
-    pub(super) fn bytes<R: Read + Seek>(
+    pub fn bytes<R: Read + Seek>(
         &self,
         source: &mut R,
         name: &str,
         most: u64,
-    ) -> Result<Vec<u8>, TorchError> {
+    ) -> Result<Vec<u8>, ZipError> {
         let (start, size) = self.locate(source, name)?;
         if size > most {
             return Err(damaged(format!(
@@ -189,7 +199,7 @@ impl Archive {
 }
 
 /// Start and length of the central directory.
-fn directory<R: Read + Seek>(source: &mut R, len: u64) -> Result<(u64, u64), TorchError> {
+fn directory<R: Read + Seek>(source: &mut R, len: u64) -> Result<(u64, u64), ZipError> {
     let tail_len = len.min((END_LEN + LOCATOR_LEN) as u64 + u64::from(u16::MAX));
     let tail_start = len - tail_len;
     let tail = read_at(source, tail_start, tail_len, len)?;
@@ -216,7 +226,7 @@ fn directory<R: Read + Seek>(source: &mut R, len: u64) -> Result<(u64, u64), Tor
 }
 
 /// The first record of a central directory, and what follows it.
-fn central(bytes: &[u8]) -> Result<(String, Record, &[u8]), TorchError> {
+fn central(bytes: &[u8]) -> Result<(String, Record, &[u8]), ZipError> {
     let cut = || damaged("its directory is cut off");
     let (fixed, rest) = bytes.split_at_checked(CENTRAL_LEN).ok_or_else(cut)?;
     let fields = Fields(fixed);
@@ -262,7 +272,8 @@ fn central(bytes: &[u8]) -> Result<(String, Record, &[u8]), TorchError> {
 
 /// Writes stored entries one after the other. Nothing depends on time or place, so that equal
 /// content gives equal bytes.
-pub(super) struct ZipWriter<W> {
+#[derive(Debug)]
+pub struct ZipWriter<W> {
     out: W,
     at: u64,
     directory: Vec<u8>,
@@ -272,7 +283,8 @@ pub(super) struct ZipWriter<W> {
 }
 
 impl<W: Write> ZipWriter<W> {
-    pub(super) fn new(out: W) -> Self {
+    /// An empty archive.
+    pub fn new(out: W) -> Self {
         Self {
             out,
             at: 0,
@@ -288,11 +300,22 @@ impl<W: Write> ZipWriter<W> {
     }
 
     /// Adds an entry.
-    pub(super) fn add(&mut self, name: &str, data: &[u8]) -> io::Result<()> {
+    pub fn add(&mut self, name: &str, data: &[u8]) -> io::Result<()> {
+        let mut rest = data;
+        self.add_from(name, data.len() as u64, crc32fast::hash(data), &mut rest)
+    }
+
+    /// Adds an entry of `size` bytes with the CRC-32 `crc` from a reader that gives exactly these.
+    pub fn add_from(
+        &mut self,
+        name: &str,
+        size: u64,
+        crc: u32,
+        data: &mut dyn Read,
+    ) -> io::Result<()> {
         let too_long = |_| io::Error::from(io::ErrorKind::InvalidInput);
         let name_len = u16::try_from(name.len()).map_err(too_long)?;
-        let (header, size) = (self.at, data.len() as u64);
-        let crc = crc32fast::hash(data);
+        let header = self.at;
         let narrow = |x: u64, wide: &mut Vec<u64>| match u32::try_from(x) {
             Ok(small) if x < self.limit => small,
             _ => {
@@ -333,7 +356,11 @@ impl<W: Write> ZipWriter<W> {
         local.extend(name.as_bytes());
         local.extend(&extra);
         self.put(&local)?;
-        self.put(data)?;
+        let copied = io::copy(&mut data.take(size), &mut self.out)?;
+        self.at += copied;
+        if copied != size {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
 
         let extra = extra_64(&central_wide);
         self.directory.extend(CENTRAL.to_le_bytes());
@@ -350,7 +377,7 @@ impl<W: Write> ZipWriter<W> {
     }
 
     /// Writes the directory.
-    pub(super) fn finish(mut self) -> io::Result<W> {
+    pub fn finish(mut self) -> io::Result<W> {
         let directory = std::mem::take(&mut self.directory);
         let (start, size) = (self.at, directory.len() as u64);
         self.put(&directory)?;

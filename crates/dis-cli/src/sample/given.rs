@@ -1,0 +1,150 @@
+//! Images that the user gives: for image to image, inpainting and inversion.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use dis_model::DisConfig;
+use dis_tensor::Cpu;
+use dis_train::data::{self, DataKind, DataSpec, Dataset, ImageShape, read_picture};
+use dis_train::run::Task;
+use ndarray::Array4;
+
+use super::decode::Decoder;
+use crate::args::SampleArgs;
+
+/// Most given images: they are all held in memory.
+const MOST: usize = 4096;
+
+/// Images of the size that the model, or the autoencoder before it, takes.
+pub enum Given {
+    /// One picture.
+    Picture(Vec<f32>),
+    /// A data set.
+    Data(Arc<dyn Dataset>),
+}
+
+/// What `--init-image` names.
+pub fn open(args: &SampleArgs, shape: ImageShape) -> Result<Option<Given>> {
+    let Some(text) = &args.init_image else {
+        return Ok(None);
+    };
+    let grey = shape.channels == 1;
+    if Path::new(text).is_file() && !text.ends_with(".npz") {
+        let picture = read_picture(Path::new(text), shape.width, grey)?;
+        return Ok(Some(Given::Picture(picture)));
+    }
+    let mut spec: DataSpec = text
+        .parse()
+        .with_context(|| format!("--init-image {text}: no picture, and no data set"))?;
+    if matches!(spec.kind, DataKind::Folder(_)) {
+        spec.size = spec.size.or(Some(shape.width));
+        spec.grey = grey;
+    }
+    let data = data::open(&spec)?;
+    ensure!(
+        data.shape() == shape,
+        "--init-image {text}: images of {}, but this takes {shape}",
+        data.shape()
+    );
+    Ok(Some(Given::Data(data)))
+}
+
+impl Given {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Picture(_) => 1,
+            Self::Data(data) => data.len().min(MOST),
+        }
+    }
+
+    /// The class of one.
+    pub fn label(&self, index: usize) -> Option<u32> {
+        match self {
+            Self::Picture(_) => None,
+            Self::Data(data) => data.label(index),
+        }
+    }
+
+    /// What to do with the first `count` of them, in the space that the model works in.
+    pub fn task(
+        &self,
+        count: usize,
+        args: &SampleArgs,
+        strength: f64,
+        config: &DisConfig,
+        decoder: Option<&Decoder>,
+        cpu: &Cpu,
+    ) -> Result<Task> {
+        let mut images = Vec::new();
+        for i in 0..count {
+            let mut image = match self {
+                Self::Picture(picture) => picture.clone(),
+                Self::Data(data) => data.sample(i, false)?.image,
+            };
+            if let Some(decoder) = decoder {
+                image = decoder.encode(cpu, image)?;
+            }
+            images.extend(image);
+        }
+        let side = config.image_size;
+        let images = Array4::from_shape_vec((count, config.channels, side, side), images)?;
+        if args.invert {
+            let refine = args.refine;
+            return Ok(Task::Reconstruct { images, refine });
+        }
+        let repaint = match &args.mask {
+            Some(path) => Some(mask(path, side, decoder)?),
+            None => None,
+        };
+        Ok(Task::Change {
+            images,
+            strength,
+            repaint,
+        })
+    }
+}
+
+/// 1 where a picture is white. A latent is painted anew if any of its pixels is.
+fn mask(path: &Path, side: usize, decoder: Option<&Decoder>) -> Result<Array4<f32>> {
+    let factor = decoder.map_or(1, |decoder| decoder.shape().width / side);
+    let pixels = read_picture(path, side * factor, true)?;
+    let mut mask = Array4::zeros((1, 1, side, side));
+    for (i, pixel) in pixels.iter().enumerate() {
+        let (y, x) = (i / (side * factor), i % (side * factor));
+        let cell: &mut f32 = &mut mask[[0, 0, y / factor, x / factor]];
+        *cell = cell.max((pixel + 1.0) / 2.0);
+    }
+    ensure!(
+        mask.iter().any(|&m| m > 0.0),
+        "--mask {}: nothing is white, so nothing would be painted",
+        path.display()
+    );
+    Ok(mask)
+}
+
+/// Images and their reconstructions, one beside the other.
+pub fn alternate(originals: &[u8], images: &[u8], shape: ImageShape) -> Vec<u8> {
+    let pairs = originals
+        .chunks_exact(shape.len())
+        .zip(images.chunks_exact(shape.len()));
+    pairs.flat_map(|(a, b)| [a, b].concat()).collect()
+}
+
+/// Says how far reconstructions are from their images.
+pub fn report(originals: &[u8], images: &[u8], shape: ImageShape) {
+    let squares = |a: &[u8], b: &[u8]| -> f64 {
+        let pairs = a.iter().zip(b);
+        pairs
+            .map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2))
+            .sum()
+    };
+    let pairs = originals
+        .chunks_exact(shape.len())
+        .zip(images.chunks_exact(shape.len()));
+    for (a, b) in pairs {
+        let rms = (squares(a, b) / shape.len() as f64).sqrt();
+        eprintln!("reconstruction: root mean square error {rms:.2} of 255");
+    }
+}

@@ -1,0 +1,155 @@
+//! `dis sample`.
+
+mod decode;
+mod given;
+mod output;
+mod plan;
+mod trajectory;
+
+use anyhow::{Result, bail, ensure};
+use dis_tensor::{Backend, Reals};
+use dis_train::data::{ImageShape, grid};
+use dis_train::run::{Artist, Task, plan_for};
+
+use crate::args::SampleArgs;
+use crate::{bundled, device, progress};
+use decode::Decoder;
+use output::Target;
+use trajectory::Recorder;
+
+/// Draws images.
+pub fn run(args: Box<SampleArgs>) -> Result<()> {
+    let mut weights = bundled::describe(args.checkpoint.as_deref(), args.raw, args.null_label)?;
+    let (model, metadata) = (&weights.model, &weights.metadata);
+    let config = *model.config();
+    let decoder = Decoder::open(&args, metadata)?;
+    let shape = decoder.as_ref().map_or(
+        ImageShape {
+            channels: config.channels,
+            height: config.image_size,
+            width: config.image_size,
+        },
+        Decoder::shape,
+    );
+    let target = Target::of(&args.out)?;
+    let recorder = Recorder::open(args.trajectory.as_deref(), decoder.is_some())?;
+    ensure!(
+        recorder.is_none() || target != Target::Npz,
+        "--trajectory: goes with pictures, not with --out {}",
+        args.out.display()
+    );
+    let guidance = plan::guidance(&args, &config)?;
+    let steps = plan_for(
+        metadata,
+        plan::sampler(&args)?,
+        args.steps,
+        args.spacing,
+        plan::limit(&args)?,
+    )?;
+    let strength = plan::strength(&args)?;
+    if strength < 1.0 {
+        steps.step_of_strength(strength)?;
+    }
+    let given = given::open(&args, shape)?;
+    let job = plan::rows(&args, metadata, given.as_ref())?;
+    let cpu = device::open(&args.device)?;
+
+    cpu.install(|| {
+        let task = match given {
+            Some(given) => {
+                let count = job.rows.iter().map(|row| row.image + 1).max().unwrap_or(0);
+                given.task(count, &args, strength, &config, decoder.as_ref(), &cpu)?
+            }
+            None => Task::Generate,
+        };
+        let params = weights.file.read_params(&cpu, model.table())?;
+        let settings = match target {
+            Target::Npz => {
+                let instructions = cpu.level().name();
+                plan::settings(&args, &job, checksum(&cpu, &params)?, instructions)
+            }
+            _ => String::new(),
+        };
+        let shown = job.rows.len() * (1 + usize::from(args.invert));
+        let mut sink = target.open(&args.out, shape, shown, &args, &settings)?;
+        if sink.done() > 0 {
+            eprintln!("continuing after {} images", sink.done());
+        }
+        let artist = Artist {
+            backend: &cpu,
+            model,
+            params: &params,
+            plan: &steps,
+            seed: args.seed,
+            guidance,
+        };
+        let mut recorder = recorder;
+        let bar = progress::sampling();
+        let calls = plan::iterations(&steps, &task)?;
+        bar.set_length(job.rows.len() as u64 * calls);
+        bar.set_position(sink.done() as u64 * calls);
+        bar.reset_eta();
+        for rows in job.rows[sink.done()..].chunks(args.batch_size) {
+            let drawn = artist.draw(rows, &task, &mut |at| {
+                bar.inc(rows.len() as u64);
+                if let Some(recorder) = &mut recorder {
+                    recorder.record(at.sample, calls as usize);
+                }
+            })?;
+            if let Some(recorder) = recorder.take() {
+                recorder.write(|latents| pictures(&cpu, decoder.as_ref(), latents), shape)?;
+            }
+            let images = pictures(&cpu, decoder.as_ref(), drawn.into_iter().collect())?;
+            let images = match &task {
+                Task::Reconstruct { images: given, .. } => {
+                    let originals = rows.iter().flat_map(|row| {
+                        let image = given.index_axis(ndarray::Axis(0), row.image);
+                        image.iter().copied().collect::<Vec<f32>>()
+                    });
+                    let originals = pictures(&cpu, decoder.as_ref(), originals.collect())?;
+                    given::report(&originals, &images, shape);
+                    given::alternate(&originals, &images, shape)
+                }
+                _ => images,
+            };
+            sink.add(&images, rows)?;
+        }
+        bar.finish_and_clear();
+        sink.finish(job.columns, &job.rows)?;
+        println!("{shown} images in {}", args.out.display());
+        if let Some(path) = &args.trajectory {
+            println!("denoising in {}", path.display());
+        }
+        Ok(())
+    })
+}
+
+/// Bytes of what a model draws, decoded if they are latents.
+fn pictures(cpu: &dis_tensor::Cpu, decoder: Option<&Decoder>, values: Vec<f32>) -> Result<Vec<u8>> {
+    if let Some(bad) = values.iter().position(|x| !x.is_finite()) {
+        bail!("the model's value {bad} is not a finite number");
+    }
+    match decoder {
+        Some(decoder) => {
+            let bar = progress::decoding((values.len() / decoder.latent().len()) as u64);
+            let bytes = decoder.decode(cpu, values, &|| bar.inc(1));
+            bar.finish_and_clear();
+            bytes
+        }
+        None => Ok(grid::to_bytes(&values)),
+    }
+}
+
+/// CRC-32 of weights: tells models apart that only differ in these.
+fn checksum<B: Backend>(backend: &B, params: &Reals<B>) -> Result<u32> {
+    let len = dis_tensor::Buffer::len(params);
+    let (mut hasher, mut piece) = (crc32fast::Hasher::new(), vec![0.0f32; len.min(1 << 16)]);
+    let mut at = 0;
+    while at < len {
+        let part = &mut piece[..(len - at).min(1 << 16)];
+        backend.read_f32(params, at, part)?;
+        part.iter().for_each(|x| hasher.update(&x.to_le_bytes()));
+        at += part.len();
+    }
+    Ok(hasher.finalize())
+}
