@@ -171,7 +171,15 @@ fn within(value: f64, bound: Bound, approx: Approx, key: u64) -> f32 {
         Bound::Absolute(a) => a,
         Bound::Ulps(u) => u * ulp(value),
     };
-    let (low, high) = (value - room, value + room);
+    let (mut low, mut high) = (value - room, value + room);
+    // Below the least normal number, an error must not change the sign.
+    if !matches!(bound, Bound::Absolute(_)) {
+        (low, high) = if value > 0.0 {
+            (low.max(0.0), high)
+        } else {
+            (low, high.min(-0.0))
+        };
+    }
     let clip = |x: f32| {
         let x = if f64::from(x) < low { x.next_up() } else { x };
         let x = if f64::from(x) > high {
