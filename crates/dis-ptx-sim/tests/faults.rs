@@ -285,7 +285,7 @@ fn a_missing_bounds_check_on_the_last_block() {
 
 #[test]
 fn blocks_that_write_one_place() {
-    let with = "st.global.f32 [%x], %h; // wrong pointer";
+    let with = "ld.param.u64 %step, [y]; st.global.f32 [%step], %h; // wrong pointer";
     inject(
         "MARK: store",
         with,
