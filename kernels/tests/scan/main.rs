@@ -8,5 +8,6 @@ mod conv;
 mod counters;
 mod oracle;
 mod partials;
+mod roofline;
 mod scan;
 mod special;
