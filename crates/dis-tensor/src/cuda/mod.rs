@@ -4,7 +4,7 @@
 //! as the other backends do and launch kernels in the order of one stream.
 //!
 //! What a device reports late, or where the interface has no room for an error (allocation, upload,
-//! download), is recorded: every later operation fails with it, and [`Cuda::failure`] tells it.
+//! download), is recorded: every later operation fails with it, and [`Backend::failure`] tells it.
 //! Meanwhile such a download is all ones bits, which is NaN in floats.
 
 mod buffer;
@@ -94,11 +94,6 @@ impl<D: Driver> Cuda<D> {
         self.pool.trim();
     }
 
-    /// The first failure that could not be reported where it happened.
-    pub fn failure(&self) -> Option<&str> {
-        self.failure.get().map(String::as_str)
-    }
-
     /// Scratch memory for one operation; in stream order, so that it may be dropped at once.
     ///
     /// # Errors
@@ -118,13 +113,23 @@ impl<D: Driver> Cuda<D> {
         op: &'static str,
         kernel: dis_kernels::Result<K>,
     ) -> Result<()> {
+        self.run(op, |driver| dis_kernels::launch(driver, &kernel?))
+    }
+
+    /// Runs launches on the device, unless something failed before.
+    ///
+    /// # Errors
+    /// The earlier failure, or what `f` gave.
+    pub fn run(
+        &self,
+        op: &'static str,
+        f: impl FnOnce(&D) -> dis_kernels::Result<()>,
+    ) -> Result<()> {
         if let Some(what) = self.failure.get() {
             let what = format!("an earlier failure: {what}");
             return Err(TensorError::Device { op, what });
         }
-        kernel
-            .and_then(|kernel| dis_kernels::launch(self.driver(), &kernel))
-            .map_err(|error| self.failed(op, error))
+        f(self.driver()).map_err(|error| self.failed(op, error))
     }
 
     /// An error of an operation.
@@ -161,7 +166,7 @@ impl<D: Driver> Cuda<D> {
             });
         }
         if buf.block.is_none() && len > 0 {
-            let what = self.failure().unwrap_or("no memory").to_owned();
+            let what = self.failure().unwrap_or_else(|| "no memory".into());
             return Err(TensorError::Device { op, what });
         }
         Ok(buf.address() + 4 * offset as u64)
@@ -193,6 +198,10 @@ impl<D: Driver> Backend for Cuda<D> {
 
     fn describe(&self) -> String {
         self.driver().describe()
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
     }
 
     fn alloc<E: Element>(&self, len: usize) -> DeviceBuf<D, E> {
