@@ -143,6 +143,10 @@ forward_contract! {
     ScanForwardN16, "dis_scan_forward_n16", {}
 }
 forward_contract! {
+    /// The scan of 16 states, four a lane, both directions at once; see [`Forward`].
+    ScanForwardSplit16, "dis_scan_forward_split16", {}
+}
+forward_contract! {
     /// The scan of up to 128 states, four a lane; see [`Forward`].
     ScanForwardLanes4, "dis_scan_forward_lanes4", { states: states, lanes: lanes }
 }
@@ -177,7 +181,9 @@ impl Call<'_> {
 pub enum Forward {
     /// 16 states, lanes on channels: where these are enough to fill a GPU.
     N16(Ready<ScanForwardN16>),
-    /// Four states a lane: small batches.
+    /// 16 states, four lanes a channel, both directions at the same time: small batches.
+    Split16(Ready<ScanForwardSplit16>),
+    /// Four states a lane: other numbers of states, small batches.
     Lanes4(Ready<ScanForwardLanes4>),
     /// Eight states a lane: other numbers of states.
     Lanes8(Ready<ScanForwardLanes8>),
@@ -188,6 +194,8 @@ pub enum Forward {
 pub enum Variant {
     /// [`Forward::N16`], for 16 states only.
     N16,
+    /// [`Forward::Split16`], for 16 states and opposite directions only.
+    Split16,
     /// [`Forward::Lanes4`], for at most 128.
     Lanes4,
     /// [`Forward::Lanes8`].
@@ -201,8 +209,12 @@ impl Variant {
     /// The entry with the fewest lanes a channel that still gives a GPU enough threads.
     pub fn choose(batch: usize, channels: usize, states: usize) -> Self {
         let threads = |per_lane: usize| batch * channels * states.div_ceil(per_lane);
-        if states == 16 && threads(16) >= ENOUGH_THREADS {
-            Self::N16
+        if states == 16 {
+            if threads(16) >= ENOUGH_THREADS {
+                Self::N16
+            } else {
+                Self::Split16
+            }
         } else if states > 128 || threads(8) >= ENOUGH_THREADS {
             Self::Lanes8
         } else {
@@ -219,10 +231,13 @@ impl Forward {
         accumulate: bool,
         z: Option<Mat>,
     ) -> Result<Self> {
-        let variant = directions.first().map_or(Variant::Lanes8, |first| {
+        let mut variant = directions.first().map_or(Variant::Lanes8, |first| {
             let walk = &first.walk;
             Variant::choose(walk.u.batch, walk.u.channels, walk.a.channels)
         });
+        if variant == Variant::Split16 && same_way(directions) {
+            variant = Variant::Lanes4;
+        }
         Self::with_variant(variant, directions, y, accumulate, z)
     }
 
@@ -236,6 +251,7 @@ impl Forward {
     ) -> Result<Self> {
         let (kernel, per_lane, limit) = match variant {
             Variant::N16 => ("dis_scan_forward_n16", 16, 16),
+            Variant::Split16 => ("dis_scan_forward_split16", 4, 16),
             Variant::Lanes4 => ("dis_scan_forward_lanes4", 4, 128),
             Variant::Lanes8 => ("dis_scan_forward_lanes8", 8, 256),
         };
@@ -245,8 +261,13 @@ impl Forward {
             z.check_shape(kernel, "z", shape.tokens3())?;
         }
         let states = shape.states;
-        if states > limit || (variant == Variant::N16 && states != 16) {
+        let sixteen = matches!(variant, Variant::N16 | Variant::Split16);
+        if states > limit || (sixteen && states != 16) {
             return Err(crate::mat::shape(kernel, format!("{states} states")));
+        }
+        if variant == Variant::Split16 && same_way(directions) {
+            let what = "two directions that are not opposite".into();
+            return Err(crate::mat::shape(kernel, what));
         }
         let lanes = states.div_ceil(per_lane).next_power_of_two();
         let call = Call {
@@ -266,6 +287,10 @@ impl Forward {
         }
         Ok(match variant {
             Variant::N16 => Self::N16(Ready::new(ScanForwardN16::fill(&call), geometry)),
+            Variant::Split16 => {
+                geometry.block[0] *= directions.len() as u32;
+                Self::Split16(Ready::new(ScanForwardSplit16::fill(&call), geometry))
+            }
             Variant::Lanes4 => {
                 geometry.dynamic_shared = tile_bytes(lanes * 4);
                 Self::Lanes4(Ready::new(ScanForwardLanes4::fill(&call), geometry))
@@ -281,10 +306,16 @@ impl Forward {
     pub fn launch<D: Driver>(&self, driver: &D) -> Result<()> {
         match self {
             Self::N16(kernel) => launch(driver, kernel),
+            Self::Split16(kernel) => launch(driver, kernel),
             Self::Lanes4(kernel) => launch(driver, kernel),
             Self::Lanes8(kernel) => launch(driver, kernel),
         }
     }
+}
+
+/// Whether there are two directions and they are the same.
+fn same_way(directions: &[ForwardWalk]) -> bool {
+    matches!(directions, [a, b] if a.walk.reverse == b.walk.reverse)
 }
 
 /// Bytes of 16 rows of B and C, states padded.

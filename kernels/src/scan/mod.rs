@@ -12,7 +12,8 @@ mod partials;
 pub use backward::{Backward, BackwardWalk, PartialSums, ScanBackwardAny, ScanBackwardN16};
 pub use conv::{ConvBackward, ConvForward, ConvWalk, conv_tiles};
 pub use forward::{
-    Forward, ForwardWalk, ScanForwardLanes4, ScanForwardLanes8, ScanForwardN16, Variant,
+    Forward, ForwardWalk, ScanForwardLanes4, ScanForwardLanes8, ScanForwardN16, ScanForwardSplit16,
+    Variant,
 };
 pub use partials::SumPartials;
 
@@ -32,6 +33,7 @@ const HOLD: u32 = 4;
 /// The declarations of this family.
 pub const CONTRACTS: &[ContractInfo] = &[
     ScanForwardN16::INFO,
+    ScanForwardSplit16::INFO,
     ScanForwardLanes4::INFO,
     ScanForwardLanes8::INFO,
     ScanBackwardN16::INFO,

@@ -78,6 +78,7 @@ fn forward_scan_does_no_work_on_padding() {
 fn lanes_share_the_special_operations() {
     let elements = 37 * 33;
     for (variant, entry) in [
+        (Variant::Split16, "dis_scan_forward_split16"),
         (Variant::Lanes4, "dis_scan_forward_lanes4"),
         (Variant::Lanes8, "dis_scan_forward_lanes8"),
     ] {

@@ -63,7 +63,7 @@ fn roofline() {
             }
         }
     }
-    for variant in [Variant::Lanes4, Variant::Lanes8] {
+    for variant in [Variant::Split16, Variant::Lanes4, Variant::Lanes8] {
         let device = Device::new(options);
         let problem = Problem::new(&Setup::plain([1, TOKENS, CHANNELS, 16]));
         run(&device, &problem, variant, true).unwrap();

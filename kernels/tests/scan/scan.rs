@@ -203,7 +203,7 @@ fn variants(states: usize) -> Vec<Variant> {
         all.push(Variant::Lanes4);
     }
     if states == 16 {
-        all.push(Variant::N16);
+        all.extend([Variant::N16, Variant::Split16]);
     }
     all
 }
@@ -230,6 +230,8 @@ fn long_sequences_agree_with_float64() {
     for (shape, variant, hold) in [
         ([1, 257, 736, 16], Variant::N16, false),
         ([1, 258, 37, 16], Variant::N16, true),
+        ([1, 257, 37, 16], Variant::Split16, false),
+        ([1, 258, 37, 16], Variant::Split16, true),
         ([1, 257, 37, 16], Variant::Lanes4, false),
         ([2, 258, 24, 16], Variant::Lanes8, true),
         ([1, 1026, 24, 16], Variant::N16, false),
@@ -290,12 +292,35 @@ fn worst_approximations_and_any_order_stay_within_their_tolerance() {
     }
 }
 
+/// Where the two walks meet: the lengths around a tile's.
+#[test]
+fn walks_that_meet_agree_with_float64() {
+    for tokens in [1, 2, 4, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65] {
+        for accumulate in [false, true] {
+            let setup = Setup {
+                accumulate,
+                z: tokens % 3 != 0,
+                ..Setup::plain([1, tokens, 9, 16])
+            };
+            let problem = Problem::new(&setup);
+            for order in [Order::InOrder, Order::Reversed, Order::Shuffled(9)] {
+                let options = Options { order, ..exact() };
+                compare(&setup, &problem, options, Variant::Split16, false, RTOL);
+            }
+        }
+    }
+}
+
 /// The order of blocks and warps changes no bit: there is nothing for it to change.
 #[test]
 fn results_do_not_depend_on_the_order_of_blocks_and_warps() {
     let setup = Setup::plain([2, 40, 150, 16]);
     let problem = Problem::new(&setup);
-    for (variant, any) in [(Variant::N16, false), (Variant::Lanes4, true)] {
+    for (variant, any) in [
+        (Variant::N16, false),
+        (Variant::Lanes4, true),
+        (Variant::Split16, false),
+    ] {
         let run = |order| {
             let device = Device::new(Options { order, ..exact() });
             run(&device, &problem, variant, any).unwrap()

@@ -12,6 +12,8 @@ fn every_line_of_the_scan_runs() {
     for (tokens, states, variant) in [
         (40, 16, Variant::N16),
         (1, 16, Variant::N16),
+        (18, 16, Variant::Split16),
+        (40, 16, Variant::Split16),
         (20, 16, Variant::Lanes4),
         (20, 16, Variant::Lanes8),
         (20, 70, Variant::Lanes8),
@@ -74,6 +76,9 @@ fn operands_that_do_not_fit_are_refused() {
     shape_error(error, "no direction");
     let error = Forward::new(&[good; 3], y.mat_mut(), false, None).unwrap_err();
     shape_error(error, "direction 2");
+    let with = Forward::with_variant;
+    let error = with(Variant::Split16, &[good; 2], y.mat_mut(), false, None).unwrap_err();
+    shape_error(error, "not opposite");
     let mut short = good;
     short.checkpoints = good.checkpoints.map(|c| c.at(1));
     let error = Forward::new(&[short], y.mat_mut(), false, None).unwrap_err();
@@ -93,7 +98,7 @@ fn operands_that_do_not_fit_are_refused() {
 #[test]
 fn small_batches_split_states_over_lanes() {
     assert_eq!(Variant::choose(64, 1536, 16), Variant::N16);
-    assert_eq!(Variant::choose(1, 736, 16), Variant::Lanes4);
+    assert_eq!(Variant::choose(1, 736, 16), Variant::Split16);
     assert_eq!(Variant::choose(64, 1536, 32), Variant::Lanes8);
     assert_eq!(Variant::choose(1, 736, 200), Variant::Lanes8);
 }
