@@ -2,10 +2,12 @@
 //! docs/kernels.md. Run with
 //! `cargo test -p dis-kernels --features sim --test scan -- --ignored --nocapture roofline`.
 
-use super::case::{Conv, Device, Matrix, PlacedConv, Problem, Random, Setup};
+use super::case::{
+    Conv, Device, Matrix, Placed, PlacedConv, PlacedDirection, Problem, Random, Setup,
+};
 use super::scan::run;
 use dis_kernels::launch;
-use dis_kernels::scan::{ConvForward, Variant};
+use dis_kernels::scan::{ConvForward, Forward, ForwardWalk, Variant};
 use dis_kernels::sim::{Counters, Options};
 
 /// Samples of the design's shape; one is simulated, and all cost the same.
@@ -48,27 +50,73 @@ fn roofline() {
         "| kernel | bytes | special | FMA | instructions | us: bytes | special | FMA | issue |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
-    for (directions, reverse) in [("one direction", &[false][..]), ("both", &[false, true])] {
-        for hold in [false, true] {
-            let device = Device::new(options);
-            let problem = Problem::new(&Setup {
-                reverse: reverse.to_vec(),
-                hold,
-                ..Setup::plain([1, TOKENS, CHANNELS, 16])
-            });
-            run(&device, &problem, Variant::N16, false).unwrap();
-            let hold = if hold { ", zero-order hold" } else { "" };
-            for (entry, cost) in device.sim.counters() {
-                row(&format!("{entry}, {directions}{hold}"), &cost);
-            }
+    for (name, variant, reverse, hold, extras) in [
+        ("one direction", Variant::N16, &[false][..], false, false),
+        ("both", Variant::N16, &[false, true], false, false),
+        (
+            "both, checkpoints",
+            Variant::N16,
+            &[false, true],
+            false,
+            true,
+        ),
+        (
+            "both, zero-order hold",
+            Variant::N16,
+            &[false, true],
+            true,
+            false,
+        ),
+        ("both", Variant::Split16, &[false, true], false, false),
+        ("both", Variant::Lanes4, &[false, true], false, false),
+        ("both", Variant::Lanes8, &[false, true], false, false),
+    ] {
+        let device = Device::new(options);
+        let problem = Problem::new(&Setup {
+            reverse: reverse.to_vec(),
+            hold,
+            ..Setup::plain([1, TOKENS, CHANNELS, 16])
+        });
+        let placed: Vec<_> = problem
+            .directions
+            .iter()
+            .map(|dir| PlacedDirection::new(&device, &problem, dir))
+            .collect();
+        let walks: Vec<_> = placed
+            .iter()
+            .map(|dir| ForwardWalk {
+                last: None,
+                ..dir.forward(extras)
+            })
+            .collect();
+        let (y, z) = (
+            device.put(&problem.y),
+            problem.z.as_ref().map(|z| device.put(z)),
+        );
+        let z = z.as_ref().map(Placed::mat);
+        let forward = Forward::with_variant(variant, &walks, y.mat_mut(), false, z).unwrap();
+        forward.launch(&device.sim).unwrap();
+        for (entry, cost) in device.sim.counters() {
+            row(&format!("{entry}, {name}"), &cost);
         }
     }
-    for variant in [Variant::Split16, Variant::Lanes4, Variant::Lanes8] {
+    for (name, reverse, hold, any) in [
+        ("one direction", &[false][..], false, false),
+        ("both", &[false, true], false, false),
+        ("both, zero-order hold", &[false, true], true, false),
+        ("both", &[false, true], false, true),
+    ] {
         let device = Device::new(options);
-        let problem = Problem::new(&Setup::plain([1, TOKENS, CHANNELS, 16]));
-        run(&device, &problem, variant, true).unwrap();
+        let problem = Problem::new(&Setup {
+            reverse: reverse.to_vec(),
+            hold,
+            ..Setup::plain([1, TOKENS, CHANNELS, 16])
+        });
+        run(&device, &problem, Variant::N16, any).unwrap();
         for (entry, cost) in device.sim.counters() {
-            row(&format!("{entry}, both"), &cost);
+            if !entry.contains("forward") {
+                row(&format!("{entry}, {name}"), &cost);
+            }
         }
     }
     let rng = &mut Random(1);
