@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ParseError;
-use crate::isa::Code;
+use crate::code::Code;
 use crate::parse::{self, Parsed};
 
 /// A parameter of an entry.

@@ -1,5 +1,7 @@
 //! Float instructions and conversions against their definitions in the PTX ISA.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{FLOATS, INTS, pairs, triples, wides, words, words_with};

@@ -1,5 +1,7 @@
 //! Integer and bit instructions against their definitions in the PTX ISA.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{INTS, pairs, triples, wides, words};
@@ -53,22 +55,22 @@ fn sums_and_products_of_32_bits() {
         (signed(a) * signed(b)) as u32
     });
     check("mul.hi.u32 %d, %a, %b;", |a, b, _| {
-        (wide(a) * wide(b) >> 32) as u32
+        ((wide(a) * wide(b)) >> 32) as u32
     });
     check("mul.hi.s32 %d, %a, %b;", |a, b, _| {
-        (signed(a) * signed(b) >> 32) as u32
+        ((signed(a) * signed(b)) >> 32) as u32
     });
     check("mad.lo.u32 %d, %a, %b, %c;", |a, b, c| {
         (wide(a) * wide(b)).wrapping_add(wide(c)) as u32
     });
     check("mad.hi.u32 %d, %a, %b, %c;", |a, b, c| {
-        ((wide(a) * wide(b) >> 32) + wide(c)) as u32
+        (((wide(a) * wide(b)) >> 32) + wide(c)) as u32
     });
     check("mad.hi.s32 %d, %a, %b, %c;", |a, b, c| {
-        ((signed(a) * signed(b) >> 32) + signed(c)) as u32
+        (((signed(a) * signed(b)) >> 32) + signed(c)) as u32
     });
     check("neg.s32 %d, %a;", |a, _, _| (-signed(a)) as u32);
-    check("abs.s32 %d, %a;", |a, _, _| signed(a).abs() as u32);
+    check("abs.s32 %d, %a;", |a, _, _| signed(a).unsigned_abs() as u32);
 }
 
 #[test]
@@ -80,10 +82,10 @@ fn wide_products() {
         (wide(a) * wide(b)) as u32
     });
     check(&format!("mul.wide.u32 %w, %a, %b; {high}"), |a, b, _| {
-        (wide(a) * wide(b) >> 32) as u32
+        ((wide(a) * wide(b)) >> 32) as u32
     });
     check(&format!("mul.wide.s32 %w, %a, %b; {high}"), |a, b, _| {
-        (signed(a) * signed(b) >> 32) as u32
+        ((signed(a) * signed(b)) >> 32) as u32
     });
     check(
         &format!("cvt.u64.u32 %w, %c; mad.wide.u32 %w, %a, %b, %w; {high}"),
@@ -205,10 +207,10 @@ fn sums_and_products_of_64_bits() {
         (wide(a) * wide(b)) as u64
     });
     check64("mul.hi.u64 %d, %a, %b;", |a, b, _| {
-        (wide(a) * wide(b) >> 64) as u64
+        ((wide(a) * wide(b)) >> 64) as u64
     });
     check64("mul.hi.s64 %d, %a, %b;", |a, b, _| {
-        (signed(a) * signed(b) >> 64) as u64
+        ((signed(a) * signed(b)) >> 64) as u64
     });
     check64("mad.lo.s64 %d, %a, %b, %c;", |a, b, c| {
         (wide(a) * wide(b)).wrapping_add(wide(c)) as u64

@@ -3,7 +3,7 @@
 use super::Trap;
 use super::warp::{Shape, Stop, Warp};
 use crate::approx::mix;
-use crate::isa::Code;
+use crate::code::Code;
 use crate::memory::{Memory, Region};
 use crate::{Approx, FaultKind, Order};
 

@@ -5,7 +5,10 @@ mod alu;
 mod block;
 mod convert;
 mod lanes;
+mod rows;
 mod run;
+mod slow;
+mod step;
 mod warp;
 
 pub(crate) use block::{Job, Tally};

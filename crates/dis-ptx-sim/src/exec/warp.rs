@@ -1,7 +1,7 @@
 //! Registers and program counters of a warp.
 
 use super::{FULL, Mask};
-use crate::isa::{Code, Sreg};
+use crate::code::{Code, Sreg};
 
 /// A register of up to 32 bits in all lanes.
 #[derive(Debug, Clone, Copy)]

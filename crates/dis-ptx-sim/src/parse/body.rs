@@ -6,7 +6,8 @@ use super::cursor::Cursor;
 use super::operand::{Operand, agrees, constant, operand};
 use super::{SharedLayout, decode, shared_var};
 use crate::ParseError;
-use crate::isa::{Code, File, Inst, Op, PredIn, SharedVar, Slot, Sreg, Ty, Vector};
+use crate::code::{Code, SharedVar, Sreg};
+use crate::isa::{File, Inst, Op, PredIn, Slot, Ty, Vector};
 use crate::lex::Token;
 use crate::module::{Lint, LintKind, Param};
 

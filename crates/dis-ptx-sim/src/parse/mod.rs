@@ -10,7 +10,8 @@ mod operand;
 use std::collections::HashMap;
 
 use crate::ParseError;
-use crate::isa::{SharedVar, Ty};
+use crate::code::SharedVar;
+use crate::isa::Ty;
 use crate::lex::lex;
 use crate::module::{Entry, Lint, LintKind, Param};
 use body::Body;
@@ -224,7 +225,7 @@ fn entry(
         static_shared: 0,
         dynamic_shared: false,
         line,
-        code: crate::isa::Code::default(),
+        code: crate::code::Code::default(),
     };
     while !cursor.accept('{') {
         let at = cursor.line();

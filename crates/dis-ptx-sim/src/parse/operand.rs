@@ -2,7 +2,8 @@
 
 use super::cursor::Cursor;
 use crate::ParseError;
-use crate::isa::{Sort, Sreg, Ty};
+use crate::code::Sreg;
+use crate::isa::{Sort, Ty};
 use crate::lex::Token;
 
 /// A constant as written.
