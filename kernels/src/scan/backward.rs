@@ -96,11 +96,28 @@ impl BackwardWalk {
                 len: self.checkpoints.len(),
             });
         }
+        let Walk { u, delta, bc, .. } = &self.walk;
+        short_steps(kernel, "u", u.row_stride)?;
+        short_steps(kernel, "delta", delta.row_stride)?;
+        short_steps(kernel, "bc", bc.row_stride)?;
+        short_steps(kernel, "du", self.du.row_stride)?;
+        short_steps(kernel, "ddelta", self.ddelta.row_stride)?;
         self.du.check_shape(kernel, "du", shape.tokens3())?;
         self.ddelta.check_shape(kernel, "ddelta", shape.tokens3())?;
         self.sums.check(kernel, &shape)?;
         Ok(shape)
     }
+}
+
+/// The backward multiplies positions by steps in bytes, of 32 bits.
+fn short_steps(kernel: &'static str, name: &str, row_stride: usize) -> Result<()> {
+    if row_stride < 1 << 29 {
+        return Ok(());
+    }
+    Err(shape(
+        kernel,
+        format!("{name} has row stride {row_stride}, supported are less than 2^29"),
+    ))
 }
 
 macro_rules! backward_contract {
@@ -304,14 +321,12 @@ fn check<'a>(
     let of = same_shapes(kernel, directions.iter().map(|walk| walk.check(kernel)))?;
     let full = of.tokens3();
     dout.check_shape(kernel, "dout", full)?;
+    short_steps(kernel, "dout", dout.row_stride)?;
     if let Some((z, dz)) = &gate {
+        short_steps(kernel, "z", z.row_stride)?;
+        short_steps(kernel, "dz", dz.row_stride)?;
         z.check_shape(kernel, "z", full)?;
         dz.check_shape(kernel, "dz", full)?;
-    }
-    // Partial sums are addressed by (sample, block) and (sample, chunk, state) in 32 bits.
-    let rows = of.batch as u64 * of.tokens.div_ceil(super::CHUNK) as u64 * of.states as u64;
-    if rows > u64::from(u32::MAX) {
-        return Err(shape(kernel, format!("{of:?} is too large")));
     }
     Ok(Call {
         directions,

@@ -123,6 +123,14 @@ impl Walk {
                 vector.check_shape(kernel, name, [1, 1, channels])?;
             }
         }
+        // Rows of checkpoints, (sample, chunk, state), are counted in 32 bits.
+        let rows = batch as u64 * tokens.div_ceil(CHUNK) as u64 * states as u64;
+        if rows > u64::from(u32::MAX) {
+            return Err(shape(
+                kernel,
+                format!("u of {:?} is too large", self.u.shape()),
+            ));
+        }
         Ok(Shape {
             batch,
             tokens,

@@ -1,6 +1,6 @@
 //! The scan, forward and backward, against the oracle.
 
-use super::case::{Device, Direction, Matrix, Placed, PlacedDirection, Problem, Setup};
+use super::case::{Device, Matrix, Placed, PlacedDirection, Problem, Setup};
 use super::check::check;
 use super::oracle::{self, Expected, Gradients};
 use dis_kernels::launch;
