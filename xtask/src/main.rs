@@ -2,6 +2,8 @@
 
 mod digits;
 mod golden;
+mod kernels;
+mod parity;
 mod samplers;
 
 use std::process::ExitCode;
@@ -19,6 +21,12 @@ struct Args {
 enum Task {
     /// Runs golden sets: recomputes what their manifests store and compares.
     Golden(golden::Args),
+    /// Compares a GPU, or the simulator of one, with the CPU and with float64.
+    Parity(parity::Args),
+    /// Changes the GPU kernels on purpose: parity must notice.
+    Mutants(parity::mutants::Args),
+    /// Lints and assembles the GPU kernels, and holds them to their budget.
+    Kernels(kernels::Args),
     /// Judges samples of a digits model against the real digits.
     DigitsCheck(digits::Args),
     /// Compares all samplers on a digits model, for docs/results.md.
@@ -28,6 +36,9 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Args::parse().task {
         Task::Golden(args) => golden::run(&args),
+        Task::Parity(args) => parity::run(&args),
+        Task::Mutants(args) => parity::mutants::run(&args),
+        Task::Kernels(args) => kernels::run(&args),
         Task::DigitsCheck(args) => digits::run(&args),
         Task::SamplerTable(args) => samplers::run(&args),
     };

@@ -175,6 +175,11 @@ impl Case {
     }
 
     /// Ends the case: fails if something stored was not used, or nothing was compared. The
+    /// What was compared so far.
+    pub fn compared(&self) -> Vec<Comparison> {
+        self.comparisons.borrow().clone()
+    }
+
     /// comparisons, worst first.
     pub fn finish(self) -> Result<Vec<Comparison>> {
         let used = self.used.into_inner();

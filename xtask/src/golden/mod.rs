@@ -132,6 +132,31 @@ fn run_all<B: ScanBackend>(args: &Args, kinds: &Kinds, backend: &B) -> Result<bo
     Ok(report.close())
 }
 
+/// A shortened check of the first manifest of a kind, for backends that are slow: the first five
+/// steps of a training replay, the shortest sampling runs. Names, errors and tolerances.
+pub fn first_of<B: ScanBackend>(
+    dir: &Path,
+    kind: &str,
+    backend: &B,
+) -> Result<Vec<(String, f64, f64)>> {
+    const STEPS: usize = 5;
+    for path in manifests(dir)? {
+        let (found, json) = Manifest::read_json(&path)?;
+        if found != kind {
+            continue;
+        }
+        let case = Case::new(Manifest::with_tensors(&path, found, json)?);
+        match kind {
+            "training_replay" => replay::first_steps(&case, backend, STEPS)?,
+            "sampling_loops" => sampling::shortest(&case, backend)?,
+            kind => bail!("kind {kind:?} has no shortened check"),
+        }
+        let compared = case.compared().into_iter();
+        return Ok(compared.map(|c| (c.name, c.error, c.tolerance)).collect());
+    }
+    bail!("no manifest of kind {kind:?} in {}", dir.display())
+}
+
 /// Checks a manifest. A panic in our code is a failure of this case alone.
 fn check<B: ScanBackend>(case: Case, backend: &B) -> Result<Vec<Comparison>> {
     match catch_unwind(AssertUnwindSafe(|| dispatch(&case, backend))) {

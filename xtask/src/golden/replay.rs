@@ -68,6 +68,41 @@ pub fn training_replay<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
     Ok(())
 }
 
+/// The first `steps` steps of the plain run alone: losses and gradient norms.
+pub fn first_steps<B: ScanBackend>(case: &Case, backend: &B, steps: usize) -> Result<()> {
+    let config = model_config(case.object("config")?)?;
+    let mut batches = batches(case, &config)?;
+    batches.truncate(steps + 1);
+    let replay = Replay {
+        case,
+        backend,
+        config,
+        diffusion: diffusion(&described(case, "diffusion"), config.learn_sigma)?,
+        steps,
+        optimizer: optimizer(case)?,
+        batches,
+    };
+    let out = replay.run(&vec![replay.optimizer.lr; steps], None)?;
+    let rule = Rule::OfLargest(case.tolerance(&["plain_losses", "rtol"])?);
+    for (name, ours) in [
+        ("plain.loss", &out.loss),
+        ("plain.mse", &out.mse),
+        ("plain.vb", &out.vb),
+        ("plain.grad_norm", &out.grad_norm),
+    ] {
+        if let Some(stored) = case.find(name) {
+            let count = ours.len();
+            let stored = stored.f64();
+            ensure!(
+                stored.len() >= count,
+                "{name} has fewer than {count} values"
+            );
+            case.compare(name, ours, &stored[..count], rule);
+        }
+    }
+    Ok(())
+}
+
 fn optimizer(case: &Case) -> Result<AdamW> {
     let json = case.key("optimizer").context("has no \"optimizer\"")?;
     ensure!(

@@ -26,6 +26,22 @@ pub fn sampling_loops<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
     Ok(())
 }
 
+/// The loops of fewest iterations alone.
+pub fn shortest<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
+    let config = model_config(case.object("config")?)?;
+    let network = Network::new(config, backend, |table| {
+        other_weights(case, case.text("weights")?, table)
+    })?;
+    let cases = case.list("cases")?;
+    let steps = |json: &Value| json.get("num_steps").and_then(Value::as_u64);
+    let fewest = cases.iter().filter_map(steps).min();
+    for json in cases.iter().filter(|json| steps(json) == fewest) {
+        let label = string(json, "label")?;
+        one_loop(case, &network, json, label).with_context(|| label.to_string())?;
+    }
+    Ok(())
+}
+
 fn one_loop<B: ScanBackend>(
     case: &Case,
     network: &Network<'_, B>,

@@ -1,0 +1,98 @@
+//! Random operands, the same for every backend.
+
+use anyhow::Result;
+use dis_scan::ScanBackend;
+use dis_tensor::random::{Purpose, Stream};
+use dis_tensor::{Buffer, Layout, Reals, Tokens, TokensMut, View, ViewMut};
+
+/// What a problem gives: each output with its name, whole buffers.
+pub type Outputs = Vec<(&'static str, Vec<f64>)>;
+
+/// A source of operands: everything follows from the seed and the order of the draws.
+pub struct Draw<'a, B: ScanBackend> {
+    backend: &'a B,
+    stream: Stream,
+    pad: usize,
+}
+
+/// A token matrix on a backend.
+pub struct Field<B: ScanBackend> {
+    /// The memory, padding included.
+    pub buf: Reals<B>,
+    /// Where the matrix lies in it.
+    pub layout: Layout,
+}
+
+impl<B: ScanBackend> Field<B> {
+    /// To read.
+    pub fn view(&self) -> View<'_, B> {
+        Tokens::new(&self.buf, self.layout)
+    }
+
+    /// To write.
+    pub fn view_mut(&mut self) -> ViewMut<'_, B> {
+        TokensMut::new(&mut self.buf, self.layout)
+    }
+}
+
+impl<'a, B: ScanBackend> Draw<'a, B> {
+    /// Matrices get rows `pad` longer than needed.
+    pub fn new(backend: &'a B, seed: u64, pad: usize) -> Self {
+        Self {
+            backend,
+            stream: Stream::new(seed, Purpose::Test, 0, 0),
+            pad,
+        }
+    }
+
+    /// A matrix of normals through `f`.
+    pub fn field(&mut self, shape: [usize; 3], f: impl Fn(f64) -> f64) -> Field<B> {
+        let [batch, tokens, channels] = shape;
+        let mut layout = Layout::padded(batch, tokens, channels, channels + self.pad).at(self.pad);
+        // Samples apart, so that the whole is no matrix.
+        layout.batch_stride += 2 * self.pad;
+        self.with_layout(layout, f)
+    }
+
+    /// As [`Self::field`], one matrix whatever the padding.
+    pub fn matrix(&mut self, shape: [usize; 3], f: impl Fn(f64) -> f64) -> Field<B> {
+        let [batch, tokens, channels] = shape;
+        let layout = Layout::padded(batch, tokens, channels, channels + self.pad).at(self.pad);
+        self.with_layout(layout, f)
+    }
+
+    /// A dense one.
+    pub fn dense(&mut self, shape: [usize; 3], f: impl Fn(f64) -> f64) -> Field<B> {
+        let [batch, tokens, channels] = shape;
+        self.with_layout(Layout::dense(batch, tokens, channels), f)
+    }
+
+    fn with_layout(&mut self, layout: Layout, f: impl Fn(f64) -> f64) -> Field<B> {
+        let values: Vec<f32> = (0..layout.end() + self.pad)
+            .map(|_| f(self.stream.normal()) as f32)
+            .collect();
+        Field {
+            buf: self.backend.from_f32(&values),
+            layout,
+        }
+    }
+
+    /// Whole numbers below `n`.
+    pub fn ids(&mut self, count: usize, n: usize) -> Vec<u32> {
+        (0..count)
+            .map(|_| self.stream.below(n as u64) as u32)
+            .collect()
+    }
+}
+
+/// All of a buffer.
+pub fn read<B: ScanBackend>(backend: &B, buf: &Reals<B>) -> Result<Vec<f64>> {
+    let mut values = vec![0.0; buf.len()];
+    backend.read_f64(buf, 0, &mut values)?;
+    Ok(values)
+}
+
+/// Leaves a normal as it is.
+pub fn plain(x: f64) -> f64 {
+    x
+}

@@ -1,0 +1,99 @@
+//! Small problems that between them execute every line of a text.
+
+use dis_scan::{Direction, Discretization};
+
+use super::super::grid::Problem;
+use super::super::state_space::ScanCase;
+
+/// Flags of the norms, as bits of the seed from 8 on: LayerNorm, weight, bias, modulation, residual,
+/// scale of samples, accumulation.
+const NORMS: [u64; 6] = [0x7f01, 0x0002, 0x6a00, 0x1501, 0x1b02, 0x6400];
+
+fn scans() -> Vec<(Problem, u64)> {
+    let (forward, reverse) = (Direction::Forward, Direction::Reverse);
+    let (mamba, hold) = (Discretization::Mamba, Discretization::ZeroOrderHold);
+    let mut out = Vec::new();
+    for (shape, states, direction, discretization, full, accumulate) in [
+        ([2, 19, 37], 16, forward, mamba, true, false),
+        ([1, 5, 24], 16, reverse, hold, false, true),
+        ([2, 37, 24], 4, reverse, mamba, true, true),
+        ([1, 18, 37], 3, forward, hold, true, false),
+        ([1, 17, 24], 32, reverse, mamba, false, false),
+        ([1, 5, 20], 130, forward, mamba, true, true),
+        // Enough threads for the entries of large batches.
+        ([46, 18, 736], 16, reverse, mamba, true, true),
+        ([46, 3, 736], 16, forward, hold, true, false),
+    ] {
+        let case = ScanCase {
+            shape,
+            states,
+            direction,
+            discretization,
+            full,
+            accumulate,
+        };
+        out.push((Problem::Scan(case), 7 + states as u64));
+    }
+    out
+}
+
+fn convolutions() -> Vec<(Problem, u64)> {
+    let mut out = Vec::new();
+    for (seed, width) in [
+        (0u64, 2usize),
+        (4, 3),
+        (8 + 1, 4),
+        (4 + 8 + 2, 4),
+        (16 + 4, 3),
+        (16 + 8 + 4 + 3, 2),
+    ] {
+        for (shape, direction) in [
+            ([2, 19, 37], Direction::Forward),
+            ([1, 70, 150], Direction::Reverse),
+            ([3, 1, 24], Direction::Reverse),
+        ] {
+            out.push((Problem::Conv(shape, width, direction), seed));
+        }
+    }
+    out
+}
+
+/// The problems of a text, the cheap ones first, with their seeds.
+pub fn of(text: &str) -> Vec<(Problem, u64)> {
+    let elementwise = [[2, 5, 37], [1, 1, 24], [3, 7, 300], [1, 300, 40]];
+    match text {
+        "elementwise.ptx" | "reduce.ptx" => elementwise
+            .iter()
+            .zip(1..)
+            .map(|(&s, seed)| (Problem::Elementwise(s), seed))
+            .collect(),
+        "norm.ptx" => {
+            let shapes = [[2, 5, 37], [3, 3, 300], [1, 40, 24]];
+            let each = NORMS
+                .iter()
+                .flat_map(|&seed| shapes.map(|s| (Problem::Norms(s), seed)));
+            each.collect()
+        }
+        "embed.ptx" | "patch.ptx" => [([3, 5, 24], 1), ([7, 11, 37], 2), ([1, 1, 300], 3)]
+            .map(|(s, seed)| (Problem::Tables(s), seed))
+            .to_vec(),
+        "optim.ptx" => [(37, 2), (37, 3), (5000, 4), (70_000, 5)]
+            .map(|(n, seed)| (Problem::Optimizer(n), seed))
+            .to_vec(),
+        "gemm.ptx" => [
+            ([5, 24, 37], 1),
+            ([65, 37, 65], 2),
+            ([1, 1, 1], 3),
+            ([130, 17, 70], 5),
+        ]
+        .map(|(s, seed)| (Problem::Products(s), seed))
+        .to_vec(),
+        "conv1d.ptx" => convolutions(),
+        "partials.ptx" => {
+            let mut out = convolutions();
+            out.extend(scans());
+            out
+        }
+        _ => scans(),
+    }
+}

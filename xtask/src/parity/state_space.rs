@@ -1,0 +1,249 @@
+//! The operations of dis-scan, and a whole mixer.
+
+use anyhow::Result;
+use dis_scan::{
+    Conv, ConvGrads, Direction, Discretization, Scan, ScanBackend, ScanGrads, ScanOut, ScanPair,
+    checkpoint_len,
+};
+use dis_ssm::{Mixer, MixerConfig, MixerInit, ParamTable};
+use dis_tensor::random::{Purpose, Stream};
+
+use super::data::{Draw, Field, Outputs, plain, read};
+
+/// One point of the grid of scans.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanCase {
+    /// (batch, tokens, channels).
+    pub shape: [usize; 3],
+    /// States.
+    pub states: usize,
+    /// Which way.
+    pub direction: Direction,
+    /// Which B.
+    pub discretization: Discretization,
+    /// Gate, skip and bias, or none of them.
+    pub full: bool,
+    /// Whether results are added to.
+    pub accumulate: bool,
+}
+
+/// Inputs of a scan on a backend.
+struct Inputs<B: ScanBackend> {
+    u: Field<B>,
+    delta: Field<B>,
+    a: Field<B>,
+    bc: Field<B>,
+    d: Field<B>,
+    z: Field<B>,
+    bias: Field<B>,
+}
+
+impl<B: ScanBackend> Inputs<B> {
+    fn new(draw: &mut Draw<'_, B>, case: &ScanCase) -> Self {
+        let [batch, tokens, channels] = case.shape;
+        let row = [1, 1, channels];
+        Self {
+            u: draw.field(case.shape, plain),
+            delta: draw.field(
+                case.shape,
+                |x| {
+                    if case.full { x - 1.0 } else { 0.3 * x.abs() }
+                },
+            ),
+            a: draw.dense([1, channels, case.states], |x| -(0.8 * x).exp() * 2.0),
+            bc: draw.field([batch, tokens, 2 * case.states], plain),
+            d: draw.field(row, plain),
+            z: draw.field(case.shape, |x| 2.0 * x),
+            bias: draw.field(row, |x| x - 1.0),
+        }
+    }
+
+    fn scan(&self, case: &ScanCase, direction: Direction) -> Scan<'_, dis_tensor::Reals<B>> {
+        Scan {
+            u: self.u.view(),
+            delta: self.delta.view(),
+            a: self.a.view(),
+            bc: self.bc.view(),
+            d: case.full.then(|| self.d.view()),
+            z: case.full.then(|| self.z.view()),
+            delta_bias: case.full.then(|| self.bias.view()),
+            delta_softplus: case.full,
+            discretization: case.discretization,
+            direction,
+        }
+    }
+}
+
+/// A scan, forward and backward, and both directions at once.
+pub fn scan<B: ScanBackend>(b: &B, case: &ScanCase, seed: u64) -> Result<Outputs> {
+    let mut d = Draw::new(b, seed, (seed % 4) as usize);
+    let [batch, tokens, channels] = case.shape;
+    let inputs = Inputs::new(&mut d, case);
+    let scan = inputs.scan(case, case.direction);
+    let mut y = d.field(case.shape, plain);
+    let mut last = d.field([batch, channels, case.states], plain);
+    let len = checkpoint_len(batch, tokens, channels, case.states);
+    let mut checkpoints = b.alloc(len);
+    b.scan(
+        scan,
+        ScanOut {
+            y: y.view_mut(),
+            accumulate: case.accumulate,
+            checkpoints: Some(&mut checkpoints),
+            last_state: Some(last.view_mut()),
+        },
+    )?;
+    let dout = d.field(case.shape, plain);
+    let (mut du, mut ddelta) = (d.field(case.shape, plain), d.field(case.shape, plain));
+    let mut dbc = d.field([batch, tokens, 2 * case.states], plain);
+    let mut dz = d.field(case.shape, plain);
+    let mut da = d.field([1, channels, case.states], plain);
+    let mut arena = d.dense([1, 1, 2 * channels + 3], plain);
+    b.scan_backward(
+        scan,
+        &checkpoints,
+        dout.view(),
+        ScanGrads {
+            du: du.view_mut(),
+            ddelta: ddelta.view_mut(),
+            dbc: dbc.view_mut(),
+            dz: case.full.then(|| dz.view_mut()),
+            accumulate_dz: case.accumulate,
+            da: da.view_mut(),
+            arena: &mut arena.buf,
+            d: case.full.then_some(1),
+            delta_bias: case.full.then_some(channels + 2),
+        },
+    )?;
+    let mut outputs = vec![
+        ("scan y", read(b, &y.buf)?),
+        ("scan state", read(b, &last.buf)?),
+        ("scan du", read(b, &du.buf)?),
+        ("scan ddelta", read(b, &ddelta.buf)?),
+        ("scan dB, dC", read(b, &dbc.buf)?),
+        ("scan dz", read(b, &dz.buf)?),
+        ("scan dA", read(b, &da.buf)?),
+        ("scan dD, dbias", read(b, &arena.buf)?),
+    ];
+    let other = Inputs::new(&mut d, case);
+    let mut both = d.field(case.shape, plain);
+    let (mut first, mut second) = (b.alloc(len), b.alloc(len));
+    b.scan_pair(ScanPair {
+        scans: [
+            inputs.scan(case, Direction::Forward),
+            other.scan(case, Direction::Reverse),
+        ],
+        z: case.full.then(|| inputs.z.view()),
+        y: both.view_mut(),
+        checkpoints: Some([&mut first, &mut second]),
+    })?;
+    outputs.push(("scan pair", read(b, &both.buf)?));
+    Ok(outputs)
+}
+
+/// A convolution, forward and backward, and both directions at once.
+pub fn conv<B: ScanBackend>(
+    b: &B,
+    shape: [usize; 3],
+    width: usize,
+    direction: Direction,
+    seed: u64,
+) -> Result<Outputs> {
+    let mut d = Draw::new(b, seed, (seed % 4) as usize);
+    let [_, _, channels] = shape;
+    let (biased, silu, accumulate) = (seed & 4 != 0, seed & 8 != 0, seed & 16 != 0);
+    let x = d.field(shape, plain);
+    let weight = d.field([1, channels, width], plain);
+    let bias = d.field([1, 1, channels], plain);
+    let conv = |direction| Conv {
+        x: x.view(),
+        weight: weight.view(),
+        bias: biased.then(|| bias.view()),
+        silu,
+        direction,
+    };
+    let (mut out, dout, mut dx) = (
+        d.field(shape, plain),
+        d.field(shape, plain),
+        d.field(shape, plain),
+    );
+    b.conv1d(conv(direction), out.view_mut())?;
+    let mut arena = d.dense([1, 1, channels * (width + 1) + 3], plain);
+    b.conv1d_backward(
+        conv(direction),
+        dout.view(),
+        accumulate,
+        dx.view_mut(),
+        ConvGrads {
+            arena: &mut arena.buf,
+            weight: 1,
+            bias: Some(channels * width + 2),
+        },
+    )?;
+    let (mut one, mut two) = (d.field(shape, plain), d.field(shape, plain));
+    b.conv1d_pair(
+        conv(Direction::Forward),
+        conv(Direction::Reverse),
+        one.view_mut(),
+        two.view_mut(),
+    )?;
+    Ok(vec![
+        ("conv1d", read(b, &out.buf)?),
+        ("conv1d dx", read(b, &dx.buf)?),
+        ("conv1d dweight, dbias", read(b, &arena.buf)?),
+        ("conv1d pair", read(b, &one.buf)?),
+        ("conv1d pair", read(b, &two.buf)?),
+    ])
+}
+
+/// A mixer, forward and backward. `width` channels outside.
+pub fn mixer<B: ScanBackend>(
+    b: &B,
+    [batch, tokens, width]: [usize; 3],
+    states: usize,
+    seed: u64,
+) -> Result<Outputs> {
+    let config = MixerConfig {
+        d_state: states,
+        bias: seed & 1 != 0,
+        discretization: if seed & 2 != 0 {
+            Discretization::ZeroOrderHold
+        } else {
+            Discretization::Mamba
+        },
+        ..MixerConfig::new(width)
+    };
+    let mut table = ParamTable::new();
+    let init = MixerInit {
+        repaired_reverse_step: true,
+    };
+    let mixer = Mixer::new(&mut table, "", config, init, 1.0);
+    let mut weights = table.initial(seed);
+    let mut noise = Stream::new(seed, Purpose::Test, 1, 0);
+    for spec in table.specs() {
+        for w in &mut weights[spec.offset..spec.offset + spec.len()] {
+            *w += (0.1 * noise.normal()) as f32;
+        }
+    }
+    let params = b.from_f32(&weights);
+    let mut d = Draw::new(b, seed, 0);
+    let shape = [batch, tokens, width];
+    let (input, dout) = (d.dense(shape, plain), d.dense(shape, plain));
+    let (mut out, mut dinput) = (d.dense(shape, plain), d.dense(shape, plain));
+    let mut grads = b.zeros(weights.len());
+    let saved = mixer.forward_saved(b, &params, input.view(), Some(out.view_mut()))?;
+    mixer.backward(
+        b,
+        &params,
+        saved,
+        input.view(),
+        dout.view(),
+        dinput.view_mut(),
+        &mut grads,
+    )?;
+    Ok(vec![
+        ("mixer", read(b, &out.buf)?),
+        ("mixer dinput", read(b, &dinput.buf)?),
+        ("mixer dparams", read(b, &grads)?),
+    ])
+}
