@@ -138,7 +138,7 @@ pub struct TrainArgs {
   dis sample --interpolate both --classes 3,8 --frames 12
   dis sample --num 8 --classes 5 --trajectory denoising.apng
 
-A seed gives the same images whatever the number of threads.")]
+A seed gives the same images whatever the batch size and the number of threads.")]
 pub struct SampleArgs {
     /// A checkpoint (.safetensors, .pt) or a run directory [default: the bundled digits model].
     #[arg(long, value_name = "FILE")]

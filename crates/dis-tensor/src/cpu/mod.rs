@@ -65,7 +65,7 @@ impl Cpu {
     }
 
     /// The same backend (threads and pool) with code for another instruction set, if the machine
-    /// has it. Matrix products keep choosing for themselves.
+    /// has it.
     pub fn with_level(mut self, level: Level) -> Self {
         if level.is_supported() {
             self.level = level;
