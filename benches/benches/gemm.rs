@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::simd::{Kernel, Simd, Vector, dispatch, level};
-use dis_tensor::{Backend, Cpu, Layout, Tokens, TokensMut};
+use dis_tensor::{Backend, Cpu, Layout, Precision, Tokens, TokensMut};
 
 /// (rows, length of the sum, columns): in_proj, x_proj, dt_proj, out_proj of DiS-S, then larger.
 const SHAPES: [(usize, usize, usize); 7] = [
@@ -72,6 +72,18 @@ fn products(c: &mut Criterion) {
                     );
                     let out = TokensMut::new(&mut out, Layout::dense(1, m, n));
                     cpu.gemm(x, false, weight, true, None, false, out)
+                        .expect("a product");
+                });
+            });
+            let half = cpu.clone().with_precision(Precision::Bfloat16);
+            group.bench_function(format!("{m}x{k}x{n}/ours bf16, threads {threads}"), |b| {
+                b.iter(|| {
+                    let (x, weight) = (
+                        Tokens::new(&x, Layout::dense(1, m, k)),
+                        Tokens::new(&weight, Layout::dense(1, n, k)),
+                    );
+                    let out = TokensMut::new(&mut out, Layout::dense(1, m, n));
+                    half.gemm(x, false, weight, true, None, false, out)
                         .expect("a product");
                 });
             });

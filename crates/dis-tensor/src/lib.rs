@@ -16,7 +16,7 @@ pub use backend::{
     AdamState, AdamW, Backend, Buffer, Element, Norm, NormGrads, NormKind, PatchGrid, PatchOrder,
     Reals, View, ViewMut,
 };
-pub use cpu::Cpu;
+pub use cpu::{Cpu, Precision};
 pub use error::{Result, TensorError};
 pub use host::HostBuf;
 pub use layout::{Layout, Tokens, TokensMut, same_shape};

@@ -52,7 +52,7 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
     }
     let given = given::open(&args, shape)?;
     let job = plan::rows(&args, metadata, given.as_ref())?;
-    let cpu = device::open(&args.device)?;
+    let cpu = device::open(&args.device)?.with_precision(args.precision.into());
 
     cpu.install(|| {
         let task = match given {

@@ -68,6 +68,21 @@ fn first_lanes(count: usize) -> __mmask16 {
     ((1u32 << count.min(LANES)) - 1) as __mmask16
 }
 
+impl From<F32x16> for __m512 {
+    #[inline(always)]
+    fn from(x: F32x16) -> Self {
+        x.0
+    }
+}
+
+impl F32x16 {
+    /// From a register; the token proves that there are such.
+    #[inline(always)]
+    pub(super) fn new(_proof: Avx512, x: __m512) -> Self {
+        Self(x)
+    }
+}
+
 macro_rules! operator {
     ($trait:ident, $name:ident, $intrinsic:ident) => {
         impl $trait for F32x16 {

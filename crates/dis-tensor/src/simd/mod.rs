@@ -30,6 +30,7 @@
 
 mod level;
 pub mod math;
+pub mod pairs;
 mod portable;
 pub mod slices;
 

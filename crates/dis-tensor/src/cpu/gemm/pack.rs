@@ -1,6 +1,9 @@
 //! Operands in the order that the kernel reads them.
 
+use std::ops::Range;
+
 use crate::layout::{Layout, Tokens};
+use crate::simd::pairs::{PairKernel, Pairs, dispatch_pairs, round_to_bf16};
 use crate::simd::{Kernel, LANES, Level, Simd, Vector, dispatch};
 
 /// An operand of a product: a matrix, or its transpose, as lines along the sum (rows of the left
@@ -42,14 +45,15 @@ impl<'a> Operand<'a> {
         }
     }
 
-    /// Packs `count` lines from `first`, at most sixteen of them, over the steps from `from`: the
-    /// lines of step s become vector `s * stride` of `out`, as many steps as there is room for.
-    /// Missing lines are zero.
+    /// Packs `count` lines from `first`, at most sixteen of them, over the steps from `from` to
+    /// `end` (or pairs of steps, the last one with zero if there is no other): the lines of step s
+    /// become vector `s * stride` of `out`, as many steps as there is room for. Missing lines are
+    /// zero.
     pub fn pack(
         &self,
-        level: Level,
+        form: Form,
         [first, count]: [usize; 2],
-        from: usize,
+        steps: Range<usize>,
         out: &mut [[f32; LANES]],
         stride: usize,
     ) {
@@ -57,11 +61,49 @@ impl<'a> Operand<'a> {
             source: self,
             first,
             count: count.min(LANES),
-            from,
+            steps,
             out,
             stride,
         };
-        dispatch(level, job);
+        match form {
+            Form::Single(level) => {
+                dispatch(level, job);
+            }
+            // Vectors of others in between are rounded already, or will be once more.
+            Form::Rounded(level) => round_to_bf16(dispatch(level, job).as_flattened_mut()),
+            Form::Paired => {
+                dispatch_pairs(job);
+            }
+        }
+    }
+}
+
+/// What packed elements are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A float32.
+    Single(Level),
+    /// A float32 that is a bfloat16: products as of pairs, where there are no pairs.
+    Rounded(Level),
+    /// A pair of bfloat16.
+    Paired,
+}
+
+impl Form {
+    /// Packed steps of so many steps of the sum.
+    pub fn units(self, steps: usize) -> usize {
+        match self {
+            Self::Paired => steps.div_ceil(2),
+            _ => steps,
+        }
+    }
+
+    /// Steps of the sum in a packed one.
+    pub fn steps(self) -> usize {
+        match self {
+            Self::Paired => 2,
+            _ => 1,
+        }
     }
 }
 
@@ -69,53 +111,116 @@ struct Pack<'a, 'b> {
     source: &'a Operand<'a>,
     first: usize,
     count: usize,
-    from: usize,
+    steps: Range<usize>,
     out: &'b mut [[f32; LANES]],
     stride: usize,
 }
 
-impl Kernel for Pack<'_, '_> {
-    type Output = ();
+/// Where vectors of lines go.
+trait Sink<S: Simd> {
+    /// Takes up to sixteen consecutive steps.
+    fn take(&mut self, simd: S, lines: &[S::V]);
+}
+
+struct Singles<'a> {
+    out: &'a mut [[f32; LANES]],
+    stride: usize,
+    at: usize,
+}
+
+impl<S: Simd> Sink<S> for Singles<'_> {
+    #[inline(always)]
+    fn take(&mut self, _: S, lines: &[S::V]) {
+        for x in lines {
+            x.store(&mut self.out[self.at]);
+            self.at += self.stride;
+        }
+    }
+}
+
+struct Doubles<'a>(Singles<'a>);
+
+impl<S: Pairs> Sink<S> for Doubles<'_> {
+    #[inline(always)]
+    fn take(&mut self, simd: S, lines: &[S::V]) {
+        let Self(Singles { out, stride, at }) = self;
+        for pair in lines.chunks(2) {
+            let odd = pair.get(1).copied().unwrap_or(simd.splat(0.0));
+            simd.pair(pair[0], odd).store(&mut out[*at]);
+            *at += *stride;
+        }
+    }
+}
+
+impl<'b> Kernel for Pack<'_, 'b> {
+    type Output = &'b mut [[f32; LANES]];
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let Operand { data, outer, inner } = *self.source;
-        let steps = self.out.len().div_ceil(self.stride);
-        if self.count == 0 {
-            // Vectors of a panel beyond the last column.
-            for step in 0..steps {
-                self.out[step * self.stride] = [0.0; LANES];
-            }
-            return;
-        }
-        if inner != 1 {
-            // Lines lie side by side.
-            for step in 0..steps {
-                let start = self.first * outer + (self.from + step) * inner;
-                let line = simd.load_partial(&data[start..start + self.count]);
-                line.store(&mut self.out[step * self.stride]);
-            }
-            return;
-        }
-        // Lines are contiguous along the sum: transpose squares of sixteen.
-        let mut lines: [&[f32]; LANES] = [&[]; LANES];
-        for (i, line) in lines.iter_mut().enumerate().take(self.count) {
-            let start = (self.first + i) * outer + self.from;
-            *line = &data[start..start + steps];
-        }
-        let mut step = 0;
-        while step < steps {
-            let width = (steps - step).min(LANES);
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let Self {
+            source,
+            first,
+            count,
+            steps,
+            out,
+            stride,
+        } = self;
+        let mut sink = Singles {
+            out: &mut *out,
+            stride,
+            at: 0,
+        };
+        source.lines(simd, first, count, steps, &mut sink);
+        out
+    }
+}
+
+impl PairKernel for Pack<'_, '_> {
+    #[inline(always)]
+    fn run<S: Pairs>(self, simd: S) {
+        let Self {
+            source,
+            first,
+            count,
+            steps,
+            out,
+            stride,
+        } = self;
+        let mut sink = Doubles(Singles { out, stride, at: 0 });
+        source.lines(simd, first, count, steps, &mut sink);
+    }
+}
+
+impl Operand<'_> {
+    #[inline(always)]
+    fn lines<S: Simd>(
+        &self,
+        simd: S,
+        first: usize,
+        count: usize,
+        steps: Range<usize>,
+        sink: &mut impl Sink<S>,
+    ) {
+        let Self { data, outer, inner } = *self;
+        let mut step = steps.start;
+        while step < steps.end {
+            let width = (steps.end - step).min(LANES);
             let mut square = [simd.splat(0.0); LANES];
-            for (x, line) in square.iter_mut().zip(&lines) {
-                if let Some(line) = line.get(step..step + width) {
-                    *x = simd.load_partial(line);
+            if inner == 1 {
+                // Lines are contiguous along the sum: transpose squares of sixteen.
+                for (i, x) in square.iter_mut().enumerate().take(count) {
+                    let start = (first + i) * outer + step;
+                    *x = simd.load_partial(&data[start..start + width]);
+                }
+                square = S::V::transpose(square, simd);
+            } else if count > 0 {
+                // Lines lie side by side.
+                for (i, x) in square.iter_mut().enumerate().take(width) {
+                    let start = first * outer + (step + i) * inner;
+                    *x = simd.load_partial(&data[start..start + count]);
                 }
             }
-            let square = S::V::transpose(square, simd);
-            for (i, x) in square.into_iter().enumerate().take(width) {
-                x.store(&mut self.out[(step + i) * self.stride]);
-            }
+            sink.take(simd, &square[..width]);
             step += width;
         }
     }

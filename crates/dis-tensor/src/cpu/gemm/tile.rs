@@ -5,6 +5,7 @@
 //! rows there are: a sample alone and in a batch has the same.
 
 use super::target::Rect;
+use crate::simd::pairs::{PairKernel, Pairs};
 use crate::simd::{Kernel, LANES, Simd, Vector};
 
 /// What an element is before the products are added.
@@ -19,7 +20,7 @@ pub(super) enum Base<'a> {
 }
 
 /// Rows times columns over a part of the sum, with operands packed for tiles of `H` rows and `N`
-/// vectors.
+/// vectors. As a [`PairKernel`], elements of packed operands are pairs of bfloat16.
 #[derive(Debug)]
 pub(super) struct Block<'a, 'b, const H: usize, const N: usize> {
     /// Tiles of rows, each `[step][lane]` with up to `H` lanes in use.
@@ -40,11 +41,50 @@ pub(super) struct Block<'a, 'b, const H: usize, const N: usize> {
     pub columns: usize,
 }
 
+/// How an element of the rows meets one of the columns.
+trait Multiply<S: Simd> {
+    fn multiply(simd: S, x: S::V, y: S::V, sum: S::V) -> S::V;
+}
+
+/// One float32 each.
+struct Single;
+
+impl<S: Simd> Multiply<S> for Single {
+    #[inline(always)]
+    fn multiply(_: S, x: S::V, y: S::V, sum: S::V) -> S::V {
+        x.fma(y, sum)
+    }
+}
+
+/// Two bfloat16 each.
+struct Double;
+
+impl<S: Pairs> Multiply<S> for Double {
+    #[inline(always)]
+    fn multiply(simd: S, x: S::V, y: S::V, sum: S::V) -> S::V {
+        simd.dot(x, y, sum)
+    }
+}
+
 impl<const H: usize, const N: usize> Kernel for Block<'_, '_, H, N> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) {
+    fn run<S: Simd>(self, simd: S) {
+        self.tiles::<S, Single>(simd);
+    }
+}
+
+impl<const H: usize, const N: usize> PairKernel for Block<'_, '_, H, N> {
+    #[inline(always)]
+    fn run<S: Pairs>(self, simd: S) {
+        self.tiles::<S, Double>(simd);
+    }
+}
+
+impl<const H: usize, const N: usize> Block<'_, '_, H, N> {
+    #[inline(always)]
+    fn tiles<S: Simd, M: Multiply<S>>(mut self, simd: S) {
         let rows = self.c.rows();
         let mut row = 0;
         let mut tile = 0;
@@ -56,8 +96,8 @@ impl<const H: usize, const N: usize> Kernel for Block<'_, '_, H, N> {
                 macro_rules! heights {
                     ($($h:literal)*) => {
                         match height {
-                            $($h => self.tile::<S, $h>(simd, a, b, row, panel),)*
-                            _ => self.tile::<S, H>(simd, a, b, row, panel),
+                            $($h => self.tile::<S, M, $h>(simd, a, b, row, panel),)*
+                            _ => self.tile::<S, M, H>(simd, a, b, row, panel),
                         }
                     };
                 }
@@ -67,11 +107,9 @@ impl<const H: usize, const N: usize> Kernel for Block<'_, '_, H, N> {
             tile += 1;
         }
     }
-}
 
-impl<const H: usize, const N: usize> Block<'_, '_, H, N> {
     #[inline(always)]
-    fn tile<S: Simd, const R: usize>(
+    fn tile<S: Simd, M: Multiply<S>, const R: usize>(
         &mut self,
         simd: S,
         a: &[[f32; LANES]],
@@ -91,7 +129,7 @@ impl<const H: usize, const N: usize> Block<'_, '_, H, N> {
             for i in 0..R {
                 let x = simd.splat(a[i]);
                 for n in 0..N {
-                    sums[i][n] = x.fma(columns[n], sums[i][n]);
+                    sums[i][n] = M::multiply(simd, x, columns[n], sums[i][n]);
                 }
             }
         }
