@@ -244,8 +244,8 @@ pub struct SampleArgs {
     /// for more than 64 latents a side, else 0].
     #[arg(long, value_name = "N", requires = "vae")]
     pub vae_tile: Option<usize>,
-    /// What matrix products take: f32, or bf16 (about 1.7 times as fast where the processor has
-    /// instructions for it; docs/performance.md says what it does to images).
+    /// What matrix products take: f32; bf16, about 1.5 times as fast as a whole where the processor
+    /// has instructions for it (docs/performance.md says what it does to images); tf32 on GPUs.
     #[arg(long, value_enum, default_value_t = PrecisionKind::F32)]
     pub precision: PrecisionKind,
     /// Device.
@@ -254,21 +254,15 @@ pub struct SampleArgs {
 }
 
 /// What matrix products take; sums are float32 in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum PrecisionKind {
     /// float32.
+    #[default]
     F32,
+    /// TensorFloat-32, on a GPU.
+    Tf32,
     /// bfloat16.
     Bf16,
-}
-
-impl From<PrecisionKind> for dis_tensor::Precision {
-    fn from(kind: PrecisionKind) -> Self {
-        match kind {
-            PrecisionKind::F32 => Self::Float32,
-            PrecisionKind::Bf16 => Self::Bfloat16,
-        }
-    }
 }
 
 /// What `--interpolate` goes between.

@@ -1,28 +1,151 @@
 //! Picks the device, once.
 
 use anyhow::{Context, Result, bail};
-use dis_tensor::{Backend, Cpu};
+use dis_tensor::{Backend, Cpu, Precision};
 
-use crate::args::{DeviceArgs, DeviceKind};
+use crate::args::{DeviceArgs, DeviceKind, PrecisionKind};
 
-/// The backend to use; says which on stderr.
-pub fn open(args: &DeviceArgs) -> Result<Cpu> {
-    match args.device {
-        DeviceKind::Auto | DeviceKind::Cpu => {}
-        DeviceKind::Cuda => {
-            bail!("--device cuda: this build has no CUDA backend; use --device cpu")
+/// Evaluates an expression with the backend that models run on.
+macro_rules! with_backend {
+    ($device:expr, |$backend:ident| $body:expr) => {
+        match &$device.model {
+            $crate::device::ModelDevice::Cpu => {
+                let $backend = &$device.cpu;
+                $body
+            }
+            #[cfg(feature = "cuda")]
+            $crate::device::ModelDevice::Cuda($backend) => $body,
+            #[cfg(feature = "sim")]
+            $crate::device::ModelDevice::Sim($backend) => $body,
         }
-        DeviceKind::Sim => bail!("--device sim: this build has no GPU simulator; use --device cpu"),
+    };
+}
+pub(crate) use with_backend;
+
+/// A processor, and what is to compute on it.
+pub struct Device {
+    /// The processor: for whatever a GPU has no part in.
+    pub cpu: Cpu,
+    /// The model's device.
+    pub model: ModelDevice,
+}
+
+impl Device {
+    /// What results depend on, bit for bit: an instruction set, or a device.
+    pub fn instruction_set(&self) -> String {
+        match &self.model {
+            ModelDevice::Cpu => self.cpu.level().name().into(),
+            #[cfg(any(feature = "cuda", feature = "sim"))]
+            _ => with_backend!(self, |backend| backend.describe()),
+        }
     }
+}
+
+/// Where models run.
+pub enum ModelDevice {
+    /// On the processor.
+    Cpu,
+    /// On an NVIDIA GPU.
+    #[cfg(feature = "cuda")]
+    Cuda(dis_tensor::Cuda<dis_kernels::cuda::CudaDriver>),
+    /// On the simulator.
+    #[cfg(feature = "sim")]
+    Sim(dis_tensor::Cuda<dis_kernels::sim::Sim>),
+}
+
+/// The device to use; says which on stderr.
+pub fn open(args: &DeviceArgs, precision: PrecisionKind) -> Result<Device> {
     if args.threads == Some(0) {
         bail!("--threads must be at least 1");
     }
+    let model = model_device(args.device, precision)?;
     if let Some(warning) = &dis_tensor::simd::selection().warning {
         eprintln!("warning: {warning}");
     }
     // A pool of its own, which `install` enters once instead of at every operation. 0: all cores.
     let cpu = Cpu::with_threads(args.threads.unwrap_or(0))
         .context("--threads: cannot start the threads")?;
-    eprintln!("device: {}", cpu.describe());
-    Ok(cpu)
+    let cpu = match (&model, precision) {
+        (ModelDevice::Cpu, PrecisionKind::Bf16) => cpu.with_precision(Precision::Bfloat16),
+        (ModelDevice::Cpu, PrecisionKind::Tf32) => {
+            bail!("--precision tf32: only GPUs have it; the processor takes f32 and bf16")
+        }
+        _ => cpu,
+    };
+    let device = Device { cpu, model };
+    eprintln!(
+        "device: {}",
+        with_backend!(device, |backend| backend.describe())
+    );
+    Ok(device)
+}
+
+/// For commands that only the processor serves.
+pub fn open_cpu(args: &DeviceArgs) -> Result<Cpu> {
+    match args.device {
+        DeviceKind::Auto | DeviceKind::Cpu => {}
+        DeviceKind::Cuda | DeviceKind::Sim => {
+            bail!("--device: this command runs on the processor only; use --device cpu")
+        }
+    }
+    let cpu = DeviceArgs {
+        device: DeviceKind::Cpu,
+        ..args.clone()
+    };
+    open(&cpu, PrecisionKind::F32).map(|device| device.cpu)
+}
+
+fn model_device(kind: DeviceKind, precision: PrecisionKind) -> Result<ModelDevice> {
+    match kind {
+        DeviceKind::Cpu => Ok(ModelDevice::Cpu),
+        DeviceKind::Auto => Ok(automatic(precision)),
+        DeviceKind::Cuda => cuda(precision),
+        DeviceKind::Sim => sim(precision),
+    }
+}
+
+/// A GPU where this build and the machine have one; says so where it has none.
+#[cfg(feature = "cuda")]
+fn automatic(precision: PrecisionKind) -> ModelDevice {
+    cuda(precision).unwrap_or_else(|error| {
+        eprintln!("using the processor: {error:#}");
+        ModelDevice::Cpu
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn automatic(_: PrecisionKind) -> ModelDevice {
+    ModelDevice::Cpu
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(precision: PrecisionKind) -> Result<ModelDevice> {
+    use dis_kernels::cuda::{CudaDriver, Precision};
+    let precision = match precision {
+        PrecisionKind::F32 => Precision::Full,
+        PrecisionKind::Tf32 => Precision::Tf32,
+        PrecisionKind::Bf16 => Precision::Bf16,
+    };
+    let driver = CudaDriver::open(0, precision)?;
+    Ok(ModelDevice::Cuda(dis_tensor::Cuda::new(driver)))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: PrecisionKind) -> Result<ModelDevice> {
+    bail!("--device cuda: this build has no CUDA backend (cargo feature `cuda`); use --device cpu")
+}
+
+#[cfg(feature = "sim")]
+fn sim(precision: PrecisionKind) -> Result<ModelDevice> {
+    use dis_kernels::sim::{Options, Sim};
+    if precision != PrecisionKind::F32 {
+        bail!("--precision: the simulator computes in f32 only");
+    }
+    let sim = Sim::new(Options::default());
+    Ok(ModelDevice::Sim(dis_tensor::Cuda::new(sim)))
+}
+
+#[cfg(not(feature = "sim"))]
+fn sim(_: PrecisionKind) -> Result<ModelDevice> {
+    bail!("--device sim: this build has no GPU simulator (cargo feature `sim`); use --device cpu")
 }

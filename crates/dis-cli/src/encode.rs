@@ -36,7 +36,7 @@ pub fn run(args: &EncodeArgs) -> Result<()> {
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot create {}", args.out.display()))?;
     let earlier = earlier(&args.out, &index)?;
-    let cpu = device::open(&args.device)?;
+    let cpu = device::open_cpu(&args.device)?;
     eprintln!("data: {}", data.describe());
 
     let bar = progress::encoding(data.len() as u64);

@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail};
 use dis_train::RunConfig;
 use dis_train::run::{Observer, RunDir, Start, train};
 
-use crate::args::TrainArgs;
-use crate::{bundled, device, progress};
+use crate::args::{PrecisionKind, TrainArgs};
+use crate::device::{self, with_backend};
+use crate::{bundled, progress};
 
 /// Exit code after Ctrl-C, as shells expect it.
 const INTERRUPTED: u8 = 130;
@@ -24,7 +25,7 @@ struct Plan {
 /// Trains.
 pub fn run(args: Box<TrainArgs>) -> Result<ExitCode> {
     let plan = plan(&args)?;
-    let cpu = device::open(&args.device)?;
+    let device = device::open(&args.device, PrecisionKind::F32)?;
     let stop = Arc::new(AtomicBool::new(false));
     let handler = Arc::clone(&stop);
     ctrlc::set_handler(move || {
@@ -37,17 +38,17 @@ pub fn run(args: Box<TrainArgs>) -> Result<ExitCode> {
     .context("cannot watch for Ctrl-C")?;
 
     let mut observer = progress::Training::default();
-    let instruction_set = dis_tensor::simd::level().name();
-    let outcome = cpu.clone().install(|| {
-        train(
-            cpu,
+    let instruction_set = device.instruction_set();
+    let outcome = device.cpu.install(|| {
+        with_backend!(device, |backend| train(
+            backend.clone(),
             plan.config,
             &plan.out,
             plan.start,
-            instruction_set,
+            &instruction_set,
             &mut observer,
             &stop,
-        )
+        ))
     });
     observer.finish();
     let outcome = outcome?;

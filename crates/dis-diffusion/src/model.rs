@@ -2,7 +2,7 @@
 
 use dis_model::{Condition, ConditionKind, DisModel, ModelInput};
 use dis_scan::ScanBackend;
-use dis_tensor::Reals;
+use dis_tensor::{Reals, TensorError};
 use ndarray::Array4;
 
 use crate::{Conditional, Denoiser, Error, Result};
@@ -57,7 +57,11 @@ impl<'a, B: ScanBackend> ModelDenoiser<'a, B> {
             .forward(self.backend, self.params, &input)
             .map_err(Error::network)?;
         let shape = (batch, config.out_channels(), height, width);
-        Array4::from_shape_vec(shape, self.backend.to_f32(&out)).map_err(Error::network)
+        let values = self.backend.to_f32(&out);
+        if let Some(what) = self.backend.failure() {
+            return Err(Error::network(TensorError::Device { op: "read", what }));
+        }
+        Array4::from_shape_vec(shape, values).map_err(Error::network)
     }
 }
 

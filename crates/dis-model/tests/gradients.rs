@@ -277,6 +277,59 @@ fn gradients_equal_finite_differences_in_float64() {
     }
 }
 
+/// float32 rounding through a few layers; the golden set's tolerances are the measure.
+fn compare(name: &str, got: &[Vec<f32>; 3], expected: &[Vec<f32>; 3]) {
+    for (i, (what, rtol)) in [
+        ("output", 2e-5),
+        ("parameter gradients", 5e-5),
+        ("image gradient", 5e-5),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let largest = expected[i].iter().fold(0f32, |m, x| m.max(x.abs()));
+        for (g, e) in got[i].iter().zip(&expected[i]) {
+            assert!(
+                (g - e).abs() <= rtol * largest,
+                "{name}: {what}: {g} against {e} (largest {largest})"
+            );
+        }
+    }
+}
+
+/// Every variant on the GPU backend, whose kernels the simulator executes: with exact approximate
+/// instructions and at both ends of their error, in three orders of blocks and warps, with our own
+/// matrix product.
+#[cfg(feature = "sim")]
+#[test]
+fn the_simulated_gpu_agrees_with_the_reference() {
+    use dis_kernels::sim::{Approx, Options, Order, Sim};
+    use dis_tensor::Cuda;
+
+    let devices = [
+        (Approx::Exact, Order::InOrder),
+        (Approx::High, Order::Reversed),
+        (Approx::Low, Order::Shuffled(1)),
+    ]
+    .map(|(approx, order)| {
+        let options = Options {
+            approx,
+            order,
+            ..Options::default()
+        };
+        Cuda::new(Sim::new(options)).with_ptx_gemm(true)
+    });
+    for (i, (name, config)) in variants().into_iter().enumerate() {
+        let case = Case::new(config);
+        let expected = case.gradients(&Reference::new(), false);
+        let gpu = &devices[i % devices.len()];
+        let got = case.gradients(gpu, false);
+        assert_eq!(gpu.failure(), None, "{name}");
+        compare(name, &got, &expected);
+        assert_eq!(case.gradients(gpu, true), got, "{name}: recompute");
+    }
+}
+
 #[test]
 fn cpu_agrees_with_the_reference_and_recomputing_changes_no_bit() {
     let cpu = Cpu::new();
@@ -284,20 +337,7 @@ fn cpu_agrees_with_the_reference_and_recomputing_changes_no_bit() {
         let case = Case::new(config);
         let expected = case.gradients(&Reference::new(), false);
         let got = case.gradients(&cpu, false);
-        // float32 rounding through a few layers; the golden set's tolerances are the measure.
-        for (what, (got, expected), rtol) in [
-            ("output", (&got[0], &expected[0]), 2e-5),
-            ("parameter gradients", (&got[1], &expected[1]), 5e-5),
-            ("image gradient", (&got[2], &expected[2]), 5e-5),
-        ] {
-            let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
-            for (g, e) in got.iter().zip(expected) {
-                assert!(
-                    (g - e).abs() <= rtol * largest,
-                    "{name}: {what}: {g} against {e} (largest {largest})"
-                );
-            }
-        }
+        compare(name, &got, &expected);
         assert_eq!(case.gradients(&cpu, true), got, "{name}: recompute");
         assert_eq!(
             case.gradients(&cpu, false),

@@ -4,8 +4,27 @@
 use crate::ops::{Conv, ConvGrads, Scan, ScanGrads, ScanOut, checkpoint_len};
 use dis_tensor::{Layout, Result, TensorError, Tokens, same_shape};
 
-fn view<E>(op: &'static str, tokens: &Tokens<'_, [E]>) -> Result<()> {
-    tokens.layout.check(op, tokens.buf.len())
+/// Memory of a known length.
+pub(crate) trait Extent {
+    /// Elements.
+    fn extent(&self) -> usize;
+}
+
+impl<E> Extent for [E] {
+    fn extent(&self) -> usize {
+        self.len()
+    }
+}
+
+#[cfg(feature = "gpu")]
+impl<D: dis_kernels::Driver> Extent for dis_tensor::cuda::DeviceBuf<D, f32> {
+    fn extent(&self) -> usize {
+        dis_tensor::Buffer::len(self)
+    }
+}
+
+fn view<Bf: Extent + ?Sized>(op: &'static str, tokens: &Tokens<'_, Bf>) -> Result<()> {
+    tokens.layout.check(op, tokens.buf.extent())
 }
 
 fn invalid<T>(op: &'static str, what: String) -> Result<T> {
@@ -13,10 +32,10 @@ fn invalid<T>(op: &'static str, what: String) -> Result<T> {
 }
 
 /// Checks an optional view against a shape.
-fn optional<E>(
+fn optional<Bf: Extent + ?Sized>(
     op: &'static str,
     name: &'static str,
-    tokens: &Option<Tokens<'_, [E]>>,
+    tokens: &Option<Tokens<'_, Bf>>,
     expected: &'static str,
     shape: [usize; 3],
 ) -> Result<()> {
@@ -56,7 +75,10 @@ pub(crate) struct ConvShape {
 }
 
 /// Checks a convolution's inputs.
-pub(crate) fn conv<E>(op: &'static str, conv: &Conv<'_, [E]>) -> Result<ConvShape> {
+pub(crate) fn conv<Bf: Extent + ?Sized>(
+    op: &'static str,
+    conv: &Conv<'_, Bf>,
+) -> Result<ConvShape> {
     view(op, &conv.x)?;
     view(op, &conv.weight)?;
     let [batch, tokens, channels] = conv.x.shape();
@@ -97,13 +119,13 @@ pub(crate) fn like(
 }
 
 /// Checks where the convolution's parameter gradients go.
-pub(crate) fn conv_grads<E>(
+pub(crate) fn conv_grads<Bf: Extent + ?Sized>(
     op: &'static str,
     shape: &ConvShape,
     bias: bool,
-    grads: &ConvGrads<'_, [E]>,
+    grads: &ConvGrads<'_, Bf>,
 ) -> Result<()> {
-    let arena = grads.arena.len();
+    let arena = grads.arena.extent();
     Layout::vector(shape.channels * shape.width)
         .at(grads.weight)
         .check(op, arena)?;
@@ -128,7 +150,10 @@ impl ScanShape {
 const TOKENS: &str = "u";
 
 /// Checks a scan's inputs.
-pub(crate) fn scan<E>(op: &'static str, scan: &Scan<'_, [E]>) -> Result<ScanShape> {
+pub(crate) fn scan<Bf: Extent + ?Sized>(
+    op: &'static str,
+    scan: &Scan<'_, Bf>,
+) -> Result<ScanShape> {
     view(op, &scan.u)?;
     view(op, &scan.delta)?;
     view(op, &scan.a)?;
@@ -187,21 +212,21 @@ pub(crate) fn checkpoints(op: &'static str, shape: &ScanShape, len: usize) -> Re
 }
 
 /// Checks a scan's outputs.
-pub(crate) fn scan_out<E>(
+pub(crate) fn scan_out<Bf: Extent + ?Sized>(
     op: &'static str,
     shape: &ScanShape,
-    out: &ScanOut<'_, [E]>,
+    out: &ScanOut<'_, Bf>,
 ) -> Result<()> {
     like(
         op,
         "y",
         &out.y.layout,
-        out.y.buf.len(),
+        out.y.buf.extent(),
         TOKENS,
         shape.tokens3(),
     )?;
     if let Some(buf) = &out.checkpoints {
-        checkpoints(op, shape, buf.len())?;
+        checkpoints(op, shape, buf.extent())?;
     }
     if let Some(last) = &out.last_state {
         let expected = [shape.batch, shape.channels, shape.states];
@@ -210,7 +235,7 @@ pub(crate) fn scan_out<E>(
             op,
             "last_state",
             &last.layout,
-            last.buf.len(),
+            last.buf.extent(),
             name,
             expected,
         )?;
@@ -219,12 +244,12 @@ pub(crate) fn scan_out<E>(
 }
 
 /// Checks where a scan's gradients go.
-pub(crate) fn scan_grads<E>(
+pub(crate) fn scan_grads<Bf: Extent + ?Sized>(
     op: &'static str,
-    scan: &Scan<'_, [E]>,
+    scan: &Scan<'_, Bf>,
     shape: &ScanShape,
-    dout: &Tokens<'_, [E]>,
-    grads: &ScanGrads<'_, [E]>,
+    dout: &Tokens<'_, Bf>,
+    grads: &ScanGrads<'_, Bf>,
 ) -> Result<()> {
     let ScanShape {
         batch,
@@ -233,13 +258,20 @@ pub(crate) fn scan_grads<E>(
         states,
     } = *shape;
     let full = shape.tokens3();
-    like(op, "dout", &dout.layout, dout.buf.len(), TOKENS, full)?;
-    like(op, "du", &grads.du.layout, grads.du.buf.len(), TOKENS, full)?;
+    like(op, "dout", &dout.layout, dout.buf.extent(), TOKENS, full)?;
+    like(
+        op,
+        "du",
+        &grads.du.layout,
+        grads.du.buf.extent(),
+        TOKENS,
+        full,
+    )?;
     like(
         op,
         "ddelta",
         &grads.ddelta.layout,
-        grads.ddelta.buf.len(),
+        grads.ddelta.buf.extent(),
         TOKENS,
         full,
     )?;
@@ -249,7 +281,7 @@ pub(crate) fn scan_grads<E>(
         op,
         "dB and dC",
         &grads.dbc.layout,
-        grads.dbc.buf.len(),
+        grads.dbc.buf.extent(),
         expected,
         bc,
     )?;
@@ -258,18 +290,18 @@ pub(crate) fn scan_grads<E>(
         op,
         "dA",
         &grads.da.layout,
-        grads.da.buf.len(),
+        grads.da.buf.extent(),
         "(1, channels, states)",
         a,
     )?;
     match &grads.dz {
         Some(dz) if scan.z.is_some() => {
-            like(op, "dz", &dz.layout, dz.buf.len(), TOKENS, full)?;
+            like(op, "dz", &dz.layout, dz.buf.extent(), TOKENS, full)?;
         }
         None if scan.z.is_some() => return invalid(op, "a gated scan needs dz".into()),
         _ => {}
     }
-    let arena = grads.arena.len();
+    let arena = grads.arena.extent();
     in_arena(op, "D", grads.d, scan.d.is_some(), channels, arena)?;
     in_arena(
         op,

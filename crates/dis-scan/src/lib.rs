@@ -53,6 +53,8 @@ mod arrays;
 mod backend;
 mod check;
 pub mod cpu;
+#[cfg(feature = "gpu")]
+mod cuda;
 pub mod ops;
 pub mod oracle;
 
@@ -62,5 +64,5 @@ pub use arrays::{
 };
 pub use ops::{
     CHUNK, Conv, ConvGrads, Direction, Discretization, Scan, ScanBackend, ScanGrads, ScanOut,
-    checkpoint_len,
+    ScanPair, checkpoint_len,
 };

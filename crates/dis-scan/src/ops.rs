@@ -141,10 +141,36 @@ pub const fn checkpoint_len(batch: usize, tokens: usize, channels: usize, states
     batch * tokens.div_ceil(CHUNK) * channels.next_multiple_of(16) * states
 }
 
+/// Two scans of one shape, in one call where the backend can: `y = (first + second) * silu(z)`. The
+/// scans themselves carry no gate.
+#[derive(Debug)]
+pub struct ScanPair<'a, Bf: ?Sized> {
+    /// What each direction reads; their `z` is not used.
+    pub scans: [Scan<'a, Bf>; 2],
+    /// Gate, (batch, tokens, D).
+    pub z: Option<Tokens<'a, Bf>>,
+    /// (batch, tokens, D), overwritten.
+    pub y: TokensMut<'a, Bf>,
+    /// If given, receives the states for the backward of each.
+    pub checkpoints: Option<[&'a mut Bf; 2]>,
+}
+
 /// A backend that also has the operations of a state space model.
 pub trait ScanBackend: Backend {
     /// Causal depthwise convolution and SiLU; `out` (batch, tokens, D) is overwritten.
     fn conv1d(&self, conv: Conv<'_, Reals<Self>>, out: ViewMut<'_, Self>) -> Result<()>;
+
+    /// Two convolutions of the same input.
+    fn conv1d_pair(
+        &self,
+        first: Conv<'_, Reals<Self>>,
+        second: Conv<'_, Reals<Self>>,
+        first_out: ViewMut<'_, Self>,
+        second_out: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        self.conv1d(first, first_out)?;
+        self.conv1d(second, second_out)
+    }
 
     /// Its backward; `dx` is overwritten, or added to when `accumulate`.
     fn conv1d_backward(
@@ -158,6 +184,35 @@ pub trait ScanBackend: Backend {
 
     /// The selective scan.
     fn scan(&self, scan: Scan<'_, Reals<Self>>, out: ScanOut<'_, Reals<Self>>) -> Result<()>;
+
+    /// Both directions, gated together.
+    fn scan_pair(&self, pair: ScanPair<'_, Reals<Self>>) -> Result<()> {
+        let ScanPair {
+            scans: [first, second],
+            z,
+            mut y,
+            checkpoints,
+        } = pair;
+        let (one, two) = match checkpoints {
+            Some([one, two]) => (Some(one), Some(two)),
+            None => (None, None),
+        };
+        let mut run = |scan, accumulate, checkpoints| {
+            let y = y.reborrow();
+            let last_state = None;
+            self.scan(
+                scan,
+                ScanOut {
+                    y,
+                    accumulate,
+                    checkpoints,
+                    last_state,
+                },
+            )
+        };
+        run(Scan { z: None, ..first }, false, one)?;
+        run(Scan { z, ..second }, true, two)
+    }
 
     /// Its backward, from the checkpoints of the forward with the same arguments.
     fn scan_backward(

@@ -6,7 +6,7 @@
 //! the same z before the sum, which is the same value.)
 
 use dis_scan::{
-    Conv, ConvGrads, Direction, Discretization, Scan, ScanBackend, ScanGrads, ScanOut,
+    Conv, ConvGrads, Direction, Discretization, Scan, ScanBackend, ScanGrads, ScanOut, ScanPair,
     checkpoint_len,
 };
 use dis_tensor::{Layout, Reals, Result, View, ViewMut};
@@ -256,16 +256,7 @@ impl Mixer {
         let z = xz.columns(self.config.d_inner, self.config.d_inner);
         let gated = |branch: &Branch| -> Result<Scratch<B>> {
             let mut y = Scratch::dense(backend, batch, tokens, self.config.d_inner);
-            self.run_branch(
-                backend,
-                params,
-                branch,
-                &xz,
-                Some(z),
-                false,
-                false,
-                y.view_mut(),
-            )?;
+            self.run_branch(backend, params, branch, &xz, z, y.view_mut())?;
             Ok(y)
         };
         Ok([gated(&self.branches[0])?, gated(&self.branches[1])?])
@@ -299,27 +290,44 @@ impl Mixer {
         let z = xz.columns(d_inner, d_inner);
         let mut gated = Scratch::dense(backend, batch, tokens, d_inner);
         let [first, second] = &self.branches;
-        // The second direction adds itself to the first and gates both in one pass.
-        let forward = self.run_branch(
-            backend,
-            params,
-            first,
-            &xz,
-            None,
-            false,
-            save,
-            gated.view_mut(),
+        let inside = || Scratch::dense(backend, batch, tokens, d_inner);
+        let (mut u, mut u_back) = (inside(), inside());
+        backend.conv1d_pair(
+            self.conv::<B>(params, first, &xz),
+            self.conv::<B>(params, second, &xz),
+            u.view_mut(),
+            u_back.view_mut(),
         )?;
-        let reverse = self.run_branch(
-            backend,
-            params,
-            second,
-            &xz,
-            Some(z),
-            true,
-            save,
-            gated.view_mut(),
-        )?;
+        let mut forward = self.project_branch(backend, params, first, u, save)?;
+        let mut reverse = self.project_branch(backend, params, second, u_back, save)?;
+        let a = self.state_matrix(backend, params, first)?;
+        let a_back = self.state_matrix(backend, params, second)?;
+        // One gate for the sum of both, in one pass.
+        backend.scan_pair(ScanPair {
+            scans: [
+                self.scan::<B>(
+                    params,
+                    first,
+                    &forward.u,
+                    &forward.delta,
+                    &forward.dbc,
+                    &a,
+                    None,
+                ),
+                self.scan::<B>(
+                    params,
+                    second,
+                    &reverse.u,
+                    &reverse.delta,
+                    &reverse.dbc,
+                    &a_back,
+                    None,
+                ),
+            ],
+            z: Some(z),
+            y: gated.view_mut(),
+            checkpoints: save.then_some([&mut forward.checkpoints, &mut reverse.checkpoints]),
+        })?;
         if let Some(out) = out {
             self.out_proj.forward(backend, params, gated.view(), out)?;
         }
@@ -376,16 +384,14 @@ impl Mixer {
         Ok(a)
     }
 
-    fn run_branch<B: ScanBackend>(
+    /// What one direction scans: the convolved input `u`, the step, B and C.
+    fn project_branch<B: ScanBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
         branch: &Branch,
-        xz: &Scratch<B>,
-        z: Option<View<'_, B>>,
-        accumulate: bool,
+        u: Scratch<B>,
         save: bool,
-        y: ViewMut<'_, B>,
     ) -> Result<SavedBranch<B>> {
         let MixerConfig {
             d_inner,
@@ -393,9 +399,7 @@ impl Mixer {
             dt_rank,
             ..
         } = self.config;
-        let [batch, tokens, _] = xz.view().shape();
-        let mut u = Scratch::dense(backend, batch, tokens, d_inner);
-        backend.conv1d(self.conv::<B>(params, branch, xz), u.view_mut())?;
+        let [batch, tokens, _] = u.view().shape();
         let mut dbc = Scratch::new(backend, self.config.x_proj_layout(batch, tokens));
         branch
             .x_proj
@@ -411,28 +415,44 @@ impl Mixer {
             false,
             delta.view_mut(),
         )?;
-        let a = self.state_matrix(backend, params, branch)?;
         let len = if save {
             checkpoint_len(batch, tokens, d_inner, d_state)
         } else {
             0
         };
-        let mut checkpoints = backend.alloc(len);
-        backend.scan(
-            self.scan::<B>(params, branch, &u, &delta, &dbc, &a, z),
-            ScanOut {
-                y,
-                accumulate,
-                checkpoints: save.then_some(&mut checkpoints),
-                last_state: None,
-            },
-        )?;
         Ok(SavedBranch {
             u,
             dbc,
             delta,
-            checkpoints,
+            checkpoints: backend.alloc(len),
         })
+    }
+
+    /// One direction alone, gated: for [`Mixer::gated_branches`].
+    fn run_branch<B: ScanBackend>(
+        &self,
+        backend: &B,
+        params: &Reals<B>,
+        branch: &Branch,
+        xz: &Scratch<B>,
+        z: View<'_, B>,
+        y: ViewMut<'_, B>,
+    ) -> Result<()> {
+        let [batch, tokens, _] = xz.view().shape();
+        let mut u = Scratch::dense(backend, batch, tokens, self.config.d_inner);
+        backend.conv1d(self.conv::<B>(params, branch, xz), u.view_mut())?;
+        let SavedBranch { u, dbc, delta, .. } =
+            self.project_branch(backend, params, branch, u, false)?;
+        let a = self.state_matrix(backend, params, branch)?;
+        backend.scan(
+            self.scan::<B>(params, branch, &u, &delta, &dbc, &a, Some(z)),
+            ScanOut {
+                y,
+                accumulate: false,
+                checkpoints: None,
+                last_state: None,
+            },
+        )
     }
 
     /// Backward: from `dout` to `dinput` (overwritten); adds parameter gradients to `grads`.

@@ -178,6 +178,12 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// What runs, for the first log line, such as `cpu (AVX-512, 2 threads)`.
     fn describe(&self) -> String;
 
+    /// What the device reported where the interface has no room for an error, in allocations and
+    /// whole transfers. Every later operation fails too.
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
     /// A buffer whose contents are unspecified. Taken from a pool where possible.
     fn alloc<E: Element>(&self, len: usize) -> Self::Buf<E>;
     /// A buffer of zeros.

@@ -32,6 +32,14 @@ pub enum TensorError {
         /// Elements in the buffer.
         len: usize,
     },
+    /// The device, or the driver of it, failed.
+    #[error("{op}: {what}")]
+    Device {
+        /// Operation that was asked for.
+        op: &'static str,
+        /// What the device reports.
+        what: String,
+    },
     /// An argument is outside its domain.
     #[error("{op}: {what}")]
     Invalid {

@@ -4,6 +4,8 @@
 pub mod backend;
 mod check;
 pub mod cpu;
+#[cfg(feature = "gpu")]
+pub mod cuda;
 pub mod error;
 pub mod host;
 pub mod layout;
@@ -17,6 +19,8 @@ pub use backend::{
     Reals, View, ViewMut,
 };
 pub use cpu::{Cpu, Precision};
+#[cfg(feature = "gpu")]
+pub use cuda::Cuda;
 pub use error::{Result, TensorError};
 pub use host::HostBuf;
 pub use layout::{Layout, Tokens, TokensMut, same_shape};

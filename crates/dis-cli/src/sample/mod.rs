@@ -12,7 +12,8 @@ use dis_train::data::{ImageShape, grid};
 use dis_train::run::{Artist, Task, plan_for};
 
 use crate::args::SampleArgs;
-use crate::{bundled, device, progress};
+use crate::device::{self, with_backend};
+use crate::{bundled, progress};
 use decode::Decoder;
 use output::Target;
 use trajectory::Recorder;
@@ -52,75 +53,77 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
     }
     let given = given::open(&args, shape)?;
     let job = plan::rows(&args, metadata, given.as_ref())?;
-    let cpu = device::open(&args.device)?.with_precision(args.precision.into());
+    let device = device::open(&args.device, args.precision)?;
+    let (cpu, instructions) = (&device.cpu, device.instruction_set());
 
     cpu.install(|| {
-        let task = match given {
-            Some(given) => {
-                let count = job.rows.iter().map(|row| row.image + 1).max().unwrap_or(0);
-                given.task(count, &args, strength, &config, decoder.as_ref(), &cpu)?
-            }
-            None => Task::Generate,
-        };
-        let params = weights.file.read_params(&cpu, model.table())?;
-        let settings = match target {
-            Target::Npz => {
-                let instructions = cpu.level().name();
-                plan::settings(&args, &job, checksum(&cpu, &params)?, instructions)
-            }
-            _ => String::new(),
-        };
-        let shown = job.rows.len() * (1 + usize::from(args.invert));
-        let mut sink = target.open(&args.out, shape, shown, &args, &settings)?;
-        if sink.done() > 0 {
-            eprintln!("continuing after {} images", sink.done());
-        }
-        let artist = Artist {
-            backend: &cpu,
-            model,
-            params: &params,
-            plan: &steps,
-            seed: args.seed,
-            guidance,
-        };
-        let mut recorder = recorder;
-        let bar = progress::sampling();
-        let calls = plan::iterations(&steps, &task)?;
-        bar.set_length(job.rows.len() as u64 * calls);
-        bar.set_position(sink.done() as u64 * calls);
-        bar.reset_eta();
-        for rows in job.rows[sink.done()..].chunks(args.batch_size) {
-            let drawn = artist.draw(rows, &task, &mut |at| {
-                bar.inc(rows.len() as u64);
-                if let Some(recorder) = &mut recorder {
-                    recorder.record(at.sample, calls as usize);
+        with_backend!(device, |backend| {
+            let task = match given {
+                Some(given) => {
+                    let count = job.rows.iter().map(|row| row.image + 1).max().unwrap_or(0);
+                    given.task(count, &args, strength, &config, decoder.as_ref(), cpu)?
                 }
-            })?;
-            if let Some(recorder) = recorder.take() {
-                recorder.write(|latents| pictures(&cpu, decoder.as_ref(), latents), shape)?;
-            }
-            let images = pictures(&cpu, decoder.as_ref(), drawn.into_iter().collect())?;
-            let images = match &task {
-                Task::Reconstruct { images: given, .. } => {
-                    let originals = rows.iter().flat_map(|row| {
-                        let image = given.index_axis(ndarray::Axis(0), row.image);
-                        image.iter().copied().collect::<Vec<f32>>()
-                    });
-                    let originals = pictures(&cpu, decoder.as_ref(), originals.collect())?;
-                    given::report(&originals, &images, shape);
-                    given::alternate(&originals, &images, shape)
-                }
-                _ => images,
+                None => Task::Generate,
             };
-            sink.add(&images, rows)?;
-        }
-        bar.finish_and_clear();
-        sink.finish(job.columns, &job.rows)?;
-        println!("{shown} images in {}", args.out.display());
-        if let Some(path) = &args.trajectory {
-            println!("denoising in {}", path.display());
-        }
-        Ok(())
+            let params = weights.file.read_params(backend, model.table())?;
+            let settings = match target {
+                Target::Npz => {
+                    plan::settings(&args, &job, checksum(backend, &params)?, &instructions)
+                }
+                _ => String::new(),
+            };
+            let shown = job.rows.len() * (1 + usize::from(args.invert));
+            let mut sink = target.open(&args.out, shape, shown, &args, &settings)?;
+            if sink.done() > 0 {
+                eprintln!("continuing after {} images", sink.done());
+            }
+            let artist = Artist {
+                backend,
+                model,
+                params: &params,
+                plan: &steps,
+                seed: args.seed,
+                guidance,
+            };
+            let mut recorder = recorder;
+            let bar = progress::sampling();
+            let calls = plan::iterations(&steps, &task)?;
+            bar.set_length(job.rows.len() as u64 * calls);
+            bar.set_position(sink.done() as u64 * calls);
+            bar.reset_eta();
+            for rows in job.rows[sink.done()..].chunks(args.batch_size) {
+                let drawn = artist.draw(rows, &task, &mut |at| {
+                    bar.inc(rows.len() as u64);
+                    if let Some(recorder) = &mut recorder {
+                        recorder.record(at.sample, calls as usize);
+                    }
+                })?;
+                if let Some(recorder) = recorder.take() {
+                    recorder.write(|latents| pictures(cpu, decoder.as_ref(), latents), shape)?;
+                }
+                let images = pictures(cpu, decoder.as_ref(), drawn.into_iter().collect())?;
+                let images = match &task {
+                    Task::Reconstruct { images: given, .. } => {
+                        let originals = rows.iter().flat_map(|row| {
+                            let image = given.index_axis(ndarray::Axis(0), row.image);
+                            image.iter().copied().collect::<Vec<f32>>()
+                        });
+                        let originals = pictures(cpu, decoder.as_ref(), originals.collect())?;
+                        given::report(&originals, &images, shape);
+                        given::alternate(&originals, &images, shape)
+                    }
+                    _ => images,
+                };
+                sink.add(&images, rows)?;
+            }
+            bar.finish_and_clear();
+            sink.finish(job.columns, &job.rows)?;
+            println!("{shown} images in {}", args.out.display());
+            if let Some(path) = &args.trajectory {
+                println!("denoising in {}", path.display());
+            }
+            Ok(())
+        })
     })
 }
 

@@ -26,6 +26,18 @@ struct Results {
     arena: Matrix,
 }
 
+impl Results {
+    fn check(&self, what: &str) -> Result<(), TestCaseError> {
+        let all = [("out", &self.out), ("dx", &self.dx), ("arena", &self.arena)];
+        for (name, matrix) in all {
+            matrix
+                .check(name, 1e-6, 1.0)
+                .map_err(|e| TestCaseError::fail(format!("{what}: {e}")))?;
+        }
+        Ok(())
+    }
+}
+
 struct Problem {
     case: Case,
     x: Matrix,
@@ -106,6 +118,21 @@ impl Problem {
             .unwrap();
     }
 
+    #[cfg(feature = "sim")]
+    fn run_gpu(&self, gpu: &dis_tensor::Cuda<dis_kernels::sim::Sim>, r: &mut Results) {
+        let case = super::gpu::ConvCase {
+            x: &self.x,
+            weight: &self.weight,
+            bias: self.bias.as_ref(),
+            dout: &self.dout,
+            silu: self.case.silu,
+            direction: self.direction(),
+            accumulate: self.case.accumulate,
+            offsets: self.offsets(),
+        };
+        case.run(gpu, &mut r.out, &mut r.dx, &mut r.arena);
+    }
+
     fn run_fast(&self, level: Level, r: &mut Results) {
         let conv = Conv {
             x: self.x.narrow(),
@@ -167,9 +194,15 @@ proptest! {
             let mut results = fresh.clone();
             problem.run_oracle(&mut results);
             problem.run_fast(level, &mut results);
-            for (name, matrix) in [("out", &results.out), ("dx", &results.dx), ("arena", &results.arena)] {
-                matrix.check(name, 1e-6, 1.0).map_err(|e| TestCaseError::fail(format!("{level}: {e}")))?;
-            }
+            results.check(&level.to_string())?;
+        }
+        #[cfg(feature = "sim")]
+        {
+            let mut results = fresh.clone();
+            problem.run_oracle(&mut results);
+            let i = problem.case.seed as usize % super::gpu::GPUS.len();
+            problem.run_gpu(&super::gpu::GPUS[i], &mut results);
+            results.check(&format!("simulated GPU {i}"))?;
         }
     }
 }

@@ -8,4 +8,6 @@ mod case;
 mod conv;
 mod finite_differences;
 mod golden;
+#[cfg(feature = "sim")]
+mod gpu;
 mod scan;

@@ -105,9 +105,23 @@ pub fn outcome<B: Backend>(
     Ok(buffers)
 }
 
-/// Checks that all thread counts agree bit by bit, and every instruction set with the reference to
-/// within `rtol` of the largest magnitude of each buffer. Buffers are compared whole: what lies
-/// beside a view must stay.
+/// The largest magnitude of a buffer.
+pub fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |m: f64, x| m.max(x.abs()))
+}
+
+/// Checks that what lies beside the view has kept its bits.
+pub fn stays(operand: &Operand, after: &[f32], what: &str) {
+    let mask = mask(&operand.layout, after.len());
+    for j in (0..after.len()).filter(|&j| !mask[j]) {
+        let same = after[j].to_bits() == operand.data[j].to_bits();
+        assert!(same, "{what} at {j}, beside the view");
+    }
+}
+
+/// Checks that all thread counts agree bit by bit, and every instruction set (and, with feature
+/// `sim`, the simulated GPU) with the reference to within `rtol` of the largest magnitude of each
+/// buffer. Buffers are compared whole: what lies beside a view must stay.
 pub fn check(operation: &Operation, operands: &[Operand], rtol: f64) {
     let expected = outcome(&Reference::new(), operation, operands).unwrap();
     let run = |cpu: &Cpu| outcome(cpu, operation, operands).unwrap();
@@ -123,7 +137,7 @@ pub fn check(operation: &Operation, operands: &[Operand], rtol: f64) {
         let results = run(cpu);
         for (i, (got, want)) in results.iter().zip(&expected).enumerate() {
             let what = format!("{operation:?}, {}, operand {i}", cpu.level());
-            let largest = want.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+            let largest = largest(want);
             for (j, (&got, &want)) in got.iter().zip(want.iter()).enumerate() {
                 let error = (f64::from(got) - want).abs();
                 assert!(
@@ -131,12 +145,13 @@ pub fn check(operation: &Operation, operands: &[Operand], rtol: f64) {
                     "{what} at {j}: {got} not {want} of {largest}"
                 );
             }
-            let mask = mask(&operands[i].layout, got.len());
-            for j in (0..got.len()).filter(|&j| !mask[j]) {
-                let same = got[j].to_bits() == operands[i].data[j].to_bits();
-                assert!(same, "{what} at {j}, beside the view");
-            }
+            stays(&operands[i], got, &what);
         }
+    }
+    #[cfg(feature = "sim")]
+    {
+        let expected: Vec<Vec<f64>> = expected.iter().map(|x| x.to_vec()).collect();
+        crate::gpu::check(operation, operands, &expected, rtol);
     }
 }
 

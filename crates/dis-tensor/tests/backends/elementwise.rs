@@ -1,5 +1,6 @@
 //! Elementwise operations and broadcasts.
 
+use dis_tensor::Backend;
 use proptest::prelude::*;
 
 use crate::draw::{Draw, LEVELS, Operand, check, outcome};
@@ -77,29 +78,39 @@ fn silu_of_extreme_values_is_finite() {
 /// A NaN must reach the loss, where it is looked for.
 #[test]
 fn nan_is_not_lost() {
+    for cpu in LEVELS.iter() {
+        nan_passes(cpu);
+    }
+    #[cfg(feature = "sim")]
+    for gpu in crate::gpu::GPUS.iter() {
+        nan_passes(&gpu.backend);
+    }
+}
+
+fn nan_passes<B: Backend>(backend: &B) {
     let mut d = Draw::new(1);
     let mut x = d.dense(40);
     x.data[17] = f32::NAN;
     x.data[39] = f32::NAN;
     let (y, out) = (d.dense(40), d.dense(40));
-    for cpu in LEVELS.iter() {
-        let run = |operation: Operation, operands: &[Operand]| {
-            let results = outcome(cpu, &operation, operands).unwrap();
-            for (i, value) in results[operands.len() - 1].iter().enumerate() {
-                let want = i == 17 || i == 39;
-                assert_eq!(value.is_nan(), want, "{operation:?}, {}, {i}", cpu.level());
-            }
-        };
-        run(Operation::Silu, &[x.clone(), out.clone()]);
-        run(Operation::NegExp, &[x.clone(), out.clone()]);
-        run(
-            Operation::SiluBackward,
-            &[x.clone(), y.clone(), out.clone()],
-        );
-        run(
-            Operation::SiluBackward,
-            &[y.clone(), x.clone(), out.clone()],
-        );
-        run(Operation::AddProduct, &[x.clone(), y.clone(), out.clone()]);
-    }
+    let run = |operation: Operation, operands: &[Operand]| {
+        let results = outcome(backend, &operation, operands).unwrap();
+        let last = backend.to_f32(&results[operands.len() - 1]);
+        for (i, value) in last.iter().enumerate() {
+            let want = i == 17 || i == 39;
+            let name = backend.describe();
+            assert_eq!(value.is_nan(), want, "{operation:?}, {name}, {i}");
+        }
+    };
+    run(Operation::Silu, &[x.clone(), out.clone()]);
+    run(Operation::NegExp, &[x.clone(), out.clone()]);
+    run(
+        Operation::SiluBackward,
+        &[x.clone(), y.clone(), out.clone()],
+    );
+    run(
+        Operation::SiluBackward,
+        &[y.clone(), x.clone(), out.clone()],
+    );
+    run(Operation::AddProduct, &[x, y, out]);
 }

@@ -18,9 +18,14 @@ fn dense(batch: usize, tokens: usize, channels: usize) -> Layout {
     Layout::dense(batch, tokens, channels)
 }
 
-fn both(test: impl Fn(&Cpu), reference: impl Fn(&Reference)) {
-    test(&Cpu::with_threads(1).unwrap());
-    reference(&Reference::new());
+/// Runs a generic test on every backend.
+macro_rules! everywhere {
+    ($test:ident) => {{
+        $test(&Cpu::with_threads(1).unwrap());
+        $test(&Reference::new());
+        #[cfg(feature = "sim")]
+        $test(&crate::gpu::GPUS[0].backend);
+    }};
 }
 
 fn views<B: Backend>(b: &B) {
@@ -351,30 +356,30 @@ fn optimizer<B: Backend>(b: &B) {
 
 #[test]
 fn bad_views() {
-    both(views, views);
+    everywhere!(views);
 }
 
 #[test]
 fn bad_reductions() {
-    both(reductions, reductions);
+    everywhere!(reductions);
 }
 
 #[test]
 fn bad_products() {
-    both(products, products);
+    everywhere!(products);
 }
 
 #[test]
 fn bad_norms() {
-    both(norms, norms);
+    everywhere!(norms);
 }
 
 #[test]
 fn bad_tables() {
-    both(tables, tables);
+    everywhere!(tables);
 }
 
 #[test]
 fn bad_optimizer_steps() {
-    both(optimizer, optimizer);
+    everywhere!(optimizer);
 }

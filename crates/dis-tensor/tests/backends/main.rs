@@ -1,5 +1,6 @@
-//! One suite for every host backend: the float32 CPU backend against the float64 reference, and
-//! the reference's derivatives against finite differences.
+//! One suite for every backend: the float32 CPU backend, and with feature `sim` the GPU backend on
+//! the simulator, against the float64 reference, and the reference's derivatives against finite
+//! differences.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -7,6 +8,8 @@ mod draw;
 mod elementwise;
 mod errors;
 mod gemm;
+#[cfg(feature = "sim")]
+mod gpu;
 mod gradients;
 mod norm;
 mod operation;

@@ -105,6 +105,14 @@ fn a_non_finite_norm_changes_nothing() {
         let operation = Operation::AdamW(STEP);
         let after = outcome(&CPUS[1], &operation, &operands).unwrap();
         let reference = outcome(&dis_tensor::Reference::new(), &operation, &operands).unwrap();
+        #[cfg(feature = "sim")]
+        for gpu in crate::gpu::GPUS.iter() {
+            let b = &gpu.backend;
+            let after = outcome(b, &operation, &operands).unwrap();
+            for i in 0..5 {
+                assert_eq!(b.to_f32(&after[i]), operands[i].data);
+            }
+        }
         for i in 0..5 {
             assert_eq!(after[i].as_slice(), operands[i].data.as_slice());
             let same = reference[i]
@@ -119,9 +127,34 @@ fn a_non_finite_norm_changes_nothing() {
 /// Gradients too large to square in float32 still have a norm.
 #[test]
 fn norm_is_summed_in_float64() {
-    let b = &CPUS[0];
+    large_norm(&CPUS[0]);
+    #[cfg(feature = "sim")]
+    large_norm(&crate::gpu::GPUS[0].backend);
+}
+
+fn large_norm<B: Backend<Real = f32>>(b: &B) {
     let x = b.upload(&[1e30f32, 1e30, 1e-30]);
     let mut out = b.zeros(1);
     b.global_norm(&x, &mut out).unwrap();
-    assert_eq!(out[0], (2.0f64.sqrt() * f64::from(1e30f32)) as f32);
+    let expected = (2.0f64.sqrt() * f64::from(1e30f32)) as f32;
+    assert_eq!(b.to_f32(&out), [expected]);
+}
+
+/// The update is the same operations in the same order, each rounded.
+#[cfg(feature = "sim")]
+#[test]
+fn the_update_has_the_same_bits_on_a_device() {
+    for clip in [None, Some(0.5)] {
+        let operands = arenas(&mut Draw::new(3), 3000, 7.0);
+        let operation = Operation::AdamW(AdamW {
+            max_grad_norm: clip,
+            ..STEP
+        });
+        let cpu = outcome(&CPUS[0], &operation, &operands).unwrap();
+        let gpu = &crate::gpu::GPUS[0].backend;
+        let other = outcome(gpu, &operation, &operands).unwrap();
+        for i in 0..5 {
+            assert_eq!(gpu.to_f32(&other[i]), cpu[i].as_slice());
+        }
+    }
 }

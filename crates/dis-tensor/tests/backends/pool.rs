@@ -124,6 +124,25 @@ fn transfers<B: Backend>(b: &B) {
 fn values_arrive_where_they_should() {
     transfers(&cpu(1));
     transfers(&Reference::new());
+    #[cfg(feature = "sim")]
+    transfers(&crate::gpu::GPUS[0].backend);
+}
+
+#[cfg(feature = "sim")]
+#[test]
+fn repeated_work_allocates_nothing_on_a_device() {
+    let gpu = dis_tensor::Cuda::new(crate::gpu::GPUS[0].backend.driver().clone());
+    let first = work(&gpu).unwrap();
+    let before = gpu.pool_stats();
+    assert_eq!(before.bytes_in_use, 0);
+    for _ in 0..2 {
+        assert_eq!(first, work(&gpu).unwrap());
+    }
+    let after = gpu.pool_stats();
+    assert_eq!(before.allocations, after.allocations);
+    assert!(after.reuses > before.reuses);
+    gpu.trim();
+    assert_eq!(gpu.pool_stats().bytes_held, 0);
 }
 
 #[test]

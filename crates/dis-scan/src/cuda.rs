@@ -1,0 +1,356 @@
+//! The operations on the GPU backend: checks, scratch for partial sums, and launches.
+
+use dis_kernels::scan::{
+    Backward, BackwardWalk, ConvBackward, ConvForward, ConvWalk, Forward, ForwardWalk, PartialSums,
+    SumPartials, Walk, conv_tiles,
+};
+use dis_kernels::{Block, Driver, Mat, MatMut, Ptr, PtrMut};
+use dis_tensor::cuda::{CudaView, CudaViewMut, DeviceBuf, mat, mat_mut};
+use dis_tensor::{Cuda, Layout, Result, TokensMut};
+
+use crate::check::{self, ConvShape, ScanShape};
+use crate::ops::{Conv, ConvGrads, Direction, Discretization, Scan, ScanBackend, ScanGrads};
+use crate::ops::{ScanOut, ScanPair};
+
+type Buf<D> = DeviceBuf<D, f32>;
+
+/// A vector or matrix at an offset of the gradient arena.
+fn in_arena<D: Driver>(arena: &mut Buf<D>, offset: usize, rows: usize, columns: usize) -> MatMut {
+    mat_mut(TokensMut::new(
+        arena,
+        Layout::matrix(rows, columns).at(offset),
+    ))
+}
+
+fn conv_walk<D: Driver>(conv: &Conv<'_, Buf<D>>) -> ConvWalk {
+    ConvWalk {
+        weight: mat(conv.weight),
+        bias: conv.bias.map(mat),
+        silu: conv.silu,
+        reverse: conv.direction == Direction::Reverse,
+    }
+}
+
+fn walk<D: Driver>(scan: &Scan<'_, Buf<D>>) -> Walk {
+    Walk {
+        u: mat(scan.u),
+        delta: mat(scan.delta),
+        a: mat(scan.a),
+        bc: mat(scan.bc),
+        d: scan.d.map(mat),
+        delta_bias: scan.delta_bias.map(mat),
+        softplus: scan.delta_softplus,
+        hold: scan.discretization == Discretization::ZeroOrderHold,
+        reverse: scan.direction == Direction::Reverse,
+    }
+}
+
+/// Scratch for the partial sums of one direction.
+struct Parts<D: Driver> {
+    memory: Block<D>,
+    blocks: usize,
+    dbc: usize,
+    da: usize,
+    vector: usize,
+}
+
+impl<D: Driver> Parts<D> {
+    fn new(cuda: &Cuda<D>, op: &'static str, shape: &ScanShape) -> Result<Self> {
+        let ScanShape {
+            batch,
+            tokens,
+            channels,
+            states,
+        } = *shape;
+        let blocks = PartialSums::blocks(channels, states);
+        let dbc = batch * blocks * tokens * 2 * states;
+        let da = batch * channels * states;
+        let vector = batch * channels;
+        let memory = cuda.scratch::<f32>(op, dbc + da + 2 * vector)?;
+        Ok(Self {
+            memory,
+            blocks,
+            dbc,
+            da,
+            vector,
+        })
+    }
+
+    fn starts(&self) -> [u64; 4] {
+        let (dbc, da, vector) = (self.dbc as u64, self.da as u64, self.vector as u64);
+        [0, dbc, dbc + da, dbc + da + vector]
+    }
+
+    fn write(&self) -> PartialSums {
+        let [dbc, da, dd, dbias] = self.starts();
+        let all: PtrMut<f32> = self.memory.ptr_mut();
+        PartialSums {
+            dbc: all.at(dbc),
+            da: all.at(da),
+            dd: all.at(dd),
+            dbias: all.at(dbias),
+        }
+    }
+
+    fn read(&self) -> [Ptr<f32>; 4] {
+        let all: Ptr<f32> = self.memory.ptr();
+        self.starts().map(|start| all.at(start))
+    }
+}
+
+/// What is left to add up after a backward scan.
+struct Sums<'a, D: Driver> {
+    dbc: MatMut,
+    da: MatMut,
+    arena: &'a mut Buf<D>,
+    d: Option<usize>,
+    delta_bias: Option<usize>,
+}
+
+fn add_up<D: Driver>(
+    cuda: &Cuda<D>,
+    op: &'static str,
+    shape: &ScanShape,
+    parts: &Parts<D>,
+    sums: Sums<'_, D>,
+) -> Result<()> {
+    let (batch, channels) = (shape.batch, shape.channels);
+    let [dbc, da, dd, dbias] = parts.read();
+    cuda.launch(op, SumPartials::new(dbc, parts.blocks, sums.dbc, false))?;
+    cuda.launch(op, SumPartials::new(da, batch, sums.da, false))?;
+    for (part, offset) in [(dd, sums.d), (dbias, sums.delta_bias)] {
+        if let Some(offset) = offset {
+            let out = in_arena(sums.arena, offset, 1, channels);
+            cuda.launch(op, SumPartials::new(part, batch, out, true))?;
+        }
+    }
+    Ok(())
+}
+
+impl<D: Driver> ScanBackend for Cuda<D> {
+    fn conv1d(&self, conv: Conv<'_, Buf<D>>, out: CudaViewMut<'_, D>) -> Result<()> {
+        const OP: &str = "conv1d";
+        let shape = check::conv(OP, &conv)?;
+        check_conv_out(OP, &shape, &out)?;
+        self.launch(
+            OP,
+            ConvForward::new(mat(conv.x), &[(conv_walk(&conv), mat_mut(out))]),
+        )
+    }
+
+    fn conv1d_pair(
+        &self,
+        first: Conv<'_, Buf<D>>,
+        second: Conv<'_, Buf<D>>,
+        first_out: CudaViewMut<'_, D>,
+        second_out: CudaViewMut<'_, D>,
+    ) -> Result<()> {
+        const OP: &str = "conv1d";
+        if !std::ptr::eq(first.x.buf, second.x.buf) || first.x.layout != second.x.layout {
+            self.conv1d(first, first_out)?;
+            return self.conv1d(second, second_out);
+        }
+        check_conv_out(OP, &check::conv(OP, &first)?, &first_out)?;
+        check_conv_out(OP, &check::conv(OP, &second)?, &second_out)?;
+        let walks = [
+            (conv_walk(&first), mat_mut(first_out)),
+            (conv_walk(&second), mat_mut(second_out)),
+        ];
+        self.launch(OP, ConvForward::new(mat(first.x), &walks))
+    }
+
+    fn conv1d_backward(
+        &self,
+        conv: Conv<'_, Buf<D>>,
+        dout: CudaView<'_, D>,
+        accumulate: bool,
+        dx: CudaViewMut<'_, D>,
+        grads: ConvGrads<'_, Buf<D>>,
+    ) -> Result<()> {
+        const OP: &str = "conv1d_backward";
+        let shape = check::conv(OP, &conv)?;
+        let full = [shape.batch, shape.tokens, shape.channels];
+        check::like(
+            OP,
+            "dout",
+            &dout.layout,
+            dis_tensor::Buffer::len(dout.buf),
+            "x",
+            full,
+        )?;
+        check::like(
+            OP,
+            "dx",
+            &dx.layout,
+            dis_tensor::Buffer::len(dx.buf),
+            "x",
+            full,
+        )?;
+        check::conv_grads(OP, &shape, conv.bias.is_some(), &grads)?;
+        if full.contains(&0) {
+            return Ok(());
+        }
+        let ConvShape {
+            batch,
+            tokens,
+            channels,
+            width,
+        } = shape;
+        let count = batch * conv_tiles(tokens);
+        let memory = self.scratch::<f32>(OP, count * channels * (width + 1))?;
+        let split = (count * channels * width) as u64;
+        self.launch(
+            OP,
+            ConvBackward::new(
+                mat(conv.x),
+                conv_walk(&conv),
+                mat(dout),
+                accumulate,
+                mat_mut(dx),
+                memory.ptr_mut(),
+                memory.ptr_mut::<f32>().at(split),
+            ),
+        )?;
+        let parts: Ptr<f32> = memory.ptr();
+        let ConvGrads {
+            arena,
+            weight,
+            bias,
+        } = grads;
+        let out = in_arena(arena, weight, channels, width);
+        self.launch(OP, SumPartials::new(parts, count, out, true))?;
+        match bias.filter(|_| conv.bias.is_some()) {
+            Some(bias) => {
+                let out = in_arena(arena, bias, 1, channels);
+                self.launch(OP, SumPartials::new(parts.at(split), count, out, true))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn scan(&self, scan: Scan<'_, Buf<D>>, out: ScanOut<'_, Buf<D>>) -> Result<()> {
+        const OP: &str = "scan";
+        let shape = check::scan(OP, &scan)?;
+        check::scan_out(OP, &shape, &out)?;
+        let first = ForwardWalk {
+            walk: walk(&scan),
+            checkpoints: out.checkpoints.map(Buf::ptr_mut),
+            last: out.last_state.map(mat_mut),
+        };
+        run_forward(
+            self,
+            OP,
+            &[first],
+            mat_mut(out.y),
+            out.accumulate,
+            scan.z.map(mat),
+        )
+    }
+
+    fn scan_pair(&self, pair: ScanPair<'_, Buf<D>>) -> Result<()> {
+        const OP: &str = "scan";
+        let ScanPair {
+            scans: [first, second],
+            z,
+            y,
+            checkpoints,
+        } = pair;
+        let shape = check::scan(OP, &Scan { z, ..first })?;
+        let same = check::scan(OP, &second)?;
+        dis_tensor::same_shape(OP, "second u", same.tokens3(), "first u", shape.tokens3())?;
+        let (mut stored, y) = (checkpoints, mat_mut(y));
+        if let Some(both) = &stored {
+            for buf in both {
+                check::checkpoints(OP, &shape, dis_tensor::Buffer::len(*buf))?;
+            }
+        }
+        let mut checkpoint = |i: usize| stored.as_mut().map(|both| both[i].ptr_mut());
+        let walks = [
+            ForwardWalk {
+                walk: walk(&first),
+                checkpoints: checkpoint(0),
+                last: None,
+            },
+            ForwardWalk {
+                walk: walk(&second),
+                checkpoints: checkpoint(1),
+                last: None,
+            },
+        ];
+        run_forward(self, OP, &walks, y, false, z.map(mat))
+    }
+
+    fn scan_backward(
+        &self,
+        scan: Scan<'_, Buf<D>>,
+        checkpoints: &Buf<D>,
+        dout: CudaView<'_, D>,
+        grads: ScanGrads<'_, Buf<D>>,
+    ) -> Result<()> {
+        const OP: &str = "scan_backward";
+        let shape = check::scan(OP, &scan)?;
+        check::checkpoints(OP, &shape, dis_tensor::Buffer::len(checkpoints))?;
+        check::scan_grads(OP, &scan, &shape, &dout, &grads)?;
+        let parts = Parts::new(self, OP, &shape)?;
+        let gate = scan.z.map(mat).zip(grads.dz.map(mat_mut));
+        let one = BackwardWalk {
+            walk: walk(&scan),
+            checkpoints: checkpoints.ptr(),
+            du: mat_mut(grads.du),
+            ddelta: mat_mut(grads.ddelta),
+            sums: parts.write(),
+        };
+        let backward = Backward::new(&[one], mat(dout), gate, grads.accumulate_dz);
+        run_backward(self, OP, backward)?;
+        add_up(
+            self,
+            OP,
+            &shape,
+            &parts,
+            Sums {
+                dbc: mat_mut(grads.dbc),
+                da: mat_mut(grads.da),
+                arena: grads.arena,
+                d: grads.d.filter(|_| scan.d.is_some()),
+                delta_bias: grads.delta_bias.filter(|_| scan.delta_bias.is_some()),
+            },
+        )
+    }
+}
+
+fn check_conv_out<D: Driver>(
+    op: &'static str,
+    shape: &ConvShape,
+    out: &CudaViewMut<'_, D>,
+) -> Result<()> {
+    let full = [shape.batch, shape.tokens, shape.channels];
+    check::like(
+        op,
+        "out",
+        &out.layout,
+        dis_tensor::Buffer::len(out.buf),
+        "x",
+        full,
+    )
+}
+
+fn run_forward<D: Driver>(
+    cuda: &Cuda<D>,
+    op: &'static str,
+    walks: &[ForwardWalk],
+    y: MatMut,
+    accumulate: bool,
+    z: Option<Mat>,
+) -> Result<()> {
+    cuda.run(op, |driver| {
+        Forward::new(walks, y, accumulate, z)?.launch(driver)
+    })
+}
+
+fn run_backward<D: Driver>(
+    cuda: &Cuda<D>,
+    op: &'static str,
+    backward: dis_kernels::Result<Backward>,
+) -> Result<()> {
+    cuda.run(op, |driver| backward?.launch(driver))
+}

@@ -1,0 +1,539 @@
+//! The GPU backend: float32, all launch logic, over any [`Driver`]: a GPU or the simulator.
+//!
+//! Nothing here waits for the device but reads and downloads. Operations check their arguments
+//! as the other backends do and launch kernels in the order of one stream.
+//!
+//! What a device reports late, or where the interface has no room for an error (allocation, upload,
+//! download), is recorded: every later operation fails with it, and [`Backend::failure`] tells it.
+//! Meanwhile such a download is all ones bits, which is NaN in floats.
+
+mod buffer;
+mod gemm;
+mod norm;
+mod optim;
+mod sums;
+
+use std::any::TypeId;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use dis_kernels::elementwise::{self as kernels, broadcast_samples, broadcast_tokens};
+use dis_kernels::embed::{Gather, ScatterAdd};
+use dis_kernels::memory::Stats;
+use dis_kernels::patch::{self, Patchify, Unpatchify};
+use dis_kernels::{Block, Contract, Driver, KernelError, Pool};
+
+pub use self::buffer::{DeviceBuf, mat, mat_mut};
+use crate::backend::{AdamState, AdamW, Backend, Element, Norm, NormGrads, PatchGrid, PatchOrder};
+use crate::backend::{Reals, View, ViewMut};
+use crate::check::{self, dst, src};
+use crate::error::{Result, TensorError};
+use crate::layout::{Layout, Tokens, TokensMut};
+
+/// A view of reals on a device.
+pub type CudaView<'a, D> = Tokens<'a, DeviceBuf<D, f32>>;
+/// A writable view of reals on a device.
+pub type CudaViewMut<'a, D> = TokensMut<'a, DeviceBuf<D, f32>>;
+
+type Buf<D> = DeviceBuf<D, f32>;
+
+/// The GPU backend. Clones share the device, its stream and the memory pool.
+pub struct Cuda<D: Driver> {
+    pool: Pool<D>,
+    failure: Arc<OnceLock<String>>,
+    ptx_gemm: bool,
+    has_library_gemm: bool,
+}
+
+impl<D: Driver> Clone for Cuda<D> {
+    fn clone(&self) -> Self {
+        Self {
+            pool: self.pool.clone(),
+            failure: Arc::clone(&self.failure),
+            ..*self
+        }
+    }
+}
+
+impl<D: Driver> fmt::Debug for Cuda<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cuda({:?})", self.driver())
+    }
+}
+
+impl<D: Driver> Cuda<D> {
+    /// A backend on this device.
+    pub fn new(driver: D) -> Self {
+        let has_library_gemm = driver.has_gemm();
+        Self {
+            pool: Pool::new(driver),
+            failure: Arc::default(),
+            ptx_gemm: false,
+            has_library_gemm,
+        }
+    }
+
+    /// The same backend with matrix products by our own kernel, whatever the driver has.
+    pub fn with_ptx_gemm(mut self, ptx_gemm: bool) -> Self {
+        self.ptx_gemm = ptx_gemm;
+        self
+    }
+
+    /// The device.
+    pub fn driver(&self) -> &D {
+        self.pool.driver()
+    }
+
+    /// What the memory pool has done so far.
+    pub fn pool_stats(&self) -> Stats {
+        self.pool.stats()
+    }
+
+    /// Returns pooled memory that no buffer uses to the device.
+    pub fn trim(&self) {
+        self.pool.trim();
+    }
+
+    /// Scratch memory for one operation; in stream order, so that it may be dropped at once.
+    ///
+    /// # Errors
+    /// If the device has no memory left.
+    pub fn scratch<T>(&self, op: &'static str, len: usize) -> Result<Block<D>> {
+        self.pool
+            .take(len * size_of::<T>())
+            .map_err(|error| self.failed(op, error))
+    }
+
+    /// Launches what a contract's constructor returned.
+    ///
+    /// # Errors
+    /// What the contract refused or the driver reported.
+    pub fn launch<K: Contract>(
+        &self,
+        op: &'static str,
+        kernel: dis_kernels::Result<K>,
+    ) -> Result<()> {
+        self.run(op, |driver| dis_kernels::launch(driver, &kernel?))
+    }
+
+    /// Runs launches on the device, unless something failed before.
+    ///
+    /// # Errors
+    /// The earlier failure, or what `f` gave.
+    pub fn run(
+        &self,
+        op: &'static str,
+        f: impl FnOnce(&D) -> dis_kernels::Result<()>,
+    ) -> Result<()> {
+        if let Some(what) = self.failure.get() {
+            let what = format!("an earlier failure: {what}");
+            return Err(TensorError::Device { op, what });
+        }
+        f(self.driver()).map_err(|error| self.failed(op, error))
+    }
+
+    /// An error of an operation.
+    fn failed(&self, op: &'static str, error: KernelError) -> TensorError {
+        TensorError::Device {
+            op,
+            what: error.to_string(),
+        }
+    }
+
+    /// Keeps a failure for the next operation to report.
+    fn record(&self, error: &KernelError) {
+        let _ = self.failure.set(error.to_string());
+    }
+
+    fn buffer<E: Element>(&self, len: usize) -> DeviceBuf<D, E> {
+        match self.pool.take(len * size_of::<E>()) {
+            Ok(block) => DeviceBuf::new((len > 0).then_some(block), len),
+            Err(error) => {
+                self.record(&error);
+                DeviceBuf::new(None, len)
+            }
+        }
+    }
+
+    /// The address of elements `offset .. offset + len`; 0 when there are none.
+    fn range(&self, op: &'static str, buf: &Buf<D>, offset: usize, len: usize) -> Result<u64> {
+        if offset.saturating_add(len) > buf.len {
+            return Err(TensorError::OutOfBounds {
+                op,
+                layout: Layout::vector(len).at(offset),
+                needed: offset.saturating_add(len),
+                len: buf.len,
+            });
+        }
+        if buf.block.is_none() && len > 0 {
+            let what = self.failure().unwrap_or_else(|| "no memory".into());
+            return Err(TensorError::Device { op, what });
+        }
+        Ok(buf.address() + 4 * offset as u64)
+    }
+
+    /// The ids in a buffer, known where they were uploaded.
+    fn ids(&self, ids: &DeviceBuf<D, u32>) -> Arc<[u32]> {
+        match &ids.ids {
+            Some(ids) => Arc::clone(ids),
+            None => self.download(ids).into(),
+        }
+    }
+}
+
+fn patch_grid(grid: &PatchGrid) -> patch::Grid {
+    patch::Grid {
+        batch: grid.batch,
+        channels: grid.channels,
+        height: grid.height,
+        width: grid.width,
+        patch: grid.patch,
+        channel_last: grid.order == PatchOrder::ChannelLast,
+    }
+}
+
+impl<D: Driver> Backend for Cuda<D> {
+    type Real = f32;
+    type Buf<E: Element> = DeviceBuf<D, E>;
+
+    fn describe(&self) -> String {
+        self.driver().describe()
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
+    }
+
+    fn alloc<E: Element>(&self, len: usize) -> DeviceBuf<D, E> {
+        self.buffer(len)
+    }
+
+    fn zeros<E: Element>(&self, len: usize) -> DeviceBuf<D, E> {
+        let buf = self.buffer(len);
+        if let Some(block) = &buf.block
+            && let Err(error) = self.driver().zero(block.address(), block.bytes())
+        {
+            self.record(&error);
+        }
+        buf
+    }
+
+    fn upload<E: Element>(&self, data: &[E]) -> DeviceBuf<D, E> {
+        let mut buf = self.buffer(data.len());
+        if let Some(block) = &buf.block
+            && let Err(error) = self
+                .driver()
+                .upload(block.address(), bytemuck::cast_slice(data))
+        {
+            self.record(&error);
+        }
+        if TypeId::of::<E>() == TypeId::of::<u32>() {
+            buf.ids = Some(bytemuck::cast_slice::<E, u32>(data).into());
+        }
+        buf
+    }
+
+    fn download<E: Element>(&self, buf: &DeviceBuf<D, E>) -> Vec<E> {
+        let mut data = vec![E::zeroed(); buf.len];
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut data);
+        let done = match &buf.block {
+            Some(block) => self.driver().download(block.address(), bytes),
+            None => Ok(()),
+        };
+        if let Err(error) = done {
+            self.record(&error);
+            bytes.fill(0xFF);
+        } else if buf.block.is_none() {
+            bytes.fill(0xFF);
+        }
+        data
+    }
+
+    fn write_f32(&self, buf: &mut Buf<D>, offset: usize, data: &[f32]) -> Result<()> {
+        const OP: &str = "write_f32";
+        let place = self.range(OP, buf, offset, data.len())?;
+        self.driver()
+            .upload(place, bytemuck::cast_slice(data))
+            .map_err(|error| self.failed(OP, error))
+    }
+
+    fn write_f64(&self, buf: &mut Buf<D>, offset: usize, data: &[f64]) -> Result<()> {
+        const OP: &str = "write_f64";
+        let place = self.range(OP, buf, offset, data.len())?;
+        let rounded: Vec<f32> = data.iter().map(|&x| x as f32).collect();
+        self.driver()
+            .upload(place, bytemuck::cast_slice(&rounded))
+            .map_err(|error| self.failed(OP, error))
+    }
+
+    fn read_f32(&self, buf: &Buf<D>, offset: usize, out: &mut [f32]) -> Result<()> {
+        const OP: &str = "read_f32";
+        let place = self.range(OP, buf, offset, out.len())?;
+        self.driver()
+            .download(place, bytemuck::cast_slice_mut(out))
+            .map_err(|error| self.failed(OP, error))
+    }
+
+    fn read_f64(&self, buf: &Buf<D>, offset: usize, out: &mut [f64]) -> Result<()> {
+        const OP: &str = "read_f64";
+        let place = self.range(OP, buf, offset, out.len())?;
+        let mut rounded = vec![0.0f32; out.len()];
+        self.driver()
+            .download(place, bytemuck::cast_slice_mut(&mut rounded))
+            .map_err(|error| self.failed(OP, error))?;
+        for (to, from) in out.iter_mut().zip(rounded) {
+            *to = f64::from(from);
+        }
+        Ok(())
+    }
+
+    fn from_f32(&self, data: &[f32]) -> Buf<D> {
+        self.upload(data)
+    }
+
+    fn to_f32(&self, buf: &Buf<D>) -> Vec<f32> {
+        self.download(buf)
+    }
+
+    fn fill(&self, out: ViewMut<'_, Self>, value: f64) -> Result<()> {
+        check::one("fill", dst("dst", &out))?;
+        self.launch("fill", kernels::Fill::new(mat_mut(out), value as f32))
+    }
+
+    fn copy(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::equal("copy", &[src("src", &x), dst("dst", &out)])?;
+        self.launch("copy", kernels::Copy::new(mat(x), mat_mut(out)))
+    }
+
+    fn axpy(&self, alpha: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::equal("axpy", &[src("src", &x), dst("dst", &out)])?;
+        self.launch(
+            "axpy",
+            kernels::Axpy::new(alpha as f32, mat(x), mat_mut(out)),
+        )
+    }
+
+    fn scale_samples(
+        &self,
+        scale: View<'_, Self>,
+        x: View<'_, Self>,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        const OP: &str = "scale_samples";
+        check::equal(OP, &[src("src", &x), dst("dst", &out)])?;
+        check::per_sample(OP, src("scale", &scale), src("src", &x))?;
+        self.launch(
+            OP,
+            kernels::ScaleSamples::new(mat(scale), mat(x), mat_mut(out)),
+        )
+    }
+
+    fn gemm(
+        &self,
+        a: View<'_, Self>,
+        transpose_a: bool,
+        b: View<'_, Self>,
+        transpose_b: bool,
+        bias: Option<View<'_, Self>>,
+        accumulate: bool,
+        c: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        let size = check::gemm(
+            src("a", &a),
+            transpose_a,
+            src("b", &b),
+            transpose_b,
+            bias.as_ref().map(|x| src("bias", x)),
+            accumulate,
+            dst("c", &c),
+        )?;
+        self.product(
+            size,
+            mat(a),
+            transpose_a,
+            mat(b),
+            transpose_b,
+            bias.map(mat),
+            accumulate,
+            mat_mut(c),
+        )
+    }
+
+    fn add_column_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        const OP: &str = "add_column_sums";
+        check::per_channel(OP, dst("out", &out), src("x", &x))?;
+        self.add_all_rows(OP, mat(x), mat_mut(out))
+    }
+
+    fn add_batch_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        const OP: &str = "add_batch_sums";
+        check::per_token(OP, dst("out", &out), src("x", &x))?;
+        self.add_over_samples(OP, mat(x), mat_mut(out))
+    }
+
+    fn token_sums(
+        &self,
+        alpha: f64,
+        x: View<'_, Self>,
+        accumulate: bool,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        const OP: &str = "token_sums";
+        check::per_sample_channel(OP, dst("out", &out), src("x", &x))?;
+        self.sum_tokens(OP, mat(x), mat_mut(out), alpha as f32, accumulate)
+    }
+
+    fn add_to_tokens(&self, alpha: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        const OP: &str = "add_to_tokens";
+        check::broadcast_row(OP, src("x", &x), dst("dst", &out))?;
+        let (x, out) = (mat(x), mat_mut(out));
+        let repeated = broadcast_tokens(x, out.shape());
+        self.launch(
+            OP,
+            repeated.and_then(|x| kernels::Axpy::new(alpha as f32, x, out)),
+        )
+    }
+
+    fn add_to_samples(&self, alpha: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        const OP: &str = "add_to_samples";
+        check::per_token(OP, src("x", &x), dst("dst", &out))?;
+        let (x, out) = (mat(x), mat_mut(out));
+        let repeated = broadcast_samples(x, out.shape());
+        self.launch(
+            OP,
+            repeated.and_then(|x| kernels::Axpy::new(alpha as f32, x, out)),
+        )
+    }
+
+    fn silu(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::equal("silu", &[src("x", &x), dst("out", &out)])?;
+        self.launch("silu", kernels::Silu::new(mat(x), mat_mut(out)))
+    }
+
+    fn silu_backward(
+        &self,
+        x: View<'_, Self>,
+        dout: View<'_, Self>,
+        dx: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        const OP: &str = "silu_backward";
+        check::equal(OP, &[src("x", &x), src("dout", &dout), dst("dx", &dx)])?;
+        self.launch(
+            OP,
+            kernels::SiluBackward::new(mat(x), mat(dout), mat_mut(dx)),
+        )
+    }
+
+    fn neg_exp(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::equal("neg_exp", &[src("x", &x), dst("out", &out)])?;
+        self.launch("neg_exp", kernels::NegExp::new(mat(x), mat_mut(out)))
+    }
+
+    fn add_product(
+        &self,
+        a: View<'_, Self>,
+        b: View<'_, Self>,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        const OP: &str = "add_product";
+        check::equal(OP, &[src("a", &a), src("b", &b), dst("dst", &out)])?;
+        self.launch(OP, kernels::AddProduct::new(mat(a), mat(b), mat_mut(out)))
+    }
+
+    fn add_norm(
+        &self,
+        residual: Option<View<'_, Self>>,
+        hidden: View<'_, Self>,
+        hidden_scale: Option<View<'_, Self>>,
+        norm: Norm<'_, Reals<Self>>,
+        sum: Option<ViewMut<'_, Self>>,
+        stats: Option<ViewMut<'_, Self>>,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        check::add_norm(
+            residual.as_ref(),
+            &hidden,
+            hidden_scale.as_ref(),
+            &norm,
+            sum.as_ref(),
+            stats.as_ref(),
+            &out,
+        )?;
+        self.norm_forward(residual, hidden, hidden_scale, norm, sum, stats, out)
+    }
+
+    fn add_norm_backward(
+        &self,
+        x: View<'_, Self>,
+        stats: View<'_, Self>,
+        norm: Norm<'_, Reals<Self>>,
+        dout: View<'_, Self>,
+        accumulate: bool,
+        dx: ViewMut<'_, Self>,
+        grads: Option<NormGrads<'_, Reals<Self>>>,
+        d_shift_scale: Option<ViewMut<'_, Self>>,
+    ) -> Result<()> {
+        check::add_norm_backward(
+            &x,
+            &stats,
+            &norm,
+            &dout,
+            &dx,
+            grads.as_ref(),
+            d_shift_scale.as_ref(),
+        )?;
+        self.norm_backward(x, stats, norm, dout, accumulate, dx, grads, d_shift_scale)
+    }
+
+    fn gather(
+        &self,
+        table: View<'_, Self>,
+        ids: &DeviceBuf<D, u32>,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        const OP: &str = "gather";
+        check::lookup(OP, src("table", &table), &self.ids(ids), dst("out", &out))?;
+        self.launch(OP, Gather::new(mat(table), ids.ptr(), mat_mut(out)))
+    }
+
+    fn scatter_add(
+        &self,
+        dout: View<'_, Self>,
+        ids: &DeviceBuf<D, u32>,
+        dtable: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        const OP: &str = "scatter_add";
+        let known = self.ids(ids);
+        check::lookup(OP, dst("dtable", &dtable), &known, src("dout", &dout))?;
+        self.launch(OP, ScatterAdd::new(mat(dout), ids.ptr(), mat_mut(dtable)))
+    }
+
+    fn patchify(&self, image: &Buf<D>, grid: PatchGrid, out: ViewMut<'_, Self>) -> Result<()> {
+        const OP: &str = "patchify";
+        check::patches(OP, &grid, image.len, dst("out", &out))?;
+        let kernel = Patchify::new(image.ptr(), patch_grid(&grid), mat_mut(out));
+        self.launch(OP, kernel)
+    }
+
+    fn unpatchify(
+        &self,
+        patches: View<'_, Self>,
+        grid: PatchGrid,
+        image: &mut Buf<D>,
+    ) -> Result<()> {
+        const OP: &str = "unpatchify";
+        check::patches(OP, &grid, image.len, src("patches", &patches))?;
+        let kernel = Unpatchify::new(mat(patches), patch_grid(&grid), image.ptr_mut());
+        self.launch(OP, kernel)
+    }
+
+    fn global_norm(&self, x: &Buf<D>, out: &mut Buf<D>) -> Result<()> {
+        check::scalar_out("global_norm", "out", out.len)?;
+        self.norm_of(x, out)
+    }
+
+    fn adamw(&self, state: AdamState<'_, Buf<D>>, step: AdamW) -> Result<()> {
+        check::adamw(&state, &step)?;
+        self.update(state, &step)
+    }
+}

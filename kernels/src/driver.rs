@@ -1,0 +1,93 @@
+//! What executes kernels.
+
+use std::fmt;
+
+use crate::contract::Geometry;
+use crate::error::Result;
+use crate::ptx::PtxFile;
+
+/// A launch as a driver sees it: already checked by its contract.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch<'a> {
+    /// The text.
+    pub file: &'static PtxFile,
+    /// The entry point.
+    pub entry: &'static str,
+    /// Grid, block and dynamic shared memory.
+    pub geometry: Geometry,
+    /// One little-endian byte string for each parameter.
+    pub args: &'a [Vec<u8>],
+}
+
+/// A matrix product in row-major terms: `c (m x n) = op(a) (m x k) op(b) (k x n) + beta c`.
+#[derive(Clone, Copy, Debug)]
+pub struct GemmCall {
+    /// Rows of c.
+    pub m: u32,
+    /// Columns of c.
+    pub n: u32,
+    /// Inner extent.
+    pub k: u32,
+    /// Address of a.
+    pub a: u64,
+    /// Elements between rows of a as stored.
+    pub lda: u32,
+    /// Whether a is stored transposed.
+    pub transpose_a: bool,
+    /// Address of b.
+    pub b: u64,
+    /// Elements between rows of b as stored.
+    pub ldb: u32,
+    /// Whether b is stored transposed.
+    pub transpose_b: bool,
+    /// Address of c.
+    pub c: u64,
+    /// Elements between rows of c.
+    pub ldc: u32,
+    /// 0 to overwrite c, 1 to add to it.
+    pub beta: f32,
+}
+
+/// A device: memory, transfers and launches, all in the order of one stream.
+///
+/// Clones are handles of the same device and stream.
+pub trait Driver: Clone + fmt::Debug + Send + Sync + 'static {
+    /// A sequence of launches that can be repeated.
+    type Graph: Send + Sync + 'static;
+
+    /// What runs, such as `cuda (NVIDIA H100, CUDA 12.8)`.
+    fn describe(&self) -> String;
+
+    /// New memory, 256-aligned, of unspecified contents.
+    fn alloc(&self, bytes: usize) -> Result<u64>;
+    /// Returns memory from [`Driver::alloc`], once everything before in the stream has run.
+    fn free(&self, address: u64);
+    /// Says that what lies there is stale: a checking driver reports reads before the next write.
+    fn mark_uninitialised(&self, address: u64, bytes: usize);
+
+    /// Copies host bytes to the device, in stream order; `data` may change after the return.
+    fn upload(&self, address: u64, data: &[u8]) -> Result<()>;
+    /// Copies device bytes to the host, after everything before; waits for that.
+    fn download(&self, address: u64, out: &mut [u8]) -> Result<()>;
+    /// Copies on the device, in stream order.
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()>;
+    /// Sets bytes to zero, in stream order.
+    fn zero(&self, address: u64, bytes: usize) -> Result<()>;
+
+    /// Launches a kernel; the text is loaded at its first use.
+    fn launch(&self, launch: &Launch<'_>) -> Result<()>;
+    /// Waits for everything so far.
+    fn synchronise(&self) -> Result<()>;
+
+    /// Whether the driver has a matrix product of its own, such as the vendor's library.
+    fn has_gemm(&self) -> bool;
+    /// That product; `false` (and nothing done) where there is none.
+    fn gemm(&self, call: &GemmCall) -> Result<bool>;
+
+    /// Begins recording launches instead of running them; `false` where that cannot be done.
+    fn begin_capture(&self) -> Result<bool>;
+    /// Ends recording.
+    fn end_capture(&self) -> Result<Self::Graph>;
+    /// Runs what was recorded.
+    fn replay(&self, graph: &Self::Graph) -> Result<()>;
+}

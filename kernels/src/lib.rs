@@ -1,0 +1,52 @@
+//! The GPU kernels of DiS.
+//!
+//! Each family is one PTX text in `ptx/`, written by hand, and one Rust file with its launch
+//! contracts: structures whose fields are the kernel's parameters, made only by functions that
+//! check shapes, from which grid, block, shared memory and the parameter list follow. A [`Driver`]
+//! executes them: a real GPU (feature `cuda`) or the simulator (feature `sim`).
+
+pub mod contract;
+pub mod driver;
+pub mod error;
+pub mod mat;
+pub mod memory;
+pub mod ptx;
+
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(feature = "sim")]
+pub mod sim;
+
+pub mod elementwise;
+pub mod embed;
+pub mod gemm;
+pub mod norm;
+pub mod optim;
+pub mod patch;
+pub mod reduce;
+pub mod scan;
+
+pub use contract::{
+    Contract, ContractInfo, Geometry, Param, ParamInfo, ParamKind, Params, Ready, launch,
+};
+pub use contract::{Ptr, PtrMut};
+pub use driver::{Driver, Launch};
+pub use error::{KernelError, Result};
+pub use mat::{Mat, MatMut};
+pub use memory::{Block, Pool};
+pub use ptx::PtxFile;
+
+/// Every launch contract of this crate.
+pub fn contracts() -> Vec<ContractInfo> {
+    let families: &[&[ContractInfo]] = &[
+        elementwise::CONTRACTS,
+        reduce::CONTRACTS,
+        norm::CONTRACTS,
+        embed::CONTRACTS,
+        patch::CONTRACTS,
+        optim::CONTRACTS,
+        gemm::CONTRACTS,
+        scan::CONTRACTS,
+    ];
+    families.concat()
+}

@@ -1,0 +1,155 @@
+//! Launch contracts of the selective scan and the causal convolution.
+//!
+//! A [`Walk`] is one direction's operands. [`Forward`] and [`Backward`] choose among the entries of
+//! `scan_forward.ptx` and `scan_backward.ptx`; both take one direction or two. Backward passes leave
+//! sums over blocks and samples as partial sums, which [`SumPartials`] adds up in a fixed order.
+
+mod backward;
+mod conv;
+mod forward;
+mod partials;
+
+pub use backward::{Backward, BackwardWalk, PartialSums, ScanBackwardAny, ScanBackwardN16};
+pub use conv::{ConvBackward, ConvForward, ConvWalk, conv_tiles};
+pub use forward::{
+    Forward, ForwardWalk, ScanForwardLanes4, ScanForwardLanes8, ScanForwardN16, ScanForwardSplit16,
+    Variant,
+};
+pub use partials::SumPartials;
+
+use crate::contract::{ContractInfo, Params, Ptr};
+use crate::error::Result;
+use crate::mat::{Mat, shape};
+
+/// Tokens between two checkpoints.
+pub const CHUNK: usize = 16;
+/// The most states that the forward kernels take.
+pub const MAX_STATES: usize = 256;
+
+const REVERSE: u32 = 1;
+const SOFTPLUS: u32 = 2;
+const HOLD: u32 = 4;
+
+/// The declarations of this family.
+pub const CONTRACTS: &[ContractInfo] = &[
+    ScanForwardN16::INFO,
+    ScanForwardSplit16::INFO,
+    ScanForwardLanes4::INFO,
+    ScanForwardLanes8::INFO,
+    ScanBackwardN16::INFO,
+    ScanBackwardAny::INFO,
+    ConvForward::INFO,
+    ConvBackward::INFO,
+    SumPartials::INFO,
+];
+
+/// What one direction of a scan reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Walk {
+    /// Input, (batch, tokens, channels).
+    pub u: Mat,
+    /// Raw step, of the same shape.
+    pub delta: Mat,
+    /// State matrix, (1, channels, states).
+    pub a: Mat,
+    /// B and C side by side, (batch, tokens, 2 states).
+    pub bc: Mat,
+    /// Skip, (1, 1, channels).
+    pub d: Option<Mat>,
+    /// Added to the raw step, (1, 1, channels).
+    pub delta_bias: Option<Mat>,
+    /// Whether the step goes through softplus.
+    pub softplus: bool,
+    /// Whether B is made discrete by the zero-order hold; else by `B_bar = delta B`.
+    pub hold: bool,
+    /// Whether the tokens are walked from the last.
+    pub reverse: bool,
+}
+
+/// Shape of a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    batch: usize,
+    tokens: usize,
+    channels: usize,
+    states: usize,
+}
+
+impl Shape {
+    fn tokens3(&self) -> [usize; 3] {
+        [self.batch, self.tokens, self.channels]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tokens3().contains(&0)
+    }
+
+    fn checkpoint_len(&self) -> usize {
+        checkpoint_len(self.batch, self.tokens, self.channels, self.states)
+    }
+}
+
+/// Elements of a checkpoint buffer, [sample][chunk][state][channel], channels padded to 16.
+pub const fn checkpoint_len(batch: usize, tokens: usize, channels: usize, states: usize) -> usize {
+    batch * tokens.div_ceil(CHUNK) * channels.next_multiple_of(16) * states
+}
+
+/// The address of an optional operand, 0 where there is none.
+fn optional(operand: Option<Mat>) -> Ptr<f32> {
+    operand.map_or(Ptr::null(), |mat| mat.ptr)
+}
+
+impl Walk {
+    fn flags(&self) -> u32 {
+        u32::from(self.reverse) * REVERSE
+            + u32::from(self.softplus) * SOFTPLUS
+            + u32::from(self.hold) * HOLD
+    }
+
+    fn check(&self, kernel: &'static str) -> Result<Shape> {
+        let [batch, tokens, channels] = self.u.shape();
+        let states = self.a.channels;
+        if states == 0 || states > MAX_STATES {
+            let what = format!("{states} states, supported are 1 to {MAX_STATES}");
+            return Err(shape(kernel, what));
+        }
+        self.u.check(kernel, "u")?;
+        self.delta.check_shape(kernel, "delta", self.u.shape())?;
+        self.a.check_shape(kernel, "a", [1, channels, states])?;
+        self.bc
+            .check_shape(kernel, "bc", [batch, tokens, 2 * states])?;
+        for (name, vector) in [("d", self.d), ("delta_bias", self.delta_bias)] {
+            if let Some(vector) = vector {
+                vector.check_shape(kernel, name, [1, 1, channels])?;
+            }
+        }
+        // Rows of checkpoints, (sample, chunk, state), are counted in 32 bits.
+        let rows = batch as u64 * tokens.div_ceil(CHUNK) as u64 * states as u64;
+        if rows > u64::from(u32::MAX) {
+            return Err(shape(
+                kernel,
+                format!("u of {:?} is too large", self.u.shape()),
+            ));
+        }
+        Ok(Shape {
+            batch,
+            tokens,
+            channels,
+            states,
+        })
+    }
+}
+
+/// One shape for one direction or two.
+fn same_shapes(kernel: &'static str, shapes: impl Iterator<Item = Result<Shape>>) -> Result<Shape> {
+    let mut first = None;
+    for (i, one) in shapes.enumerate() {
+        let one = one?;
+        let first = *first.get_or_insert(one);
+        if one != first || i > 1 {
+            let what = format!("direction {i} is of {one:?}, the first of {first:?}");
+            return Err(shape(kernel, what));
+        }
+    }
+    first.ok_or_else(|| shape(kernel, "no direction".into()))
+}

@@ -1,0 +1,13 @@
+//! The kernels of scan and convolution on the simulator, against float64.
+#![cfg(feature = "sim")]
+#![allow(clippy::unwrap_used)]
+
+mod case;
+mod check;
+mod conv;
+mod counters;
+mod oracle;
+mod partials;
+mod roofline;
+mod scan;
+mod special;
