@@ -8,7 +8,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use dis_diffusion::GaussianDiffusion;
 use dis_model::{Condition, ConditionKind, DisConfig, DisModel, ModelInput};
 use dis_tensor::random::{Purpose, Stream};
-use dis_tensor::{Backend, Cpu};
+use dis_tensor::{Backend, Cpu, Precision};
 use dis_train::config::TrainConfig;
 use dis_train::data::{LoaderOptions, load_batch, open};
 use dis_train::{TrainState, Trainer};
@@ -29,13 +29,14 @@ fn forward(c: &mut Criterion) {
     let weights = model.table().initial(0);
     let mut group = c.benchmark_group("forward/DiS-S2-32x32");
     group.sample_size(10);
-    for threads in [1, 2] {
-        let cpu = cpu(threads);
+    let kinds = [("", Precision::Float32), (", bf16", Precision::Bfloat16)];
+    for (threads, (name, precision)) in [1, 2].into_iter().flat_map(|t| kinds.map(|k| (t, k))) {
+        let cpu = cpu(threads).with_precision(precision);
         let params = cpu.from_f32(&weights);
         for batch in [1, 8] {
             let image = cpu.from_f32(&normals(batch * 3 * 32 * 32));
             let t = vec![500.0; batch];
-            group.bench_function(format!("batch {batch}, threads {threads}"), |b| {
+            group.bench_function(format!("batch {batch}, threads {threads}{name}"), |b| {
                 b.iter(|| {
                     let input = ModelInput {
                         image: &image,

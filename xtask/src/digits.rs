@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use dis_diffusion::{Guidance, Plan, SamplerSpec, Spacing};
 use dis_model::Checkpoint;
 use dis_model::checkpoint::InferHints;
-use dis_tensor::{Backend, Cpu};
+use dis_tensor::{Backend, Cpu, Precision};
 use dis_train::data::DIGITS_SPLIT_SEED;
 use dis_train::metrics::{DigitsReport, digits_check};
 use dis_train::run::{RunDir, SampleSpec, generate, plan_for};
@@ -34,6 +34,9 @@ pub struct Args {
     /// Seed of the samples.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Matrix products of bfloat16.
+    #[arg(long)]
+    bf16: bool,
     /// Also write the report as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -49,7 +52,11 @@ pub fn run(args: &Args) -> Result<bool> {
         Spacing::Default,
         None,
     )?;
-    let cpu = Cpu::with_threads(0)?;
+    let precision = match args.bf16 {
+        true => Precision::Bfloat16,
+        false => Precision::Float32,
+    };
+    let cpu = Cpu::with_threads(0)?.with_precision(precision);
     let report = judge(
         &cpu,
         &checkpoint,

@@ -138,7 +138,7 @@ pub struct TrainArgs {
   dis sample --interpolate both --classes 3,8 --frames 12
   dis sample --num 8 --classes 5 --trajectory denoising.apng
 
-A seed gives the same images whatever the number of threads.")]
+A seed gives the same images whatever the batch size and the number of threads.")]
 pub struct SampleArgs {
     /// A checkpoint (.safetensors, .pt) or a run directory [default: the bundled digits model].
     #[arg(long, value_name = "FILE")]
@@ -244,9 +244,25 @@ pub struct SampleArgs {
     /// for more than 64 latents a side, else 0].
     #[arg(long, value_name = "N", requires = "vae")]
     pub vae_tile: Option<usize>,
+    /// What matrix products take: f32; bf16, about 1.5 times as fast as a whole where the processor
+    /// has instructions for it (docs/performance.md says what it does to images); tf32 on GPUs.
+    #[arg(long, value_enum, default_value_t = PrecisionKind::F32)]
+    pub precision: PrecisionKind,
     /// Device.
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// What matrix products take; sums are float32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionKind {
+    /// float32.
+    #[default]
+    F32,
+    /// TensorFloat-32, on a GPU.
+    Tf32,
+    /// bfloat16.
+    Bf16,
 }
 
 /// What `--interpolate` goes between.

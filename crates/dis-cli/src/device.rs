@@ -1,9 +1,9 @@
 //! Picks the device, once.
 
 use anyhow::{Context, Result, bail};
-use dis_tensor::{Backend, Cpu};
+use dis_tensor::{Backend, Cpu, Precision};
 
-use crate::args::{DeviceArgs, DeviceKind};
+use crate::args::{DeviceArgs, DeviceKind, PrecisionKind};
 
 /// Evaluates an expression with the backend that models run on.
 macro_rules! with_backend {
@@ -54,17 +54,24 @@ pub enum ModelDevice {
 }
 
 /// The device to use; says which on stderr.
-pub fn open(args: &DeviceArgs) -> Result<Device> {
+pub fn open(args: &DeviceArgs, precision: PrecisionKind) -> Result<Device> {
     if args.threads == Some(0) {
         bail!("--threads must be at least 1");
     }
-    let model = model_device(args.device)?;
+    let model = model_device(args.device, precision)?;
     if let Some(warning) = &dis_tensor::simd::selection().warning {
         eprintln!("warning: {warning}");
     }
     // A pool of its own, which `install` enters once instead of at every operation. 0: all cores.
     let cpu = Cpu::with_threads(args.threads.unwrap_or(0))
         .context("--threads: cannot start the threads")?;
+    let cpu = match (&model, precision) {
+        (ModelDevice::Cpu, PrecisionKind::Bf16) => cpu.with_precision(Precision::Bfloat16),
+        (ModelDevice::Cpu, PrecisionKind::Tf32) => {
+            bail!("--precision tf32: only GPUs have it; the processor takes f32 and bf16")
+        }
+        _ => cpu,
+    };
     let device = Device { cpu, model };
     eprintln!(
         "device: {}",
@@ -85,54 +92,60 @@ pub fn open_cpu(args: &DeviceArgs) -> Result<Cpu> {
         device: DeviceKind::Cpu,
         ..args.clone()
     };
-    open(&cpu).map(|device| device.cpu)
+    open(&cpu, PrecisionKind::F32).map(|device| device.cpu)
 }
 
-fn model_device(kind: DeviceKind) -> Result<ModelDevice> {
+fn model_device(kind: DeviceKind, precision: PrecisionKind) -> Result<ModelDevice> {
     match kind {
         DeviceKind::Cpu => Ok(ModelDevice::Cpu),
-        DeviceKind::Auto => Ok(automatic()),
-        DeviceKind::Cuda => cuda(),
-        DeviceKind::Sim => sim(),
+        DeviceKind::Auto => Ok(automatic(precision)),
+        DeviceKind::Cuda => cuda(precision),
+        DeviceKind::Sim => sim(precision),
     }
 }
 
 /// A GPU where this build and the machine have one; says so where it has none.
 #[cfg(feature = "cuda")]
-fn automatic() -> ModelDevice {
-    cuda().unwrap_or_else(|error| {
+fn automatic(precision: PrecisionKind) -> ModelDevice {
+    cuda(precision).unwrap_or_else(|error| {
         eprintln!("using the processor: {error:#}");
         ModelDevice::Cpu
     })
 }
 
 #[cfg(not(feature = "cuda"))]
-fn automatic() -> ModelDevice {
+fn automatic(_: PrecisionKind) -> ModelDevice {
     ModelDevice::Cpu
 }
 
 #[cfg(feature = "cuda")]
-fn cuda() -> Result<ModelDevice> {
+fn cuda(precision: PrecisionKind) -> Result<ModelDevice> {
     use dis_kernels::cuda::{CudaDriver, Precision};
-    Ok(ModelDevice::Cuda(dis_tensor::Cuda::new(CudaDriver::open(
-        0,
-        Precision::Full,
-    )?)))
+    let precision = match precision {
+        PrecisionKind::F32 => Precision::Full,
+        PrecisionKind::Tf32 => Precision::Tf32,
+        PrecisionKind::Bf16 => Precision::Bf16,
+    };
+    let driver = CudaDriver::open(0, precision)?;
+    Ok(ModelDevice::Cuda(dis_tensor::Cuda::new(driver)))
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda() -> Result<ModelDevice> {
+fn cuda(_: PrecisionKind) -> Result<ModelDevice> {
     bail!("--device cuda: this build has no CUDA backend (cargo feature `cuda`); use --device cpu")
 }
 
 #[cfg(feature = "sim")]
-fn sim() -> Result<ModelDevice> {
+fn sim(precision: PrecisionKind) -> Result<ModelDevice> {
     use dis_kernels::sim::{Options, Sim};
+    if precision != PrecisionKind::F32 {
+        bail!("--precision: the simulator computes in f32 only");
+    }
     let sim = Sim::new(Options::default());
     Ok(ModelDevice::Sim(dis_tensor::Cuda::new(sim)))
 }
 
 #[cfg(not(feature = "sim"))]
-fn sim() -> Result<ModelDevice> {
+fn sim(_: PrecisionKind) -> Result<ModelDevice> {
     bail!("--device sim: this build has no GPU simulator (cargo feature `sim`); use --device cpu")
 }

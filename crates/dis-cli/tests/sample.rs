@@ -15,12 +15,15 @@ fn with_no_argument_draws_the_bundled_digits() {
     succeed(at, &["sample"]);
     let png = fs::read(at.join("samples.png")).unwrap();
     assert_eq!(&png[1..4], b"PNG");
-    succeed(at, &["sample", "--threads", "1", "--out", "again.png"]);
-    assert_eq!(
-        fs::read(at.join("again.png")).unwrap(),
-        png,
-        "threads do not matter"
-    );
+    for more in [
+        ["--threads", "1"],
+        ["--batch-size", "7"],
+        ["--batch-size", "1"],
+    ] {
+        succeed(at, &[&["sample", "--out", "again.png"], &more[..]].concat());
+        let again = fs::read(at.join("again.png")).unwrap();
+        assert_eq!(again, png, "{more:?} does not matter");
+    }
     succeed(at, &["sample", "--seed", "1", "--out", "other.png"]);
     assert_ne!(fs::read(at.join("other.png")).unwrap(), png);
 }

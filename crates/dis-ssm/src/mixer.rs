@@ -290,7 +290,7 @@ impl Mixer {
         let z = xz.columns(d_inner, d_inner);
         let mut gated = Scratch::dense(backend, batch, tokens, d_inner);
         let [first, second] = &self.branches;
-        let mut inside = || Scratch::dense(backend, batch, tokens, d_inner);
+        let inside = || Scratch::dense(backend, batch, tokens, d_inner);
         let (mut u, mut u_back) = (inside(), inside());
         backend.conv1d_pair(
             self.conv::<B>(params, first, &xz),

@@ -18,7 +18,7 @@ pub use backend::{
     AdamState, AdamW, Backend, Buffer, Element, Norm, NormGrads, NormKind, PatchGrid, PatchOrder,
     Reals, View, ViewMut,
 };
-pub use cpu::Cpu;
+pub use cpu::{Cpu, Precision};
 #[cfg(feature = "gpu")]
 pub use cuda::Cuda;
 pub use error::{Result, TensorError};

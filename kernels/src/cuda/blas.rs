@@ -1,6 +1,6 @@
 //! cuBLAS, found by name at run time: it is not part of a driver, and the newest installed version
-//! serves. Only five functions are used, whose C signatures have not changed since version 4
-//! (cuBLAS documentation, "cuBLAS Helper Function Reference" and "cublas<t>gemm").
+//! serves. Only four functions are used, whose C signatures have not changed since version 11 (cuBLAS
+//! documentation, "cuBLAS Helper Function Reference" and "cublasGemmEx").
 
 use std::ffi::{c_int, c_void};
 
@@ -15,23 +15,32 @@ type Handle = *mut c_void;
 type Create = unsafe extern "C" fn(*mut Handle) -> c_int;
 type Destroy = unsafe extern "C" fn(Handle) -> c_int;
 type SetStream = unsafe extern "C" fn(Handle, *mut c_void) -> c_int;
-type SetMathMode = unsafe extern "C" fn(Handle, c_int) -> c_int;
-type Sgemm = unsafe extern "C" fn(
+type GemmEx = unsafe extern "C" fn(
     Handle,
     c_int,
     c_int,
     c_int,
     c_int,
     c_int,
-    *const f32,
-    *const f32,
+    *const c_void,
+    *const c_void,
     c_int,
-    *const f32,
     c_int,
-    *const f32,
-    *mut f32,
+    *const c_void,
+    c_int,
+    c_int,
+    *const c_void,
+    *mut c_void,
+    c_int,
+    c_int,
+    c_int,
     c_int,
 ) -> c_int;
+
+/// `CUDA_R_32F`: operands and results lie in memory as float32.
+const FLOAT32: c_int = 0;
+/// `CUBLAS_GEMM_DEFAULT`.
+const DEFAULT_ALGORITHM: c_int = -1;
 
 /// Newest first; the plain name is what a development package installs.
 #[cfg(not(windows))]
@@ -44,18 +53,19 @@ const NAMES: &[&str] = &[
 #[cfg(windows)]
 const NAMES: &[&str] = &["cublas64_13.dll", "cublas64_12.dll", "cublas64_11.dll"];
 
-/// `CUBLAS_DEFAULT_MATH` and `CUBLAS_TF32_TENSOR_OP_MATH`.
-fn math_mode(precision: Precision) -> c_int {
+/// `CUBLAS_COMPUTE_32F`, and its variants that round operands first.
+fn compute_type(precision: Precision) -> c_int {
     match precision {
-        Precision::Full => 0,
-        Precision::Tf32 => 3,
+        Precision::Full => 68,
+        Precision::Tf32 => 77,
+        Precision::Bf16 => 75,
     }
 }
 
 /// A handle that works on the driver's stream.
 pub(super) struct Blas {
     handle: Handle,
-    sgemm: Sgemm,
+    gemm: GemmEx,
     destroy: Destroy,
     name: &'static str,
     precision: Precision,
@@ -88,10 +98,8 @@ impl Blas {
         // SAFETY: the type is the documented signature.
         let stream: Symbol<'_, SetStream> = unsafe { library.get(b"cublasSetStream_v2") }.ok()?;
         // SAFETY: the type is the documented signature.
-        let math: Symbol<'_, SetMathMode> = unsafe { library.get(b"cublasSetMathMode") }.ok()?;
-        // SAFETY: the type is the documented signature.
-        let sgemm: Symbol<'_, Sgemm> = unsafe { library.get(b"cublasSgemm_v2") }.ok()?;
-        let (create, destroy, stream, math, sgemm) = (*create, *destroy, *stream, *math, *sgemm);
+        let gemm: Symbol<'_, GemmEx> = unsafe { library.get(b"cublasGemmEx") }.ok()?;
+        let (create, destroy, stream, gemm) = (*create, *destroy, *stream, *gemm);
         let mut handle: Handle = std::ptr::null_mut();
         // SAFETY: a context is current; writes one pointer to a live variable.
         if unsafe { create(&raw mut handle) } != 0 {
@@ -99,7 +107,7 @@ impl Blas {
         }
         let blas = Self {
             handle,
-            sgemm,
+            gemm,
             destroy,
             name,
             precision,
@@ -107,15 +115,14 @@ impl Blas {
         };
         // SAFETY: the handle was just made; the stream outlives it.
         let streamed = unsafe { stream(blas.handle, raw.stream().cast()) };
-        // SAFETY: the handle was just made.
-        let set = unsafe { math(blas.handle, math_mode(precision)) };
-        (streamed == 0 && set == 0).then_some(blas)
+        (streamed == 0).then_some(blas)
     }
 
     pub(super) fn describe(&self) -> String {
         let precision = match self.precision {
             Precision::Full => "float32",
             Precision::Tf32 => "TF32",
+            Precision::Bf16 => "bfloat16",
         };
         format!("{} in {precision}", self.name)
     }
@@ -129,21 +136,26 @@ impl Blas {
         // SAFETY: the matrices lie in the caller's blocks (their layouts were checked against
         // them); the two factors are read before the call returns (host pointer mode, the default).
         let status = unsafe {
-            (self.sgemm)(
+            (self.gemm)(
                 self.handle,
                 operation(call.transpose_b),
                 operation(call.transpose_a),
                 call.n as c_int,
                 call.m as c_int,
                 call.k as c_int,
-                &raw const one,
-                call.b as *const f32,
+                (&raw const one).cast(),
+                call.b as *const c_void,
+                FLOAT32,
                 call.ldb as c_int,
-                call.a as *const f32,
+                call.a as *const c_void,
+                FLOAT32,
                 call.lda as c_int,
-                &raw const beta,
-                call.c as *mut f32,
+                (&raw const beta).cast(),
+                call.c as *mut c_void,
+                FLOAT32,
                 call.ldc as c_int,
+                compute_type(self.precision),
+                DEFAULT_ALGORITHM,
             )
         };
         if status == 0 {

@@ -23,6 +23,8 @@ pub enum Precision {
     Full,
     /// Inputs rounded to TF32 (10 bits of mantissa) on tensor cores.
     Tf32,
+    /// Inputs rounded to bfloat16 (7 bits of mantissa) on tensor cores.
+    Bf16,
 }
 
 /// What has been loaded of the kernels' texts.

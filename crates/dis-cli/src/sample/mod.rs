@@ -53,7 +53,7 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
     }
     let given = given::open(&args, shape)?;
     let job = plan::rows(&args, metadata, given.as_ref())?;
-    let device = device::open(&args.device)?;
+    let device = device::open(&args.device, args.precision)?;
     let (cpu, instructions) = (&device.cpu, device.instruction_set());
 
     cpu.install(|| {

@@ -240,7 +240,7 @@ pub fn iterations(plan: &Plan, task: &Task) -> Result<u64> {
 /// with the same.
 pub fn settings(args: &SampleArgs, job: &Job, weights: u32, instructions: &str) -> String {
     let rows = crc32fast::hash(format!("{:?}", job.rows).as_bytes());
-    let lines: [(&str, String); 16] = [
+    let lines: [(&str, String); 17] = [
         ("weights", format!("{weights:08x}")),
         ("images", format!("{} ({rows:08x})", job.rows.len())),
         ("--seed", args.seed.to_string()),
@@ -259,6 +259,7 @@ pub fn settings(args: &SampleArgs, job: &Job, weights: u32, instructions: &str) 
             format!("{:?} {:?} {:?}", args.init_image, args.strength, args.mask),
         ),
         ("--vae", format!("{:?} {:?}", args.vae, args.vae_tile)),
+        ("--precision", format!("{:?}", args.precision)),
         ("instructions", instructions.to_string()),
     ];
     lines

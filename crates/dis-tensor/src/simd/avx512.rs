@@ -68,6 +68,21 @@ fn first_lanes(count: usize) -> __mmask16 {
     ((1u32 << count.min(LANES)) - 1) as __mmask16
 }
 
+impl From<F32x16> for __m512 {
+    #[inline(always)]
+    fn from(x: F32x16) -> Self {
+        x.0
+    }
+}
+
+impl F32x16 {
+    /// From a register; the token proves that there are such.
+    #[inline(always)]
+    pub(super) fn new(_proof: Avx512, x: __m512) -> Self {
+        Self(x)
+    }
+}
+
 macro_rules! operator {
     ($trait:ident, $name:ident, $intrinsic:ident) => {
         impl $trait for F32x16 {
@@ -205,5 +220,35 @@ impl Vector for F32x16 {
         let even = op!(_mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd));
         let odd = op!(_mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd));
         Self(op!(_mm512_add_ps(even, odd)))
+    }
+
+    #[inline(always)]
+    fn transpose(x: [Self; LANES], _: impl Simd<V = Self>) -> [Self; LANES] {
+        // Squares of four lanes within quarters of registers, then squares of quarters.
+        let mut within = x;
+        for four in within.chunks_exact_mut(4) {
+            let (a, b, c, d) = (four[0], four[1], four[2], four[3]);
+            let low_ab = op!(_mm512_unpacklo_ps(a.0, b.0));
+            let high_ab = op!(_mm512_unpackhi_ps(a.0, b.0));
+            let low_cd = op!(_mm512_unpacklo_ps(c.0, d.0));
+            let high_cd = op!(_mm512_unpackhi_ps(c.0, d.0));
+            four[0] = Self(op!(_mm512_shuffle_ps::<0b01_00_01_00>(low_ab, low_cd)));
+            four[1] = Self(op!(_mm512_shuffle_ps::<0b11_10_11_10>(low_ab, low_cd)));
+            four[2] = Self(op!(_mm512_shuffle_ps::<0b01_00_01_00>(high_ab, high_cd)));
+            four[3] = Self(op!(_mm512_shuffle_ps::<0b11_10_11_10>(high_ab, high_cd)));
+        }
+        let mut out = x;
+        for j in 0..4 {
+            let (a, b, c, d) = (within[j], within[4 + j], within[8 + j], within[12 + j]);
+            let low_ab = op!(_mm512_shuffle_f32x4::<0b01_00_01_00>(a.0, b.0));
+            let high_ab = op!(_mm512_shuffle_f32x4::<0b11_10_11_10>(a.0, b.0));
+            let low_cd = op!(_mm512_shuffle_f32x4::<0b01_00_01_00>(c.0, d.0));
+            let high_cd = op!(_mm512_shuffle_f32x4::<0b11_10_11_10>(c.0, d.0));
+            out[j] = Self(op!(_mm512_shuffle_f32x4::<0b10_00_10_00>(low_ab, low_cd)));
+            out[4 + j] = Self(op!(_mm512_shuffle_f32x4::<0b11_01_11_01>(low_ab, low_cd)));
+            out[8 + j] = Self(op!(_mm512_shuffle_f32x4::<0b10_00_10_00>(high_ab, high_cd)));
+            out[12 + j] = Self(op!(_mm512_shuffle_f32x4::<0b11_01_11_01>(high_ab, high_cd)));
+        }
+        out
     }
 }

@@ -30,6 +30,7 @@
 
 mod level;
 pub mod math;
+pub mod pairs;
 mod portable;
 pub mod slices;
 
@@ -152,4 +153,21 @@ pub trait Vector:
     /// `(p0 + p2) + (p1 + p3)`. After four [`Vector::fold_within`] this gives the full sums of
     /// sixteen vectors in their order.
     fn fold_across(x: [Self; 4]) -> Self;
+    /// Lane j of vector i becomes lane i of vector j.
+    #[inline(always)]
+    fn transpose(x: [Self; LANES], simd: impl Simd<V = Self>) -> [Self; LANES] {
+        let mut lanes = [[0.0; LANES]; LANES];
+        for (lanes, x) in lanes.iter_mut().zip(x) {
+            x.store(lanes);
+        }
+        let mut out = x;
+        for (j, out) in out.iter_mut().enumerate() {
+            let mut column = [0.0; LANES];
+            for (to, from) in column.iter_mut().zip(&lanes) {
+                *to = from[j];
+            }
+            *out = simd.load(&column);
+        }
+        out
+    }
 }

@@ -295,6 +295,33 @@ fn folds_give_sums_in_order() {
     }
 }
 
+struct Transpose<'a>(&'a mut [[f32; LANES]; LANES]);
+
+impl Kernel for Transpose<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let x = self.0.map(|row| simd.load(&row));
+        for (row, x) in self.0.iter_mut().zip(S::V::transpose(x, simd)) {
+            x.store(row);
+        }
+    }
+}
+
+#[test]
+fn squares_are_transposed() {
+    for level in supported() {
+        let mut square: [[f32; LANES]; LANES] =
+            std::array::from_fn(|i| std::array::from_fn(|j| (i * LANES + j) as f32));
+        dispatch(level, Transpose(&mut square));
+        for (i, row) in square.iter().enumerate() {
+            for (j, &x) in row.iter().enumerate() {
+                assert_eq!(x, (j * LANES + i) as f32, "{level}: {i}, {j}");
+            }
+        }
+    }
+}
+
 #[test]
 fn silu_backward_handles_tails() {
     for level in supported() {

@@ -1,6 +1,7 @@
 //! Matrix products.
 
-use dis_tensor::Layout;
+use dis_tensor::simd::supported;
+use dis_tensor::{Cpu, Layout, Precision, Reference};
 use proptest::prelude::*;
 
 use crate::draw::{CPUS, Draw, Operand, check, outcome};
@@ -115,6 +116,38 @@ fn same_bits_for_any_number_of_threads() {
     }
 }
 
+/// A row of the result does not depend on the other rows, at the sizes of the model.
+#[test]
+fn same_bits_for_any_number_of_rows() {
+    let mut d = Draw::new(12);
+    for (k, n) in [(368, 1472), (736, 55), (23, 736), (1100, 33)] {
+        let operation = Operation::Gemm {
+            transpose_a: false,
+            transpose_b: true,
+            bias: true,
+            accumulate: false,
+        };
+        let operands = operands(&mut d, 300, k, n, false, true);
+        let whole = outcome(&CPUS[0], &operation, &operands).unwrap();
+        for (first, rows) in [(0, 1), (299, 1), (7, 16), (100, 57)] {
+            let mut part = operands.clone();
+            for matrix in [0, 3] {
+                part[matrix].layout = part[matrix].layout.token_range(first, rows);
+            }
+            for cpu in CPUS.iter() {
+                let result = outcome(cpu, &operation, &part).unwrap();
+                for row in 0..rows {
+                    let at = part[3].layout.offset + row * part[3].layout.row_stride;
+                    assert!(
+                        result[3][at..at + n] == whole[3][at..at + n],
+                        "{k} {n} {first} {row}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_product_over_nothing_is_zero_or_bias() {
     let mut d = Draw::new(2);
@@ -131,5 +164,52 @@ fn a_product_over_nothing_is_zero_or_bias() {
         };
         let operands = [nothing(3, 0), nothing(0, 4), d.dense(4), d.matrix(1, 3, 4)];
         check(&operation, &operands, 1e-7);
+    }
+}
+
+/// Products of bfloat16 are exact in float32, so a product of rounded operands differs from that in
+/// float64 only by the rounding of sums; on every instruction set.
+#[test]
+fn bfloat16_is_rounding_and_nothing_else() {
+    let round = |x: f32| {
+        let bits = x.to_bits();
+        f32::from_bits((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF_0000)
+    };
+    let mut d = Draw::new(21);
+    for (m, k, n) in [
+        (1, 1, 1),
+        (5, 7, 9),
+        (29, 33, 70),
+        (17, 1030, 40),
+        (3, 23, 16),
+    ] {
+        for flags in 0..4 {
+            let (transpose_a, transpose_b) = (flags & 1 != 0, flags & 2 != 0);
+            let operation = Operation::Gemm {
+                transpose_a,
+                transpose_b,
+                bias: true,
+                accumulate: false,
+            };
+            let exact = operands(&mut d, m, k, n, transpose_a, transpose_b);
+            let mut rounded = exact.clone();
+            for matrix in &mut rounded[..2] {
+                matrix.data.iter_mut().for_each(|x| *x = round(*x));
+            }
+            let reference = outcome(&Reference::new(), &operation, &rounded).unwrap();
+            for level in supported() {
+                let mut alike = Vec::new();
+                for threads in [1, 3] {
+                    let cpu = Cpu::with_threads(threads).unwrap().with_level(level);
+                    let cpu = cpu.with_precision(Precision::Bfloat16);
+                    let ours = outcome(&cpu, &operation, &exact).unwrap().remove(3);
+                    let pairs = ours.iter().zip(reference[3].iter());
+                    let worst = pairs.fold(0.0f64, |a, (x, y)| a.max((f64::from(*x) - y).abs()));
+                    assert!(worst < 3e-6 * (k as f64).sqrt() + 1e-6, "{level}: {worst}");
+                    alike.push(ours.to_vec());
+                }
+                assert!(alike[0] == alike[1]);
+            }
+        }
     }
 }

@@ -1,0 +1,129 @@
+//! Matrix products at the shapes of DiS-S, B and H, against the `gemm` crate, with the rate of
+//! multiply-adds that the processor reaches in registers beside them.
+
+#![allow(missing_docs, clippy::expect_used)]
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use dis_tensor::random::{Purpose, Stream};
+use dis_tensor::simd::{Kernel, Simd, Vector, dispatch, level};
+use dis_tensor::{Backend, Cpu, Layout, Precision, Tokens, TokensMut};
+
+/// (rows, length of the sum, columns): in_proj, x_proj, dt_proj, out_proj of DiS-S, then larger.
+const SHAPES: [(usize, usize, usize); 7] = [
+    (257, 368, 1472),
+    (257, 736, 55),
+    (257, 23, 736),
+    (257, 736, 368),
+    (2056, 368, 1472),
+    (258, 768, 3072),
+    (258, 3072, 1536),
+];
+
+fn normals(seed: u64, count: usize) -> Vec<f32> {
+    let mut values = vec![0.0; count];
+    Stream::new(seed, Purpose::Test, 0, 0).fill_normal(&mut values);
+    values
+}
+
+/// `16 * 28 * 1000` multiply-adds in registers.
+struct Peak;
+
+impl Kernel for Peak {
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> f32 {
+        let (x, y) = (simd.splat(black_box(0.999)), simd.splat(black_box(1e-3)));
+        let mut sums = [y; 28];
+        for _ in 0..1000 {
+            for sum in &mut sums {
+                *sum = sum.fma(x, y);
+            }
+        }
+        let mut out = [0.0; 16];
+        let mut total = 0.0;
+        for sum in sums {
+            sum.store(&mut out);
+            total += out[0];
+        }
+        total
+    }
+}
+
+fn products(c: &mut Criterion) {
+    let mut group = c.benchmark_group("gemm");
+    group.sample_size(20);
+    group.throughput(Throughput::Elements(16 * 28 * 1000));
+    group.bench_function("peak, a thread", |b| b.iter(|| dispatch(level(), Peak)));
+    for (m, k, n) in SHAPES {
+        let (a, w) = (normals(1, m * k), normals(2, n * k));
+        let mut plain = vec![0.0f32; m * n];
+        group.throughput(Throughput::Elements((m * n * k) as u64));
+        for threads in [1, 2] {
+            let cpu = Cpu::with_threads(threads).expect("threads");
+            let (x, weight) = (cpu.from_f32(&a), cpu.from_f32(&w));
+            let mut out = cpu.alloc::<f32>(m * n);
+            group.bench_function(format!("{m}x{k}x{n}/ours, threads {threads}"), |b| {
+                b.iter(|| {
+                    let (x, weight) = (
+                        Tokens::new(&x, Layout::dense(1, m, k)),
+                        Tokens::new(&weight, Layout::dense(1, n, k)),
+                    );
+                    let out = TokensMut::new(&mut out, Layout::dense(1, m, n));
+                    cpu.gemm(x, false, weight, true, None, false, out)
+                        .expect("a product");
+                });
+            });
+            let half = cpu.clone().with_precision(Precision::Bfloat16);
+            group.bench_function(format!("{m}x{k}x{n}/ours bf16, threads {threads}"), |b| {
+                b.iter(|| {
+                    let (x, weight) = (
+                        Tokens::new(&x, Layout::dense(1, m, k)),
+                        Tokens::new(&weight, Layout::dense(1, n, k)),
+                    );
+                    let out = TokensMut::new(&mut out, Layout::dense(1, m, n));
+                    half.gemm(x, false, weight, true, None, false, out)
+                        .expect("a product");
+                });
+            });
+            let parallelism = match threads {
+                1 => gemm::Parallelism::None,
+                _ => gemm::Parallelism::Rayon(threads),
+            };
+            group.bench_function(format!("{m}x{k}x{n}/gemm crate, threads {threads}"), |b| {
+                b.iter(|| {
+                    cpu.install(|| {
+                        // SAFETY: dense matrices of exactly these sizes.
+                        unsafe {
+                            gemm::gemm(
+                                m,
+                                n,
+                                k,
+                                plain.as_mut_ptr(),
+                                1,
+                                n as isize,
+                                false,
+                                a.as_ptr(),
+                                1,
+                                k as isize,
+                                w.as_ptr(),
+                                k as isize,
+                                1,
+                                0.0f32,
+                                1.0f32,
+                                false,
+                                false,
+                                false,
+                                parallelism,
+                            );
+                        }
+                    });
+                });
+            });
+        }
+    }
+}
+
+criterion_group!(benches, products);
+criterion_main!(benches);
