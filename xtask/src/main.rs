@@ -1,5 +1,6 @@
 //! Project tasks, one file each.
 
+mod bench;
 mod digits;
 mod golden;
 mod kernels;
@@ -27,6 +28,8 @@ enum Task {
     Mutants(parity::mutants::Args),
     /// Lints and assembles the GPU kernels, and holds them to their budget.
     Kernels(kernels::Args),
+    /// Times whole models beside equivalents in PyTorch, in one run.
+    Bench(bench::Args),
     /// Judges samples of a digits model against the real digits.
     DigitsCheck(digits::Args),
     /// Compares all samplers on a digits model, for docs/results.md.
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Task::Parity(args) => parity::run(&args),
         Task::Mutants(args) => parity::mutants::run(&args),
         Task::Kernels(args) => kernels::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::DigitsCheck(args) => digits::run(&args),
         Task::SamplerTable(args) => samplers::run(&args),
     };

@@ -1,0 +1,275 @@
+//! `cargo xtask bench --against pytorch`: whole models beside equivalents in PyTorch, in one run.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use dis_diffusion::GaussianDiffusion;
+use dis_model::{Condition, DisConfig, DisModel, ModelInput};
+use dis_tensor::random::{Purpose, Stream};
+use dis_tensor::{Backend, Cpu, Precision};
+use dis_train::config::TrainConfig;
+use dis_train::data::{ImageShape, LoaderOptions, MemoryDataset, grid, load_batch};
+use dis_train::{TrainState, Trainer};
+use serde_json::{Value, json};
+
+/// The program that times PyTorch.
+const PEER: &str = include_str!("peer.py");
+/// What is installed where no Python is given.
+const PACKAGES: [&str; 2] = ["torch==2.9.1", "numpy"];
+/// Where.
+const VENV: &str = "target/pytorch";
+
+/// What to compare with.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Against {
+    /// PyTorch on the CPU: a loop over steps, the same compiled, and DiT-S/2.
+    Pytorch,
+}
+
+/// Times DiS-S/2 at 32 x 32 here and in PyTorch, alternating, and prints medians and ratios. Makes a
+/// virtual environment with a CPU PyTorch under target/ unless it is given one.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The other side.
+    #[arg(long, value_enum)]
+    against: Against,
+    /// A Python that has PyTorch.
+    #[arg(long, value_name = "FILE")]
+    python: Option<PathBuf>,
+    /// Threads.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
+    threads: Vec<usize>,
+    /// Batch sizes.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8])]
+    batch: Vec<usize>,
+    /// Measurements of each.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Also time a step of training (minutes for PyTorch's loop).
+    #[arg(long)]
+    training: bool,
+    /// Write all measurements here.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Runs the comparison.
+pub fn run(args: &Args) -> Result<bool> {
+    let Against::Pytorch = args.against;
+    ensure!(args.rounds > 0, "--rounds must be at least 1");
+    let python = match &args.python {
+        Some(path) => path.clone(),
+        None => environment()?,
+    };
+    let mut peer = Peer::start(&python)?;
+    println!("PyTorch {}", peer.version);
+    let mut all = Vec::new();
+    for &threads in &args.threads {
+        let mut ours = Ours::new(threads)?;
+        println!("{}", ours.cpu.describe());
+        for &batch in &args.batch {
+            let names: &[&str] = match args.training {
+                true => &["ours-training", "eager-training", "dit-training"],
+                false => &["ours", "ours-bf16", "eager", "compiled", "dit"],
+            };
+            // The first call of each is not counted: compilation, allocation, caches.
+            let mut times = vec![Vec::new(); names.len()];
+            for round in 0..=args.rounds {
+                for (name, times) in names.iter().zip(&mut times) {
+                    let seconds = match name.strip_prefix("ours") {
+                        Some(kind) => ours.time(kind, batch)?,
+                        None => peer.time(name, batch, threads)?,
+                    };
+                    if round > 0 {
+                        times.push(seconds);
+                    }
+                }
+            }
+            let medians: Vec<f64> = times.iter().map(|t| median(t)).collect();
+            println!("batch {batch}, {threads} threads");
+            for (name, &seconds) in names.iter().zip(&medians) {
+                println!(
+                    "  {name:<16} {:>9.1} ms   {:>6.2} times ours",
+                    1e3 * seconds,
+                    seconds / medians[0]
+                );
+            }
+            all.push(json!({
+                "threads": threads, "batch": batch, "names": names, "seconds": times,
+            }));
+        }
+    }
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&json!({ "torch": peer.version, "runs": all }))?;
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(true)
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// A virtual environment with PyTorch, made once.
+fn environment() -> Result<PathBuf> {
+    let python = Path::new(VENV).join("bin/python");
+    if python.exists() {
+        return Ok(python);
+    }
+    println!("making {VENV} with {}", PACKAGES.join(", "));
+    let run = |program: &Path, args: &[&str]| -> Result<()> {
+        let status = Command::new(program)
+            .args(args)
+            .status()
+            .with_context(|| format!("cannot run {}", program.display()))?;
+        ensure!(
+            status.success(),
+            "{} {}: {status}",
+            program.display(),
+            args.join(" ")
+        );
+        Ok(())
+    };
+    run(Path::new("python3"), &["-m", "venv", VENV])?;
+    let install = ["-m", "pip", "install", "--quiet"];
+    let outcome = run(&python, &[&install[..], &PACKAGES].concat());
+    if outcome.is_err() {
+        // A half-made environment would be taken for a whole one next time.
+        let _ = std::fs::remove_dir_all(VENV);
+    }
+    outcome.map(|()| python)
+}
+
+/// The process that runs PyTorch.
+struct Peer {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    version: String,
+}
+
+impl Peer {
+    fn start(python: &Path) -> Result<Self> {
+        let mut child = Command::new(python)
+            .args(["-c", PEER])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {}", python.display()))?;
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            bail!("{}: no pipes", python.display());
+        };
+        let mut peer = Self {
+            child,
+            input,
+            output: BufReader::new(output),
+            version: String::new(),
+        };
+        let hello = peer.line()?;
+        peer.version = hello["torch"]
+            .as_str()
+            .unwrap_or("of unknown version")
+            .into();
+        Ok(peer)
+    }
+
+    fn line(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        serde_json::from_str(&line).context("PyTorch's side ended; its reason is above")
+    }
+
+    fn time(&mut self, name: &str, batch: usize, threads: usize) -> Result<f64> {
+        writeln!(self.input, "{name} {batch} {threads}")?;
+        self.input.flush()?;
+        self.line()?["seconds"].as_f64().context("no seconds")
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It ends by itself when its input does; this is for when it hangs.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// DiS-S/2 here.
+struct Ours {
+    cpu: Cpu,
+    model: DisModel,
+    weights: Vec<f32>,
+    trainer: Option<(usize, Trainer<Cpu>)>,
+}
+
+impl Ours {
+    fn new(threads: usize) -> Result<Self> {
+        let model = DisModel::new(DisConfig::zoo("DiS-S/2", 32, 3)?)?;
+        Ok(Self {
+            cpu: Cpu::with_threads(threads)?,
+            weights: model.table().initial(0),
+            model,
+            trainer: None,
+        })
+    }
+
+    fn time(&mut self, kind: &str, batch: usize) -> Result<f64> {
+        let mut image = vec![0.0; batch * 3 * 32 * 32];
+        Stream::new(0, Purpose::Test, 0, 0).fill_normal(&mut image);
+        if kind == "-training" {
+            return self.train(batch, image);
+        }
+        let cpu = match kind {
+            "-bf16" => self.cpu.clone().with_precision(Precision::Bfloat16),
+            _ => self.cpu.clone(),
+        };
+        let (params, image) = (cpu.from_f32(&self.weights), cpu.from_f32(&image));
+        let input = ModelInput {
+            image: &image,
+            t: &vec![500.0; batch],
+            condition: Condition::None,
+            drop_path: None,
+        };
+        let start = Instant::now();
+        cpu.install(|| self.model.forward(&cpu, &params, &input))?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    fn train(&mut self, batch: usize, image: Vec<f32>) -> Result<f64> {
+        if self.trainer.as_ref().is_none_or(|(size, _)| *size != batch) {
+            let config = TrainConfig {
+                batch_size: batch,
+                ..TrainConfig::default()
+            };
+            let diffusion = GaussianDiffusion::new(&Default::default())?;
+            let state = TrainState::new(self.weights.clone());
+            let trainer = Trainer::new(
+                self.cpu.clone(),
+                self.model.clone(),
+                diffusion,
+                config,
+                &state,
+            )?;
+            self.trainer = Some((batch, trainer));
+        }
+        let Some((_, trainer)) = &mut self.trainer else {
+            bail!("no trainer");
+        };
+        let shape = ImageShape {
+            channels: 3,
+            height: 32,
+            width: 32,
+        };
+        let pixels = grid::to_bytes(&image);
+        let data = MemoryDataset::new("noise", shape, u8::MAX, pixels, None, Vec::new())?;
+        let data = load_batch(&data, &LoaderOptions::new(0, batch), 0)?;
+        let start = Instant::now();
+        self.cpu.install(|| trainer.step(&data))?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+}
