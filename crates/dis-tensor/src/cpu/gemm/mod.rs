@@ -111,7 +111,8 @@ impl Product<'_> {
         self.cpu
             .blocks(m.div_ceil(H), 4, work_of_packing, tiles, |range, tiles| {
                 for (tile, out) in range.zip(tiles.data.chunks_exact_mut(units)) {
-                    let rows = (m - tile * H).min(H);
+                    // Rows beyond the tile fill lanes that nobody reads.
+                    let rows = (m - tile * H).min(LANES);
                     self.a.pack(self.form, [tile * H, rows], 0..self.k, out, 1);
                 }
             });

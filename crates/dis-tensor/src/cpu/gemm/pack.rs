@@ -120,6 +120,8 @@ struct Pack<'a, 'b> {
 trait Sink<S: Simd> {
     /// Takes up to sixteen consecutive steps.
     fn take(&mut self, simd: S, lines: &[S::V]);
+    /// Takes sixteen, from registers.
+    fn take_all(&mut self, simd: S, lines: [S::V; LANES]);
 }
 
 struct Singles<'a> {
@@ -136,6 +138,14 @@ impl<S: Simd> Sink<S> for Singles<'_> {
             self.at += self.stride;
         }
     }
+
+    #[inline(always)]
+    fn take_all(&mut self, _: S, lines: [S::V; LANES]) {
+        for i in 0..LANES {
+            lines[i].store(&mut self.out[self.at + i * self.stride]);
+        }
+        self.at += LANES * self.stride;
+    }
 }
 
 struct Doubles<'a>(Singles<'a>);
@@ -149,6 +159,16 @@ impl<S: Pairs> Sink<S> for Doubles<'_> {
             simd.pair(pair[0], odd).store(&mut out[*at]);
             *at += *stride;
         }
+    }
+
+    #[inline(always)]
+    fn take_all(&mut self, simd: S, lines: [S::V; LANES]) {
+        let Self(Singles { out, stride, at }) = self;
+        for i in 0..LANES / 2 {
+            let pair = simd.pair(lines[2 * i], lines[2 * i + 1]);
+            pair.store(&mut out[*at + i * *stride]);
+        }
+        *at += LANES / 2 * *stride;
     }
 }
 
@@ -203,6 +223,18 @@ impl Operand<'_> {
     ) {
         let Self { data, outer, inner } = *self;
         let mut step = steps.start;
+        if inner == 1 && count == LANES {
+            // Whole squares without a detour through memory.
+            while step + LANES <= steps.end {
+                let mut square = [simd.splat(0.0); LANES];
+                for i in 0..LANES {
+                    let start = (first + i) * outer + step;
+                    square[i] = simd.load_partial(&data[start..start + LANES]);
+                }
+                sink.take_all(simd, S::V::transpose(square, simd));
+                step += LANES;
+            }
+        }
         while step < steps.end {
             let width = (steps.end - step).min(LANES);
             let mut square = [simd.splat(0.0); LANES];
