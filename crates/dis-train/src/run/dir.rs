@@ -10,10 +10,11 @@
 //! A checkpoint is written under a temporary name, synced and renamed: it is wholly there or not.
 
 use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use dis_model::checkpoint::{
-    InferHints, arena_from_tensors, read_tensors, serialize_arena, write_atomic,
+    Entry, InferHints, WeightFile, write_arena, write_atomic, write_atomic_with,
 };
 use dis_model::{Checkpoint, DisModel, Metadata};
 use serde::{Deserialize, Serialize};
@@ -190,9 +191,17 @@ impl RunDir {
         fs::create_dir_all(folder).map_err(|e| TrainError::io(folder, "create it", e))?;
         let arenas = [&state.params, &state.ema, &state.m, &state.v];
         for (name, arena) in FILES.into_iter().zip(arenas) {
-            let bytes = serialize_arena(model.table(), arena, Some(metadata))?;
-            manifest.sha256.insert(name.to_string(), hash(&bytes));
-            write_atomic(&file(folder, name), &bytes)?;
+            let mut sha256 = Sha256::new();
+            write_atomic_with(&file(folder, name), |out| {
+                let sha256 = &mut sha256;
+                write_arena(
+                    &mut Hashed { out, sha256 },
+                    model.table(),
+                    arena,
+                    Some(metadata),
+                )
+            })?;
+            manifest.sha256.insert(name.to_string(), hex(sha256));
         }
         let text = serde_json::to_string_pretty(manifest)
             .map_err(|e| TrainError::config(e.to_string()))?;
@@ -236,16 +245,18 @@ impl RunDir {
         })?;
         let arena = |name: &str| -> Result<Vec<f32>> {
             let path = file(folder, name);
-            let bytes = fs::read(&path).map_err(|e| TrainError::io(&path, "read it", e))?;
-            if manifest.sha256.get(name) != Some(&hash(&bytes)) {
+            let mut sha256 = Sha256::new();
+            File::open(&path)
+                .and_then(|mut file| io::copy(&mut file, &mut sha256))
+                .map_err(|e| TrainError::io(&path, "read it", e))?;
+            if manifest.sha256.get(name) != Some(&hex(sha256)) {
                 return Err(TrainError::RunDir {
                     path,
                     what: "does not have the hash that its manifest says: the file is damaged"
                         .into(),
                 });
             }
-            let (_, tensors) = read_tensors(&bytes, &path)?;
-            Ok(arena_from_tensors(model.table(), &tensors, &path)?)
+            Ok(WeightFile::open(&path, &Entry::Auto)?.read_arena(model.table())?)
         };
         let state = TrainState {
             step: manifest.step,
@@ -285,11 +296,27 @@ fn file(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.safetensors"))
 }
 
-fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
+/// Hashes what goes by.
+struct Hashed<'a, W> {
+    out: &'a mut W,
+    sha256: &'a mut Sha256,
+}
+
+impl<W: Write> Write for Hashed<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.sha256.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+fn hex(sha256: Sha256) -> String {
+    let digest = sha256.finalize();
+    digest.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Makes renames durable; not every platform can.
