@@ -1,6 +1,6 @@
 //! The convolution, forward and backward, against the oracle.
 
-use super::case::{Conv, Device, Matrix, PlacedConv, Random};
+use super::case::{Conv, Device, Matrix, PlacedConv, Random, gap};
 use super::check::check;
 use super::oracle::{self, Wide};
 use dis_kernels::scan::{ConvBackward, ConvForward, SumPartials, conv_tiles};
@@ -25,7 +25,12 @@ fn case(seed: u64, shape: [usize; 3], width: usize) -> Case {
     let (pad, accumulate) = (rng.pick(&[0, 2]), rng.flag());
     let (silu, bias) = (rng.flag() || rng.flag(), rng.flag());
     let convs = [false, true].map(|reverse| Conv {
-        weight: Matrix::new([1, channels, width], pad, || rng.normal()),
+        // Strides of its own for each operand.
+        weight: Matrix::new(
+            [1, channels, width],
+            gap(pad, 1 + usize::from(reverse)),
+            || rng.normal(),
+        ),
         bias: bias.then(|| Matrix::new([1, 1, channels], pad, || rng.normal())),
         silu,
         reverse,
@@ -33,11 +38,11 @@ fn case(seed: u64, shape: [usize; 3], width: usize) -> Case {
     Case {
         x: Matrix::new(shape, pad, || 2.0 * rng.normal()),
         convs: convs.to_vec(),
-        dout: Matrix::new(shape, 0, || rng.normal()),
+        dout: Matrix::new(shape, gap(pad, 3), || rng.normal()),
         dx: if accumulate {
-            Matrix::new(shape, pad, || rng.normal())
+            Matrix::new(shape, gap(pad, 4), || rng.normal())
         } else {
-            Matrix::sentinel(shape, pad)
+            Matrix::sentinel(shape, gap(pad, 4))
         },
         accumulate,
         pad,
@@ -49,7 +54,8 @@ fn forward(case: &Case, device: &Device, directions: &[usize]) -> Result<(), Str
     let placed: Vec<_> = directions
         .iter()
         .map(|&i| {
-            let out = device.put(&Matrix::sentinel(case.x.shape, case.pad));
+            let out = Matrix::sentinel(case.x.shape, gap(case.pad, 5 + i));
+            let out = device.put_unwritten(&out);
             (PlacedConv::new(device, &case.convs[i]), out)
         })
         .collect();
@@ -68,11 +74,12 @@ fn forward(case: &Case, device: &Device, directions: &[usize]) -> Result<(), Str
 fn backward(case: &Case, device: &Device, conv: &Conv) -> Result<(), String> {
     let [batch, tokens, channels] = case.x.shape;
     let width = conv.weight.shape[2];
-    let (x, dout, dx) = (
-        device.put(&case.x),
-        device.put(&case.dout),
-        device.put(&case.dx),
-    );
+    let (x, dout) = (device.put(&case.x), device.put(&case.dout));
+    let dx = if case.accumulate {
+        device.put(&case.dx)
+    } else {
+        device.put_unwritten(&case.dx)
+    };
     let placed = PlacedConv::new(device, conv);
     let count = batch * conv_tiles(tokens);
     let dweight_part = device.raw(count * channels * width);

@@ -1,6 +1,6 @@
 //! The scan, forward and backward, against the oracle.
 
-use super::case::{Device, Matrix, Placed, PlacedDirection, Problem, Setup};
+use super::case::{Device, Matrix, Placed, PlacedDirection, Problem, Setup, gap};
 use super::check::check;
 use super::oracle::{self, Expected, Gradients};
 use dis_kernels::launch;
@@ -76,7 +76,12 @@ pub fn run(
         .map(|dir| PlacedDirection::new(device, problem, dir))
         .collect();
     let z = problem.z.as_ref().map(|z| device.put(z));
-    let y = device.put(&problem.y);
+    let place = if problem.accumulate {
+        Device::put
+    } else {
+        Device::put_unwritten
+    };
+    let y = place(device, &problem.y);
     let walks: Vec<_> = placed.iter().map(|dir| dir.forward(true)).collect();
     let forward = Forward::with_variant(
         variant,
@@ -90,19 +95,18 @@ pub fn run(
 
     let full = [batch, tokens, channels];
     let dout = device.put(&problem.dout);
-    let dz = device.put(&problem.dz);
+    let dz = place(device, &problem.dz);
     let blocks = PartialSums::blocks(channels, states);
-    let fresh = |shape| device.put(&Matrix::sentinel(shape, pad));
-    let grads: Vec<_> = placed
-        .iter()
-        .map(|_| {
+    let fresh = |shape, operand| device.put_unwritten(&Matrix::sentinel(shape, gap(pad, operand)));
+    let grads: Vec<_> = (0..placed.len())
+        .map(|i| {
             let parts = [
                 device.raw(batch * blocks * tokens * 2 * states),
                 device.raw(batch * channels * states),
                 device.raw(batch * channels),
                 device.raw(batch * channels),
             ];
-            (fresh(full), fresh(full), parts)
+            (fresh(full, i), fresh(full, 2 + i), parts)
         })
         .collect();
     let walks: Vec<_> = placed
@@ -146,10 +150,10 @@ pub fn run(
     {
         add(format!("du {i}"), du);
         add(format!("ddelta {i}"), ddelta);
-        let out = fresh([batch, tokens, 2 * states]);
+        let out = fresh([batch, tokens, 2 * states], 0);
         sum(device, dbc, blocks, out.mat_mut(), false)?;
         add(format!("dbc {i}"), &out);
-        let out = fresh([1, channels, states]);
+        let out = fresh([1, channels, states], 0);
         sum(device, da, batch, out.mat_mut(), false)?;
         add(format!("da {i}"), &out);
         for (name, there, parts) in [
