@@ -1,8 +1,12 @@
 //! Softplus and the gate, relative to their own value at every magnitude.
 
-use super::case::{Device, Direction, Matrix, Placed, PlacedDirection, Problem, Setup};
+use super::case::{
+    Conv, Device, Direction, Matrix, Placed, PlacedConv, PlacedDirection, Problem, Setup,
+};
 use super::oracle;
-use dis_kernels::scan::{Forward, Variant};
+use super::scan::run;
+use dis_kernels::launch;
+use dis_kernels::scan::{ConvForward, Forward, Variant};
 use dis_kernels::sim::{Approx, Options};
 
 /// Values of a wide range, denser near 0.
@@ -31,7 +35,18 @@ fn problem(channels: usize) -> Problem {
     problem
 }
 
-/// The largest error in units in the last place of a float32.
+/// The largest error of a row of channels in units in the last place of a float32.
+fn worst(got: &Matrix, want: impl Fn(usize) -> f64) -> f64 {
+    let errors = (0..got.shape[2]).map(|c| {
+        let want = want(c);
+        let exponent = (want.abs() as f32).to_bits() >> 23;
+        let ulp = 2f64.powi(exponent.max(1) as i32 - 127 - 23);
+        (got.get(0, 0, c) - want).abs() / ulp
+    });
+    errors.fold(0.0, f64::max)
+}
+
+/// The forward's largest error.
 fn ulps(problem: &Problem, variant: Variant, approx: Approx, want: impl Fn(usize) -> f64) -> f64 {
     let device = Device::new(Options {
         approx,
@@ -44,14 +59,7 @@ fn ulps(problem: &Problem, variant: Variant, approx: Approx, want: impl Fn(usize
     let walk = [placed.forward(false)];
     let forward = Forward::with_variant(variant, &walk, y.mat_mut(), false, z).unwrap();
     forward.launch(&device.sim).unwrap();
-    let y: Matrix = device.get(&y);
-    let errors = (0..problem.shape[2]).map(|c| {
-        let want = want(c);
-        let exponent = (want.abs() as f32).to_bits() >> 23;
-        let ulp = 2f64.powi(exponent.max(1) as i32 - 127 - 23);
-        (y.get(0, 0, c) - want).abs() / ulp
-    });
-    errors.fold(0.0, f64::max)
+    worst(&device.get(&y), want)
 }
 
 const VARIANTS: [Variant; 4] = [
@@ -108,6 +116,118 @@ fn gate_is_accurate_to_a_few_units() {
         ] {
             let worst = ulps(&problem, variant, approx, |c| oracle::silu(f64::from(x[c])));
             assert!(worst < bound, "{variant:?} {approx:?}: {worst} ulp");
+        }
+    }
+}
+
+/// `du` and `ddelta` of one token.
+fn gradients(problem: &Problem, approx: Approx, any: bool) -> [Matrix; 2] {
+    let device = Device::new(Options {
+        approx,
+        ..Options::default()
+    });
+    let results = run(&device, problem, Variant::N16, any).unwrap();
+    ["du 0", "ddelta 0"].map(|wanted| {
+        let found = results.named.iter().find(|(name, ..)| name == wanted);
+        found.unwrap().1.clone()
+    })
+}
+
+/// With u = B = C = dy = 1 the gradient of u is the step, that of the raw step its slope.
+#[test]
+fn backward_steps_are_accurate_to_a_few_units() {
+    let channels = 3001;
+    let x = arguments(channels, -86.0, 25.0);
+    let mut problem = problem(channels);
+    problem.z = None;
+    problem.dout.data.fill(1.0);
+    let dir = &mut problem.directions[0];
+    dir.d = None;
+    dir.bc.set(0, 0, 0, 1.0);
+    dir.bc.set(0, 0, 16, 1.0);
+    dir.delta.data.copy_from_slice(&x);
+    for any in [false, true] {
+        for (approx, bound) in [
+            (Approx::Exact, 3.0),
+            (Approx::Low, 6.0),
+            (Approx::High, 6.0),
+        ] {
+            let [du, ddelta] = gradients(&problem, approx, any);
+            let of = |c: usize| f64::from(x[c]);
+            let (step, slope) = (
+                worst(&du, |c| oracle::softplus(of(c))),
+                worst(&ddelta, |c| oracle::sigmoid(of(c))),
+            );
+            assert!(step < bound, "{any} {approx:?}: step {step} ulp");
+            assert!(slope < bound, "{any} {approx:?}: slope {slope} ulp");
+        }
+    }
+}
+
+/// With D = dout = 1 and B = C = 0 the gradient of u is the gate.
+#[test]
+fn backward_gates_are_accurate_to_a_few_units() {
+    let channels = 3001;
+    let x = arguments(channels, -80.0, 100.0);
+    let mut problem = problem(channels);
+    problem.dout.data.fill(1.0);
+    if let Some(d) = &mut problem.directions[0].d {
+        d.data.fill(1.0);
+    }
+    if let Some(z) = &mut problem.z {
+        z.data.copy_from_slice(&x);
+    }
+    for any in [false, true] {
+        for (approx, bound) in [
+            (Approx::Exact, 3.0),
+            (Approx::Low, 6.0),
+            (Approx::High, 6.0),
+        ] {
+            let [du, _] = gradients(&problem, approx, any);
+            let gate = worst(&du, |c| oracle::silu(f64::from(x[c])));
+            assert!(gate < bound, "{any} {approx:?}: {gate} ulp");
+        }
+    }
+}
+
+/// A convolution whose last tap is 1 and whose others are 0 is SiLU, four tokens at a time.
+#[test]
+fn convolved_silu_is_accurate_to_a_few_units() {
+    let channels = 3000;
+    let x = arguments(4 * channels, -80.0, 100.0);
+    let mut input = Matrix::new([1, 4, channels], 0, || 0.0);
+    input.data.copy_from_slice(&x);
+    let conv = Conv {
+        weight: Matrix::new([1, channels, 2], 0, || 1.0),
+        bias: None,
+        silu: true,
+        reverse: false,
+    };
+    let mut conv = conv;
+    for c in 0..channels {
+        conv.weight.set(0, c, 0, 0.0);
+    }
+    for (approx, bound) in [
+        (Approx::Exact, 3.0),
+        (Approx::Low, 6.0),
+        (Approx::High, 6.0),
+    ] {
+        let device = Device::new(Options {
+            approx,
+            ..Options::default()
+        });
+        let (x, out) = (
+            device.put(&input),
+            device.put_unwritten(&Matrix::sentinel([1, 4, channels], 0)),
+        );
+        let placed = PlacedConv::new(&device, &conv);
+        let kernel = ConvForward::new(x.mat(), &[(placed.walk(), out.mat_mut())]);
+        launch(&device.sim, &kernel.unwrap()).unwrap();
+        let mut out = device.get(&out);
+        for t in 0..4 {
+            let silu = worst(&out, |c| oracle::silu(input.get(0, t, c)));
+            assert!(silu < bound, "{approx:?}: {silu} ulp");
+            out.offset += out.row_stride;
         }
     }
 }

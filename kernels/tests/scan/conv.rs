@@ -159,25 +159,60 @@ fn convolution_agrees_with_float64() {
 /// A tap that does not exist is not a product with zero: infinities stay in their window.
 #[test]
 fn infinities_stay_in_their_window() {
+    let shape = [1, 12, 3];
     for (width, reach) in [(2, 1), (3, 2), (4, 3)] {
-        let mut case = case(9, [1, 12, 3], width);
-        case.x.set(0, 4, 1, f32::INFINITY);
-        let conv = Conv {
-            silu: false,
-            ..case.convs[0].clone()
-        };
-        let device = Device::new(Options::default());
-        let (x, out) = (
-            device.put(&case.x),
-            device.put(&Matrix::sentinel([1, 12, 3], 0)),
-        );
-        let placed = PlacedConv::new(&device, &conv);
-        let kernel = ConvForward::new(x.mat(), &[(placed.walk(), out.mat_mut())]).unwrap();
-        launch(&device.sim, &kernel).unwrap();
-        let out = device.get(&out);
-        for t in 0..12 {
-            let within = (4..=4 + reach).contains(&t);
-            assert_eq!(out.get(0, t, 1).is_finite(), !within, "{width} {t}");
+        for at in 0..8 {
+            let case = case(9, shape, width);
+            let conv = |silu| Conv {
+                silu,
+                ..case.convs[0].clone()
+            };
+            let spoiled = |matrix: &Matrix| {
+                let mut matrix = matrix.clone();
+                matrix.set(0, at, 1, f32::INFINITY);
+                matrix
+            };
+            let device = Device::new(Options::default());
+            let x = device.put(&spoiled(&case.x));
+            let out = device.put(&Matrix::sentinel(shape, 0));
+            let placed = PlacedConv::new(&device, &conv(false));
+            let kernel = ConvForward::new(x.mat(), &[(placed.walk(), out.mat_mut())]);
+            launch(&device.sim, &kernel.unwrap()).unwrap();
+            let out = device.get(&out);
+            for t in 0..12 {
+                let within = (at..=at + reach).contains(&t);
+                assert_eq!(out.get(0, t, 1).is_finite(), !within, "{width} {at} {t}");
+            }
+            // Backward: of the input only the slope of SiLU is seen, which has limits; of the
+            // output's gradient all taps.
+            for (x, dout, infinite) in [
+                (spoiled(&case.x), case.dout.clone(), 0..0),
+                (
+                    case.x.clone(),
+                    spoiled(&case.dout),
+                    at.saturating_sub(reach)..at + 1,
+                ),
+            ] {
+                let (x, dout) = (device.put(&x), device.put(&dout));
+                let dx = device.put(&Matrix::sentinel(shape, 0));
+                let placed = PlacedConv::new(&device, &conv(true));
+                let parts = [device.raw(3 * width), device.raw(3)];
+                let kernel = ConvBackward::new(
+                    x.mat(),
+                    placed.walk(),
+                    dout.mat(),
+                    false,
+                    dx.mat_mut(),
+                    parts[0].ptr_mut(),
+                    parts[1].ptr_mut(),
+                );
+                launch(&device.sim, &kernel.unwrap()).unwrap();
+                let dx = device.get(&dx);
+                for t in 0..12 {
+                    let finite = !infinite.contains(&t);
+                    assert_eq!(dx.get(0, t, 1).is_finite(), finite, "{width} {at} {t}");
+                }
+            }
         }
     }
 }

@@ -250,6 +250,18 @@ fn long_sequences_agree_with_float64() {
     }
 }
 
+/// Several blocks of channels where one lane has all states of a channel, or few have.
+#[test]
+fn few_states_of_many_channels_agree_with_float64() {
+    for (seed, states) in [(1, 1), (2, 4), (3, 5), (4, 8), (5, 9)] {
+        let setup = Setup::random(seed, [1, 3, 300, states]);
+        let problem = Problem::new(&setup);
+        for variant in variants(states) {
+            compare(&setup, &problem, exact(), variant, true, RTOL);
+        }
+    }
+}
+
 /// More states than a launch of the backward takes, with and without padding.
 #[test]
 fn many_states_agree_with_float64() {
@@ -309,7 +321,14 @@ fn walks_that_meet_agree_with_float64() {
             let problem = Problem::new(&setup);
             for order in [Order::InOrder, Order::Reversed, Order::Shuffled(9)] {
                 let options = Options { order, ..exact() };
-                compare(&setup, &problem, options, Variant::Split16, false, RTOL);
+                compare(
+                    &setup,
+                    &problem,
+                    options,
+                    Variant::Split16,
+                    accumulate,
+                    RTOL,
+                );
             }
         }
     }
