@@ -3,7 +3,7 @@
 use super::case::{Conv, Device, Matrix, PlacedConv, Random, gap};
 use super::check::check;
 use super::oracle::{self, Wide};
-use dis_kernels::scan::{ConvBackward, ConvForward, SumPartials, conv_tiles};
+use dis_kernels::scan::{ConvBackward, ConvBoth, ConvForward, SumPartials, conv_tiles};
 use dis_kernels::sim::{Approx, Options, Order};
 use dis_kernels::{launch, ptx};
 
@@ -67,6 +67,22 @@ fn forward(case: &Case, device: &Device, directions: &[usize]) -> Result<(), Str
     for (&i, (_, out)) in directions.iter().zip(&placed) {
         let want = oracle::convolve(&case.x, &case.convs[i]);
         check("out", &device.get(out), &out.host, &want, RTOL, 1.0)?;
+    }
+    Ok(())
+}
+
+fn both(case: &Case, device: &Device) -> Result<(), String> {
+    let x = device.put(&case.x);
+    let placed = [1, 0].map(|i| {
+        let out = Matrix::sentinel(case.x.shape, gap(case.pad, 5 + i));
+        let conv = PlacedConv::new(device, &case.convs[i]);
+        (i, conv, device.put_unwritten(&out))
+    });
+    let walks = [&placed[0], &placed[1]].map(|(_, conv, out)| (conv.walk(), out.mat_mut()));
+    launch(&device.sim, &ConvBoth::new(x.mat(), &walks).unwrap()).map_err(|e| e.to_string())?;
+    for (i, _, out) in &placed {
+        let want = oracle::convolve(&case.x, &case.convs[*i]);
+        check("out of both", &device.get(out), &out.host, &want, RTOL, 1.0)?;
     }
     Ok(())
 }
@@ -148,6 +164,7 @@ fn convolution_agrees_with_float64() {
                     forward(&case, &device, directions)
                         .unwrap_or_else(|e| panic!("{e} {context} {directions:?}"));
                 }
+                both(&case, &device).unwrap_or_else(|e| panic!("{e} {context}"));
                 for conv in &case.convs {
                     backward(&case, &device, conv).unwrap_or_else(|e| panic!("{e} {context}"));
                 }
@@ -183,6 +200,34 @@ fn infinities_stay_in_their_window() {
                 let within = (at..=at + reach).contains(&t);
                 assert_eq!(out.get(0, t, 1).is_finite(), !within, "{width} {at} {t}");
             }
+            let reverse = PlacedConv::new(
+                &device,
+                &Conv {
+                    silu: false,
+                    ..case.convs[1].clone()
+                },
+            );
+            let fresh = || device.put(&Matrix::sentinel(shape, 0));
+            let (f_out, r_out) = (fresh(), fresh());
+            let walks = [
+                (placed.walk(), f_out.mat_mut()),
+                (reverse.walk(), r_out.mat_mut()),
+            ];
+            launch(&device.sim, &ConvBoth::new(x.mat(), &walks).unwrap()).unwrap();
+            let (f_out, r_out) = (device.get(&f_out), device.get(&r_out));
+            for t in 0..12 {
+                let (f, r) = (at..=at + reach, at.saturating_sub(reach)..=at);
+                assert_eq!(
+                    f_out.get(0, t, 1).is_finite(),
+                    !f.contains(&t),
+                    "{width} {at} {t}"
+                );
+                assert_eq!(
+                    r_out.get(0, t, 1).is_finite(),
+                    !r.contains(&t),
+                    "{width} {at} {t}"
+                );
+            }
             // Backward: of the input only the slope of SiLU is seen, which has limits; of the
             // output's gradient all taps.
             for (x, dout, infinite) in [
@@ -217,6 +262,28 @@ fn infinities_stay_in_their_window() {
     }
 }
 
+/// Both directions give the bits that each gives alone, and must be opposite.
+#[test]
+fn both_directions_are_those_of_each_alone() {
+    let case = case(3, [2, 70, 37], 4);
+    let device = Device::new(Options::default());
+    let x = device.put(&case.x);
+    let placed = [0, 1].map(|i| PlacedConv::new(&device, &case.convs[i]));
+    let fresh = || device.put(&Matrix::sentinel(case.x.shape, 0));
+    let (alone, together) = ([fresh(), fresh()], [fresh(), fresh()]);
+    for (conv, out) in placed.iter().zip(&alone) {
+        let kernel = ConvForward::new(x.mat(), &[(conv.walk(), out.mat_mut())]);
+        launch(&device.sim, &kernel.unwrap()).unwrap();
+    }
+    let walks = [0, 1].map(|i| (placed[i].walk(), together[i].mat_mut()));
+    launch(&device.sim, &ConvBoth::new(x.mat(), &walks).unwrap()).unwrap();
+    for (a, b) in alone.iter().zip(&together) {
+        assert_eq!(device.get(a).data, device.get(b).data);
+    }
+    let error = ConvBoth::new(x.mat(), &[walks[0], walks[0]]).unwrap_err();
+    assert!(error.to_string().contains("not opposite"), "{error}");
+}
+
 #[test]
 fn every_line_of_the_convolution_runs() {
     let device = Device::new(Options::default());
@@ -224,6 +291,7 @@ fn every_line_of_the_convolution_runs() {
         for width in [2, 3, 4] {
             let case = case(seed, [1, 37, 5], width);
             forward(&case, &device, &[0, 1]).unwrap();
+            both(&case, &device).unwrap();
             for conv in &case.convs {
                 backward(&case, &device, conv).unwrap();
             }
