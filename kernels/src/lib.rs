@@ -17,6 +17,7 @@ pub mod cuda;
 #[cfg(feature = "sim")]
 pub mod sim;
 
+pub mod approx;
 pub mod elementwise;
 pub mod embed;
 pub mod gemm;
@@ -47,6 +48,7 @@ pub fn contracts() -> Vec<ContractInfo> {
         optim::CONTRACTS,
         gemm::CONTRACTS,
         scan::CONTRACTS,
+        approx::CONTRACTS,
     ];
     families.concat()
 }

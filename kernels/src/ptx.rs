@@ -57,3 +57,10 @@ files! {
     /// Partial sums of the backward passes.
     PARTIALS = "partials.ptx";
 }
+
+/// Approximate instructions, to record what hardware gives for them. Not one of [`FILES`]: no
+/// operation uses it.
+pub static APPROX: PtxFile = PtxFile {
+    name: "approx.ptx",
+    text: include_str!("../ptx/approx.ptx"),
+};

@@ -1,6 +1,7 @@
 //! A real GPU as a driver.
 
 mod blas;
+mod facts;
 mod raw;
 
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use crate::driver::{Driver, GemmCall, Launch};
 use crate::error::{KernelError, Result};
 use crate::ptx::PtxFile;
 
+pub use self::facts::Facts;
 pub use self::raw::Graph;
 
 /// How matrix products are computed.

@@ -115,6 +115,19 @@ impl Raw {
         }
     }
 
+    /// An attribute of the device, 0 where the driver does not know it.
+    pub(super) fn attribute(&self, which: CUdevice_attribute) -> u32 {
+        // SAFETY: `device` was returned by the driver.
+        let value = unsafe { result::device::get_attribute(self.device, which) };
+        value.map_or(0, |value| value.max(0) as u32)
+    }
+
+    /// Bytes that are free, and all.
+    pub(super) fn memory(&self) -> Result<(usize, usize)> {
+        self.bind()?;
+        result::mem_get_info().map_err(failed("ask for the memory"))
+    }
+
     /// The stream, for libraries that work on it.
     pub(super) fn stream(&self) -> sys::CUstream {
         self.stream

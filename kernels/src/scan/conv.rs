@@ -65,6 +65,20 @@ contract! {
 }
 
 contract! {
+    /// The convolution of both directions of the same input; see [`ConvBoth::new`].
+    pub struct ConvBoth: CONV1D, "dis_conv1d_both" {
+        x: Ptr<f32>, x_row: u32, x_batch: u32,
+        tokens: u32, channels: u32, tile: u32, width: u32,
+        f_weight: Ptr<f32>, f_weight_row: u32, f_bias: Ptr<f32>,
+        f_out: PtrMut<f32>, f_out_row: u32, f_out_batch: u32,
+        f_silu: u32,
+        r_weight: Ptr<f32>, r_weight_row: u32, r_bias: Ptr<f32>,
+        r_out: PtrMut<f32>, r_out_row: u32, r_out_batch: u32,
+        r_silu: u32,
+    }
+}
+
+contract! {
     /// Backward of one direction; see [`ConvBackward::new`].
     pub struct ConvBackward: CONV1D, "dis_conv1d_backward" {
         x: Ptr<f32>, x_row: u32, x_batch: u32,
@@ -128,6 +142,58 @@ impl ConvForward {
         };
         let geometry = geometry(NAME, x.shape(), directions.len())?;
         Ok(Ready::new(kernel, geometry))
+    }
+}
+
+impl ConvBoth {
+    /// Checks the operands: two opposite directions with taps of one width, each with its output of
+    /// the shape of `x`, which is read once.
+    pub fn new(x: Mat, directions: &[(ConvWalk, MatMut); 2]) -> Result<Ready<Self>> {
+        const NAME: &str = "dis_conv1d_both";
+        x.check(NAME, "x")?;
+        for (walk, out) in directions {
+            walk.check(NAME, x.channels)?;
+            out.check_shape(NAME, "out", x.shape())?;
+        }
+        if !Self::takes(&directions[0].0, &directions[1].0) {
+            let what = "two directions that are not opposite, or of different widths".into();
+            return Err(shape(NAME, what));
+        }
+        let [one, two] = directions;
+        let ((f, f_out), (r, r_out)) = if one.0.reverse {
+            (two, one)
+        } else {
+            (one, two)
+        };
+        let kernel = Self {
+            x: x.ptr,
+            x_row: x.row_stride as u32,
+            x_batch: x.batch_stride as u32,
+            tokens: x.tokens as u32,
+            channels: x.channels as u32,
+            tile: TILE as u32,
+            width: f.weight.channels as u32,
+            f_weight: f.weight.ptr,
+            f_weight_row: f.weight.row_stride as u32,
+            f_bias: optional(f.bias),
+            f_out: f_out.ptr,
+            f_out_row: f_out.row_stride as u32,
+            f_out_batch: f_out.batch_stride as u32,
+            f_silu: f.silu.into(),
+            r_weight: r.weight.ptr,
+            r_weight_row: r.weight.row_stride as u32,
+            r_bias: optional(r.bias),
+            r_out: r_out.ptr,
+            r_out_row: r_out.row_stride as u32,
+            r_out_batch: r_out.batch_stride as u32,
+            r_silu: r.silu.into(),
+        };
+        Ok(Ready::new(kernel, geometry(NAME, x.shape(), 1)?))
+    }
+
+    /// Whether two directions can go together.
+    pub fn takes(one: &ConvWalk, two: &ConvWalk) -> bool {
+        one.reverse != two.reverse && one.weight.channels == two.weight.channels
     }
 }
 

@@ -10,7 +10,7 @@ mod forward;
 mod partials;
 
 pub use backward::{Backward, BackwardWalk, PartialSums, ScanBackwardAny, ScanBackwardN16};
-pub use conv::{ConvBackward, ConvForward, ConvWalk, conv_tiles};
+pub use conv::{ConvBackward, ConvBoth, ConvForward, ConvWalk, conv_tiles};
 pub use forward::{
     Forward, ForwardWalk, ScanForwardLanes4, ScanForwardLanes8, ScanForwardN16, ScanForwardSplit16,
     Variant,
@@ -39,6 +39,7 @@ pub const CONTRACTS: &[ContractInfo] = &[
     ScanBackwardN16::INFO,
     ScanBackwardAny::INFO,
     ConvForward::INFO,
+    ConvBoth::INFO,
     ConvBackward::INFO,
     SumPartials::INFO,
 ];

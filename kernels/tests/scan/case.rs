@@ -44,14 +44,24 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    pub fn new(shape: [usize; 3], pad: usize, mut value: impl FnMut() -> f64) -> Self {
+    pub fn new(shape: [usize; 3], pad: usize, value: impl FnMut() -> f64) -> Self {
+        Self::placed(shape, pad, pad, value)
+    }
+
+    /// From an offset on, with gaps of `pad` between rows.
+    pub fn placed(
+        shape: [usize; 3],
+        offset: usize,
+        pad: usize,
+        mut value: impl FnMut() -> f64,
+    ) -> Self {
         let [batch, tokens, channels] = shape;
         let row_stride = channels + pad;
         let batch_stride = tokens * row_stride + 2 * pad;
-        let len = batch * batch_stride + pad;
+        let len = offset + batch * batch_stride;
         Self {
             shape,
-            offset: pad,
+            offset,
             row_stride,
             batch_stride,
             data: (0..len).map(|_| value() as f32).collect(),
@@ -142,6 +152,20 @@ impl Device {
         Placed { block, host }
     }
 
+    /// A matrix whose elements count as never written: reading them is a fault. What lies around it
+    /// is as on the host.
+    pub fn put_unwritten(&self, host: &Matrix) -> Placed {
+        let placed = self.put(host);
+        let [batch, tokens, channels] = host.shape;
+        for b in 0..batch {
+            for t in 0..tokens {
+                let row = placed.block.address() + 4 * host.index(b, t, 0) as u64;
+                self.sim.mark_uninitialised(row, 4 * channels);
+            }
+        }
+        placed
+    }
+
     /// Memory that nothing has been written to.
     pub fn raw(&self, elements: usize) -> Block<Sim> {
         self.pool.take(4 * elements).unwrap()
@@ -167,6 +191,11 @@ pub struct Direction {
     pub softplus: bool,
     pub hold: bool,
     pub reverse: bool,
+}
+
+/// A gap of its own for each operand, so that no two have the same strides; none if `pad` is 0.
+pub fn gap(pad: usize, operand: usize) -> usize {
+    if pad == 0 { 0 } else { pad + operand }
 }
 
 /// What a problem has; [`Setup::plain`] is the mixer's.
@@ -243,10 +272,11 @@ impl Problem {
         let directions = setup
             .reverse
             .iter()
-            .map(|&reverse| Direction {
-                u: Matrix::new(full, pad, || rng.normal()),
+            .enumerate()
+            .map(|(i, &reverse)| Direction {
+                u: Matrix::new(full, gap(pad, i), || rng.normal()),
                 // Steps without softplus are positive and small.
-                delta: Matrix::new(full, pad, || {
+                delta: Matrix::new(full, gap(pad, 2 + i), || {
                     let x = rng.normal();
                     if setup.softplus {
                         x - 1.0
@@ -254,10 +284,19 @@ impl Problem {
                         0.3 * x.abs()
                     }
                 }),
-                a: Matrix::new([1, channels, states], pad, || {
-                    -(0.8 * rng.normal()).exp() * 2.0
+                // Rows aligned to 16 bytes in memory that is not, and the other way round.
+                a: {
+                    let (offset, pad) = match (pad, i) {
+                        (0, _) => (0, 0),
+                        (_, 0) => (4, 1),
+                        _ => (1, 4),
+                    };
+                    let value = || -(0.8 * rng.normal()).exp() * 2.0;
+                    Matrix::placed([1, channels, states], offset, pad, value)
+                },
+                bc: Matrix::new([batch, tokens, 2 * states], gap(pad, 4 + i), || {
+                    rng.normal()
                 }),
-                bc: Matrix::new([batch, tokens, 2 * states], pad, || rng.normal()),
                 d: setup.d.then(|| Matrix::new(vector, pad, || rng.normal())),
                 bias: setup.bias.then(|| {
                     Matrix::new(vector, pad, || {
@@ -274,7 +313,7 @@ impl Problem {
                 reverse,
             })
             .collect();
-        let fresh = |rng: &mut Random| {
+        let fresh = |rng: &mut Random, pad| {
             if setup.accumulate {
                 Matrix::new(full, pad, || rng.normal())
             } else {
@@ -288,10 +327,10 @@ impl Problem {
             z: setup
                 .z
                 .then(|| Matrix::new(full, 2 * pad, || 2.0 * rng.normal())),
-            dout: Matrix::new(full, pad, || rng.normal()),
+            dout: Matrix::new(full, gap(pad, 7), || rng.normal()),
             accumulate: setup.accumulate,
-            y: fresh(rng),
-            dz: fresh(rng),
+            y: fresh(rng, gap(pad, 6)),
+            dz: fresh(rng, gap(pad, 8)),
         }
     }
 }
@@ -313,7 +352,8 @@ impl PlacedDirection {
     pub fn new(device: &Device, problem: &Problem, dir: &Direction) -> Self {
         let [batch, tokens, channels, states] = problem.shape;
         let len = dis_kernels::scan::checkpoint_len(batch, tokens, channels, states);
-        let last = Matrix::sentinel([batch, channels, states], problem.pad);
+        let pad = gap(problem.pad, dir.reverse.into());
+        let last = Matrix::sentinel([batch, channels, states], pad);
         Self {
             u: device.put(&dir.u),
             delta: device.put(&dir.delta),
@@ -323,7 +363,7 @@ impl PlacedDirection {
             bias: dir.bias.as_ref().map(|bias| device.put(bias)),
             flags: [dir.softplus, dir.hold, dir.reverse],
             checkpoints: device.raw(len),
-            last: device.put(&last),
+            last: device.put_unwritten(&last),
         }
     }
 

@@ -73,6 +73,22 @@ fn forward_scan_does_no_work_on_padding() {
     assert!(b.fma - a.fma == c.fma - b.fma);
 }
 
+/// The directions that meet halfway read and write as much as those that follow one another: the
+/// gate only by the second visitor of a token.
+#[test]
+fn walks_that_meet_move_few_bytes() {
+    let shape = [1, 257, 64, 16];
+    let [_, tokens, channels, states] = shape.map(|x| x as u64);
+    let cost = forward(shape, Variant::Split16, "dis_scan_forward_split16");
+    let (elements, blocks) = (tokens * channels, channels / 32);
+    // u, delta; B, C; A; D and the bias, which each of four lanes reads.
+    let direction =
+        2 * elements + blocks * tokens * 2 * states + channels * states + 4 * 2 * channels;
+    let loads = 2 * direction + elements /* z */ + elements /* partial y */;
+    assert_eq!(cost.global_load_bytes, 4 * loads);
+    assert_eq!(cost.global_store_bytes, 4 * 2 * elements);
+}
+
 /// Splitting a channel's states over lanes repeats none of their work.
 #[test]
 fn lanes_share_the_special_operations() {

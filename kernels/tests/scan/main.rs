@@ -2,6 +2,7 @@
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used)]
 
+mod accuracy;
 mod case;
 mod check;
 mod conv;

@@ -7,7 +7,7 @@ use super::case::{
 };
 use super::scan::run;
 use dis_kernels::launch;
-use dis_kernels::scan::{ConvForward, Forward, ForwardWalk, Variant};
+use dis_kernels::scan::{ConvBoth, ConvForward, Forward, ForwardWalk, Variant};
 use dis_kernels::sim::{Counters, Options};
 
 /// Samples of the design's shape; one is simulated, and all cost the same.
@@ -139,7 +139,13 @@ fn roofline() {
         .iter()
         .map(|(conv, out)| (conv.walk(), out.mat_mut()))
         .collect();
-    launch(&device.sim, &ConvForward::new(x.mat(), &walks).unwrap()).unwrap();
+    launch(
+        &device.sim,
+        &ConvForward::new(x.mat(), &walks[..1]).unwrap(),
+    )
+    .unwrap();
+    let walks = [walks[0], walks[1]];
+    launch(&device.sim, &ConvBoth::new(x.mat(), &walks).unwrap()).unwrap();
     let dx = device.put(&Matrix::sentinel(shape, 0));
     let count = dis_kernels::scan::conv_tiles(TOKENS);
     let (dweight, dbias) = (

@@ -1,6 +1,6 @@
 //! The scan, forward and backward, against the oracle.
 
-use super::case::{Device, Matrix, Placed, PlacedDirection, Problem, Setup};
+use super::case::{Device, Matrix, Placed, PlacedDirection, Problem, Setup, gap};
 use super::check::check;
 use super::oracle::{self, Expected, Gradients};
 use dis_kernels::launch;
@@ -76,7 +76,12 @@ pub fn run(
         .map(|dir| PlacedDirection::new(device, problem, dir))
         .collect();
     let z = problem.z.as_ref().map(|z| device.put(z));
-    let y = device.put(&problem.y);
+    let place = if problem.accumulate {
+        Device::put
+    } else {
+        Device::put_unwritten
+    };
+    let y = place(device, &problem.y);
     let walks: Vec<_> = placed.iter().map(|dir| dir.forward(true)).collect();
     let forward = Forward::with_variant(
         variant,
@@ -90,19 +95,18 @@ pub fn run(
 
     let full = [batch, tokens, channels];
     let dout = device.put(&problem.dout);
-    let dz = device.put(&problem.dz);
+    let dz = place(device, &problem.dz);
     let blocks = PartialSums::blocks(channels, states);
-    let fresh = |shape| device.put(&Matrix::sentinel(shape, pad));
-    let grads: Vec<_> = placed
-        .iter()
-        .map(|_| {
+    let fresh = |shape, operand| device.put_unwritten(&Matrix::sentinel(shape, gap(pad, operand)));
+    let grads: Vec<_> = (0..placed.len())
+        .map(|i| {
             let parts = [
                 device.raw(batch * blocks * tokens * 2 * states),
                 device.raw(batch * channels * states),
                 device.raw(batch * channels),
                 device.raw(batch * channels),
             ];
-            (fresh(full), fresh(full), parts)
+            (fresh(full, i), fresh(full, 2 + i), parts)
         })
         .collect();
     let walks: Vec<_> = placed
@@ -146,10 +150,10 @@ pub fn run(
     {
         add(format!("du {i}"), du);
         add(format!("ddelta {i}"), ddelta);
-        let out = fresh([batch, tokens, 2 * states]);
+        let out = fresh([batch, tokens, 2 * states], 0);
         sum(device, dbc, blocks, out.mat_mut(), false)?;
         add(format!("dbc {i}"), &out);
-        let out = fresh([1, channels, states]);
+        let out = fresh([1, channels, states], 0);
         sum(device, da, batch, out.mat_mut(), false)?;
         add(format!("da {i}"), &out);
         for (name, there, parts) in [
@@ -246,6 +250,18 @@ fn long_sequences_agree_with_float64() {
     }
 }
 
+/// Several blocks of channels where one lane has all states of a channel, or few have.
+#[test]
+fn few_states_of_many_channels_agree_with_float64() {
+    for (seed, states) in [(1, 1), (2, 4), (3, 5), (4, 8), (5, 9)] {
+        let setup = Setup::random(seed, [1, 3, 300, states]);
+        let problem = Problem::new(&setup);
+        for variant in variants(states) {
+            compare(&setup, &problem, exact(), variant, true, RTOL);
+        }
+    }
+}
+
 /// More states than a launch of the backward takes, with and without padding.
 #[test]
 fn many_states_agree_with_float64() {
@@ -305,7 +321,14 @@ fn walks_that_meet_agree_with_float64() {
             let problem = Problem::new(&setup);
             for order in [Order::InOrder, Order::Reversed, Order::Shuffled(9)] {
                 let options = Options { order, ..exact() };
-                compare(&setup, &problem, options, Variant::Split16, false, RTOL);
+                compare(
+                    &setup,
+                    &problem,
+                    options,
+                    Variant::Split16,
+                    accumulate,
+                    RTOL,
+                );
             }
         }
     }

@@ -196,7 +196,7 @@ pub fn tables<B: ScanBackend>(
             batch: count,
             channels: 1 + entries % 4,
             height: 3 * patch,
-            width: (1 + channels % 9) * patch,
+            width: (1 + channels % 41) * patch,
             patch,
             order,
         };

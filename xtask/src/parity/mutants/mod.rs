@@ -264,6 +264,7 @@ impl Mutant {
             line,
             before,
             after,
+            ..
         } = &self.change;
         format!("{}:{line}: {kind}: `{before}` -> `{after}`", self.file.name)
     }
@@ -322,6 +323,7 @@ fn report(args: &Args, mutants: &[Mutant], fates: &[Fate]) -> Result<bool> {
                     line,
                     before,
                     after,
+                    ..
                 } = &m.change;
                 let why = survivors::why(m.file.name, &m.change);
                 json!({ "text": m.file.name, "line": line, "kind": kind, "before": before,

@@ -11,6 +11,10 @@ pub struct Change {
     pub before: String,
     /// What it becomes; nothing if it is dropped.
     pub after: String,
+    /// The whole line, with its comment.
+    pub source: String,
+    /// The entry it is in.
+    pub entry: String,
 }
 
 impl Change {
@@ -102,7 +106,11 @@ fn split(text: &str) -> Vec<&str> {
 /// All changes of the lines given, in the order of the text.
 pub fn changes(text: &str, lines: &[u32]) -> Vec<Change> {
     let mut out = Vec::new();
+    let mut entry = "";
     for (line, content) in (1u32..).zip(text.lines()) {
+        if let Some((_, rest)) = content.split_once(".entry ") {
+            entry = rest.split(['(', ' ']).next().unwrap_or_default();
+        }
         let code = content.split("//").next().unwrap_or_default().trim();
         let Some(inst) = Inst::parse(code).filter(|_| lines.binary_search(&line).is_ok()) else {
             continue;
@@ -113,6 +121,8 @@ pub fn changes(text: &str, lines: &[u32]) -> Vec<Change> {
                 line,
                 before: code.into(),
                 after,
+                source: content.trim().into(),
+                entry: entry.into(),
             });
         };
         constants(&inst, &mut add);
@@ -130,7 +140,7 @@ pub fn changes(text: &str, lines: &[u32]) -> Vec<Change> {
     out
 }
 
-/// A float constant one per cent off, an integer one off by one.
+/// A float constant a quarter off, an integer one off by one.
 fn constants(inst: &Inst<'_>, add: &mut impl FnMut(&'static str, String)) {
     for (k, operand) in inst.operands.iter().enumerate() {
         if let Some(hex) = operand.strip_prefix("0f") {
@@ -138,7 +148,11 @@ fn constants(inst: &Inst<'_>, add: &mut impl FnMut(&'static str, String)) {
                 continue;
             };
             let value = f32::from_bits(bits);
-            let other = if value == 0.0 { 0.1 } else { value * 1.01 };
+            let other = match value {
+                0.0 => 0.1,
+                v if v.is_finite() => v * 1.25,
+                _ => 1.0,
+            };
             add(
                 "constant",
                 inst.with(k, &format!("0f{:08X}", other.to_bits())),
@@ -310,7 +324,7 @@ LOOP:
         assert_eq!(
             of(3),
             [
-                ("constant", "@%p fma.rn.f32 %d, %a, 0f3F8147AE, %c;"),
+                ("constant", "@%p fma.rn.f32 %d, %a, 0f3FA00000, %c;"),
                 ("addend", "@%p mul.rn.f32 %d, %a, 0f3f800000;"),
                 ("swap", "@%p fma.rn.f32 %d, %a, %c, 0f3f800000;"),
                 ("guard", "@!%p fma.rn.f32 %d, %a, 0f3f800000, %c;"),
@@ -345,6 +359,8 @@ LOOP:
             line: 2,
             before: "b;".into(),
             after,
+            source: "b; // c".into(),
+            entry: String::new(),
         };
         assert_eq!(change.apply("a;\nb; // c\nd;\n"), "a;\nx;\nd;\n");
     }

@@ -20,9 +20,12 @@ fn scans() -> Vec<(Problem, u64)> {
         ([1, 18, 37], 3, forward, hold, true, false),
         ([1, 17, 24], 32, reverse, mamba, false, false),
         ([1, 5, 20], 130, forward, mamba, true, true),
+        ([1, 40, 24], 2, forward, mamba, true, false),
         // Enough threads for the entries of large batches.
         ([46, 18, 736], 16, reverse, mamba, true, true),
         ([46, 3, 736], 16, forward, hold, true, false),
+        ([46, 3, 736], 8, reverse, mamba, true, false),
+        ([12, 3, 736], 32, forward, mamba, true, false),
     ] {
         let case = ScanCase {
             shape,
@@ -34,6 +37,9 @@ fn scans() -> Vec<(Problem, u64)> {
         };
         out.push((Problem::Scan(case), 7 + states as u64));
     }
+    // Both directions in one launch, backward too.
+    out.insert(6, (Problem::Mixer([1, 19, 12], 16), 3));
+    out.insert(6, (Problem::Mixer([2, 5, 12], 4), 2));
     out
 }
 
@@ -51,6 +57,7 @@ fn convolutions() -> Vec<(Problem, u64)> {
             ([2, 19, 37], Direction::Forward),
             ([1, 70, 150], Direction::Reverse),
             ([3, 1, 24], Direction::Reverse),
+            ([1, 4, 24], Direction::Forward),
         ] {
             out.push((Problem::Conv(shape, width, direction), seed));
         }
@@ -60,13 +67,18 @@ fn convolutions() -> Vec<(Problem, u64)> {
 
 /// The problems of a text, the cheap ones first, with their seeds.
 pub fn of(text: &str) -> Vec<(Problem, u64)> {
-    let elementwise = [[2, 5, 37], [1, 1, 24], [3, 7, 300], [1, 300, 40]];
+    let elementwise = [
+        ([2, 5, 37], 1),
+        ([1, 1, 24], 2),
+        ([3, 7, 300], 3),
+        ([1, 300, 40], 5),
+        // One row longer than a grid is wide.
+        ([1, 2, 131_500], 4),
+    ];
     match text {
         "elementwise.ptx" | "reduce.ptx" => elementwise
-            .iter()
-            .zip(1..)
-            .map(|(&s, seed)| (Problem::Elementwise(s), seed))
-            .collect(),
+            .map(|(shape, seed)| (Problem::Elementwise(shape), seed))
+            .to_vec(),
         "norm.ptx" => {
             let shapes = [[2, 5, 37], [3, 3, 300], [1, 40, 24]];
             let each = NORMS
@@ -77,7 +89,7 @@ pub fn of(text: &str) -> Vec<(Problem, u64)> {
         "embed.ptx" | "patch.ptx" => [([3, 5, 24], 1), ([7, 11, 37], 2), ([1, 1, 300], 3)]
             .map(|(s, seed)| (Problem::Tables(s), seed))
             .to_vec(),
-        "optim.ptx" => [(37, 2), (37, 3), (5000, 4), (70_000, 5)]
+        "optim.ptx" => [(37, 2), (37, 3), (5000, 4), (70_000, 5), (1_060_000, 6)]
             .map(|(n, seed)| (Problem::Optimizer(n), seed))
             .to_vec(),
         "gemm.ptx" => [
@@ -85,6 +97,8 @@ pub fn of(text: &str) -> Vec<(Problem, u64)> {
             ([65, 37, 65], 2),
             ([1, 1, 1], 3),
             ([130, 17, 70], 5),
+            ([7, 20, 39], 4),
+            ([66, 18, 68], 8),
         ]
         .map(|(s, seed)| (Problem::Products(s), seed))
         .to_vec(),
