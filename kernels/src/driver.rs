@@ -58,6 +58,11 @@ pub trait Driver: Clone + fmt::Debug + Send + Sync + 'static {
     /// What runs, such as `cuda (NVIDIA H100, CUDA 12.8)`.
     fn describe(&self) -> String;
 
+    /// Multiprocessors, by which launches choose how finely to divide their work.
+    fn multiprocessors(&self) -> u32 {
+        132
+    }
+
     /// New memory, 256-aligned, of unspecified contents.
     fn alloc(&self, bytes: usize) -> Result<u64>;
     /// Returns memory from [`Driver::alloc`], once everything before in the stream has run.

@@ -86,6 +86,9 @@ pub const CONTRACTS: &[ContractInfo] = &[
     AddProduct::INFO,
 ];
 
+/// Blocks along the channels: enough to fill any GPU; each then walks on.
+const MOST_BLOCKS: usize = 1024;
+
 /// Matrices of one shape, folded to as few dimensions as their strides allow.
 struct Folded<const N: usize> {
     sources: [Mat; N],
@@ -123,7 +126,7 @@ fn fold<const N: usize>(
     let geometry = Geometry::new(
         [
             tokens.div_ceil(rows) as u32,
-            channels.div_ceil(width).min(65_535) as u32,
+            channels.div_ceil(width).min(MOST_BLOCKS) as u32,
             grid_limit(kernel, "the number of samples", batch)?,
         ],
         [width as u32, rows as u32, 1],

@@ -16,6 +16,7 @@ struct State {
     modules: HashMap<&'static str, Arc<ptx::Module>>,
     replaced: HashMap<&'static str, Arc<str>>,
     counters: BTreeMap<&'static str, Counters>,
+    multiprocessors: u32,
 }
 
 /// A simulated GPU.
@@ -43,6 +44,7 @@ impl Sim {
             modules: HashMap::new(),
             replaced: HashMap::new(),
             counters: BTreeMap::new(),
+            multiprocessors: 132,
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -76,6 +78,12 @@ impl Sim {
     /// Changes checks, approximations or order from now on.
     pub fn set_options(&self, options: Options) {
         self.lock().device.set_options(options);
+    }
+
+    /// Says how many multiprocessors the device has: it computes the same, but launches divide
+    /// their work accordingly.
+    pub fn set_multiprocessors(&self, count: u32) {
+        self.lock().multiprocessors = count;
     }
 
     /// What each entry has cost so far.
@@ -185,6 +193,10 @@ impl Driver for Sim {
         let options = self.lock().device.options();
         let checks = if options.checks { "on" } else { "off" };
         format!("PTX simulator, checks {checks}")
+    }
+
+    fn multiprocessors(&self) -> u32 {
+        self.lock().multiprocessors
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64> {

@@ -1,8 +1,8 @@
 //! The operations on the GPU backend: checks, scratch for partial sums, and launches.
 
 use dis_kernels::scan::{
-    Backward, BackwardWalk, ConvBackward, ConvForward, ConvWalk, Forward, ForwardWalk, PartialSums,
-    SumPartials, Walk, conv_tiles,
+    Backward, BackwardWalk, ConvBackward, ConvBoth, ConvForward, ConvWalk, Forward, ForwardWalk,
+    PartialSums, SumPartials, Walk, conv_tiles,
 };
 use dis_kernels::{Block, Driver, Mat, MatMut, Ptr, PtrMut};
 use dis_tensor::cuda::{CudaView, CudaViewMut, DeviceBuf, mat, mat_mut};
@@ -10,7 +10,7 @@ use dis_tensor::{Cuda, Layout, Result, TokensMut};
 
 use crate::check::{self, ConvShape, ScanShape};
 use crate::ops::{Conv, ConvGrads, Direction, Discretization, Scan, ScanBackend, ScanGrads};
-use crate::ops::{ScanOut, ScanPair};
+use crate::ops::{ScanOut, ScanPair, ScanPairGrads};
 
 type Buf<D> = DeviceBuf<D, f32>;
 
@@ -156,6 +156,9 @@ impl<D: Driver> ScanBackend for Cuda<D> {
             (conv_walk(&first), mat_mut(first_out)),
             (conv_walk(&second), mat_mut(second_out)),
         ];
+        if ConvBoth::takes(&walks[0].0, &walks[1].0) {
+            return self.launch(OP, ConvBoth::new(mat(first.x), &walks));
+        }
         self.launch(OP, ConvForward::new(mat(first.x), &walks))
     }
 
@@ -311,11 +314,73 @@ impl<D: Driver> ScanBackend for Cuda<D> {
                 dbc: mat_mut(grads.dbc),
                 da: mat_mut(grads.da),
                 arena: grads.arena,
-                d: grads.d.filter(|_| scan.d.is_some()),
-                delta_bias: grads.delta_bias.filter(|_| scan.delta_bias.is_some()),
+                d: wanted(grads.d, scan.d.is_some()),
+                delta_bias: wanted(grads.delta_bias, scan.delta_bias.is_some()),
             },
         )
     }
+
+    fn scan_backward_pair(
+        &self,
+        scans: [Scan<'_, Buf<D>>; 2],
+        z: Option<CudaView<'_, D>>,
+        checkpoints: [&Buf<D>; 2],
+        dout: CudaView<'_, D>,
+        grads: ScanPairGrads<'_, Buf<D>>,
+    ) -> Result<()> {
+        const OP: &str = "scan_backward";
+        let ScanPairGrads {
+            each: [first, second],
+            mut dz,
+            arena,
+        } = grads;
+        let scans = scans.map(|scan| Scan { z, ..scan });
+        let shape = check::scan(OP, &scans[0])?;
+        let same = check::scan(OP, &scans[1])?;
+        dis_tensor::same_shape(OP, "second u", same.tokens3(), "first u", shape.tokens3())?;
+        let mut walks = Vec::with_capacity(2);
+        let mut rest = Vec::with_capacity(2);
+        for ((scan, stored), each) in scans.iter().zip(checkpoints).zip([first, second]) {
+            check::checkpoints(OP, &shape, dis_tensor::Buffer::len(stored))?;
+            let mut all = each.with(dz.as_mut(), false, &mut *arena);
+            check::scan_grads(OP, scan, &shape, &dout, &all)?;
+            let parts = Parts::new(self, OP, &shape)?;
+            walks.push(BackwardWalk {
+                walk: walk(scan),
+                checkpoints: stored.ptr(),
+                du: mat_mut(all.du.reborrow()),
+                ddelta: mat_mut(all.ddelta.reborrow()),
+                sums: parts.write(),
+            });
+            let (dbc, da) = (mat_mut(all.dbc.reborrow()), mat_mut(all.da.reborrow()));
+            let d = wanted(all.d, scan.d.is_some());
+            rest.push((
+                parts,
+                dbc,
+                da,
+                d,
+                wanted(all.delta_bias, scan.delta_bias.is_some()),
+            ));
+        }
+        let gate = z.map(mat).zip(dz.map(mat_mut));
+        run_backward(self, OP, Backward::new(&walks, mat(dout), gate, false))?;
+        for (parts, dbc, da, d, delta_bias) in rest {
+            let sums = Sums {
+                dbc,
+                da,
+                arena: &mut *arena,
+                d,
+                delta_bias,
+            };
+            add_up(self, OP, &shape, &parts, sums)?;
+        }
+        Ok(())
+    }
+}
+
+/// The arena's offset of a gradient, if the scan has what it is the gradient of.
+fn wanted(offset: Option<usize>, has: bool) -> Option<usize> {
+    offset.filter(|_| has)
 }
 
 fn check_conv_out<D: Driver>(
@@ -343,7 +408,7 @@ fn run_forward<D: Driver>(
     z: Option<Mat>,
 ) -> Result<()> {
     cuda.run(op, |driver| {
-        Forward::new(walks, y, accumulate, z)?.launch(driver)
+        Forward::new(walks, y, accumulate, z, driver.multiprocessors())?.launch(driver)
     })
 }
 

@@ -63,6 +63,6 @@ pub use arrays::{
     selective_scan_grad,
 };
 pub use ops::{
-    CHUNK, Conv, ConvGrads, Direction, Discretization, Scan, ScanBackend, ScanGrads, ScanOut,
-    ScanPair, checkpoint_len,
+    CHUNK, Conv, ConvGrads, Direction, Discretization, OneOfPair, Scan, ScanBackend, ScanGrads,
+    ScanOut, ScanPair, ScanPairGrads, checkpoint_len,
 };

@@ -155,6 +155,59 @@ pub struct ScanPair<'a, Bf: ?Sized> {
     pub checkpoints: Option<[&'a mut Bf; 2]>,
 }
 
+/// Where the backward of one scan of a pair writes: as [`ScanGrads`], but for what both share.
+#[derive(Debug)]
+pub struct OneOfPair<'a, Bf: ?Sized> {
+    /// (batch, tokens, D), overwritten.
+    pub du: TokensMut<'a, Bf>,
+    /// Gradient of the raw step, (batch, tokens, D), overwritten.
+    pub ddelta: TokensMut<'a, Bf>,
+    /// (batch, tokens, 2 N), overwritten.
+    pub dbc: TokensMut<'a, Bf>,
+    /// (1, D, N), overwritten.
+    pub da: TokensMut<'a, Bf>,
+    /// Offset of dD in the arena.
+    pub d: Option<usize>,
+    /// Offset of d delta_bias in the arena.
+    pub delta_bias: Option<usize>,
+}
+
+impl<'a, Bf: ?Sized> OneOfPair<'a, Bf> {
+    /// All gradients of this scan.
+    pub(crate) fn with<'b>(
+        self,
+        dz: Option<&'b mut TokensMut<'a, Bf>>,
+        accumulate_dz: bool,
+        arena: &'b mut Bf,
+    ) -> ScanGrads<'b, Bf>
+    where
+        'a: 'b,
+    {
+        ScanGrads {
+            du: self.du,
+            ddelta: self.ddelta,
+            dbc: self.dbc,
+            dz: dz.map(TokensMut::reborrow),
+            accumulate_dz,
+            da: self.da,
+            arena,
+            d: self.d,
+            delta_bias: self.delta_bias,
+        }
+    }
+}
+
+/// Where the backward of a pair of scans writes.
+#[derive(Debug)]
+pub struct ScanPairGrads<'a, Bf: ?Sized> {
+    /// What each has of its own.
+    pub each: [OneOfPair<'a, Bf>; 2],
+    /// Gradient of the gate, (batch, tokens, D), overwritten; required when there is one.
+    pub dz: Option<TokensMut<'a, Bf>>,
+    /// The gradient arena.
+    pub arena: &'a mut Bf,
+}
+
 /// A backend that also has the operations of a state space model.
 pub trait ScanBackend: Backend {
     /// Causal depthwise convolution and SiLU; `out` (batch, tokens, D) is overwritten.
@@ -222,4 +275,25 @@ pub trait ScanBackend: Backend {
         dout: dis_tensor::View<'_, Self>,
         grads: ScanGrads<'_, Reals<Self>>,
     ) -> Result<()>;
+
+    /// The backward of [`ScanBackend::scan_pair`].
+    fn scan_backward_pair(
+        &self,
+        scans: [Scan<'_, Reals<Self>>; 2],
+        z: Option<dis_tensor::View<'_, Self>>,
+        checkpoints: [&Reals<Self>; 2],
+        dout: dis_tensor::View<'_, Self>,
+        grads: ScanPairGrads<'_, Reals<Self>>,
+    ) -> Result<()> {
+        let ScanPairGrads {
+            each: [first, second],
+            mut dz,
+            arena,
+        } = grads;
+        let [one, two] = scans.map(|scan| Scan { z, ..scan });
+        let first = first.with(dz.as_mut(), false, &mut *arena);
+        self.scan_backward(one, checkpoints[0], dout, first)?;
+        let second = second.with(dz.as_mut(), true, &mut *arena);
+        self.scan_backward(two, checkpoints[1], dout, second)
+    }
 }

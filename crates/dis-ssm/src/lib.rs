@@ -4,11 +4,13 @@
 //! gradients live in flat arenas laid out by a [`ParamTable`].
 
 pub mod block;
+mod config;
 pub mod linear;
 pub mod mixer;
 pub mod params;
 
 pub use block::{Block, BlockConfig, BlockGrads, BlockInput, NormParams, SavedBlock, SkipKind};
+pub use config::{MixerConfig, MixerInit};
 pub use linear::{Linear, Scratch};
-pub use mixer::{Mixer, MixerConfig, MixerInit, SavedMixer};
+pub use mixer::{Mixer, SavedMixer};
 pub use params::{Init, Param, ParamSpec, ParamTable};

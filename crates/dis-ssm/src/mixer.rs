@@ -6,72 +6,14 @@
 //! the same z before the sum, which is the same value.)
 
 use dis_scan::{
-    Conv, ConvGrads, Direction, Discretization, Scan, ScanBackend, ScanGrads, ScanOut, ScanPair,
+    Conv, ConvGrads, Direction, OneOfPair, Scan, ScanBackend, ScanOut, ScanPair, ScanPairGrads,
     checkpoint_len,
 };
-use dis_tensor::{Layout, Reals, Result, View, ViewMut};
+use dis_tensor::{Reals, Result, View, ViewMut};
 
+pub use crate::config::{MixerConfig, MixerInit};
 use crate::linear::{Linear, Scratch};
 use crate::params::{Init, Param, ParamTable};
-
-/// Widths and options of a mixer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MixerConfig {
-    /// Channels in and out.
-    pub d_model: usize,
-    /// Channels inside.
-    pub d_inner: usize,
-    /// States of each channel.
-    pub d_state: usize,
-    /// Width of the convolution, 2 to 4.
-    pub d_conv: usize,
-    /// Rank of the step's projection.
-    pub dt_rank: usize,
-    /// Whether in_proj and out_proj have a bias.
-    pub bias: bool,
-    /// Whether the convolutions have a bias.
-    pub conv_bias: bool,
-    /// Discretisation of B.
-    pub discretization: Discretization,
-}
-
-impl MixerConfig {
-    /// Mamba's defaults: expansion 2, 16 states, convolution of 4, rank `ceil(d_model / 16)`.
-    pub fn new(d_model: usize) -> Self {
-        Self {
-            d_model,
-            d_inner: 2 * d_model,
-            d_state: 16,
-            d_conv: 4,
-            dt_rank: d_model.div_ceil(16),
-            bias: false,
-            conv_bias: true,
-            discretization: Discretization::Mamba,
-        }
-    }
-
-    /// Columns of x_proj's output: dt, B, C.
-    pub fn x_proj_width(&self) -> usize {
-        self.dt_rank + 2 * self.d_state
-    }
-
-    /// How (dt, B, C) lie in memory: rows padded and shifted so that B, and with 16 states C too,
-    /// start at a multiple of 16.
-    fn x_proj_layout(&self, batch: usize, tokens: usize) -> Layout {
-        let start = self.dt_rank.next_multiple_of(16) - self.dt_rank;
-        let width = self.x_proj_width();
-        Layout::padded(batch, tokens, width, (start + width).next_multiple_of(16)).at(start)
-    }
-}
-
-/// Choices at initialisation where the published code has an oversight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MixerInit {
-    /// Draw `dt_proj_b.bias` like `dt_proj.bias`. The published code zeroes it (the flag that
-    /// protects the forward bias is missing), so that the reverse direction starts with steps near
-    /// 0.69 instead of 0.001 to 0.1.
-    pub repaired_reverse_step: bool,
-}
 
 /// The parameters of one direction.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +44,37 @@ struct SavedBranch<B: ScanBackend> {
     dbc: Scratch<B>,
     delta: Scratch<B>,
     checkpoints: Reals<B>,
+}
+
+/// Gradients that one direction's scan gives.
+struct ScanGradients<B: ScanBackend> {
+    du: Scratch<B>,
+    ddelta: Scratch<B>,
+    dbc: Scratch<B>,
+    da: Scratch<B>,
+}
+
+impl<B: ScanBackend> ScanGradients<B> {
+    fn new(backend: &B, config: &MixerConfig, saved: &SavedBranch<B>) -> Self {
+        let [batch, tokens, channels] = saved.u.view().shape();
+        Self {
+            du: Scratch::dense(backend, batch, tokens, channels),
+            ddelta: Scratch::dense(backend, batch, tokens, channels),
+            dbc: Scratch::new(backend, saved.dbc.layout),
+            da: Scratch::dense(backend, 1, channels, config.d_state),
+        }
+    }
+
+    fn parts(&mut self, config: &MixerConfig, branch: &Branch) -> OneOfPair<'_, Reals<B>> {
+        OneOfPair {
+            du: self.du.view_mut(),
+            ddelta: self.ddelta.view_mut(),
+            dbc: self.dbc.columns_mut(config.dt_rank, 2 * config.d_state),
+            da: self.da.view_mut(),
+            d: Some(branch.d.offset),
+            delta_bias: Some(branch.dt_bias.offset),
+        }
+    }
 }
 
 /// What a mixer keeps for the backward.
@@ -482,17 +455,43 @@ impl Mixer {
             .backward_input(backend, params, dout, false, dgated.view_mut())?;
 
         let mut dxz = Scratch::dense(backend, batch, tokens, 2 * d_inner);
-        for (i, (branch, saved)) in self.branches.iter().zip(branches).enumerate() {
+        let [first, second] = &self.branches;
+        let [saved, saved_back] = &branches;
+        let mut own = ScanGradients::new(backend, &self.config, saved);
+        let mut own_back = ScanGradients::new(backend, &self.config, saved_back);
+        let a = self.state_matrix(backend, params, first)?;
+        let a_back = self.state_matrix(backend, params, second)?;
+        backend.scan_backward_pair(
+            [
+                self.scan::<B>(params, first, &saved.u, &saved.delta, &saved.dbc, &a, None),
+                self.scan::<B>(
+                    params,
+                    second,
+                    &saved_back.u,
+                    &saved_back.delta,
+                    &saved_back.dbc,
+                    &a_back,
+                    None,
+                ),
+            ],
+            Some(xz.columns(d_inner, d_inner)),
+            [&saved.checkpoints, &saved_back.checkpoints],
+            dgated.view(),
+            ScanPairGrads {
+                each: [
+                    own.parts(&self.config, first),
+                    own_back.parts(&self.config, second),
+                ],
+                dz: Some(dxz.columns_mut(d_inner, d_inner)),
+                arena: grads,
+            },
+        )?;
+        for (branch, saved, own, a, accumulate) in [
+            (first, saved, own, a, false),
+            (second, saved_back, own_back, a_back, true),
+        ] {
             self.backward_branch(
-                backend,
-                params,
-                branch,
-                saved,
-                &xz,
-                &dgated,
-                i > 0,
-                &mut dxz,
-                grads,
+                backend, params, branch, saved, own, &a, &xz, accumulate, &mut dxz, grads,
             )?;
         }
         self.in_proj
@@ -501,53 +500,30 @@ impl Mixer {
             .backward_input(backend, params, dxz.view(), false, dinput)
     }
 
+    /// One direction's backward after its scan's.
     fn backward_branch<B: ScanBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
         branch: &Branch,
-        saved: SavedBranch<B>,
+        saved: &SavedBranch<B>,
+        own: ScanGradients<B>,
+        a: &Scratch<B>,
         xz: &Scratch<B>,
-        dgated: &Scratch<B>,
         accumulate: bool,
         dxz: &mut Scratch<B>,
         grads: &mut Reals<B>,
     ) -> Result<()> {
         let MixerConfig {
-            d_inner,
-            d_state,
-            dt_rank,
-            ..
+            d_inner, dt_rank, ..
         } = self.config;
-        let [batch, tokens, _] = xz.view().shape();
-        let SavedBranch {
-            u,
-            dbc,
-            delta,
-            checkpoints,
-        } = saved;
-        let a = self.state_matrix(backend, params, branch)?;
-        let mut du = Scratch::dense(backend, batch, tokens, d_inner);
-        let mut ddelta = Scratch::dense(backend, batch, tokens, d_inner);
-        let mut ddbc = Scratch::new(backend, dbc.layout);
-        let mut da = Scratch::dense(backend, 1, d_inner, d_state);
-        let z = xz.columns(d_inner, d_inner);
-        backend.scan_backward(
-            self.scan::<B>(params, branch, &u, &delta, &dbc, &a, Some(z)),
-            &checkpoints,
-            dgated.view(),
-            ScanGrads {
-                du: du.view_mut(),
-                ddelta: ddelta.view_mut(),
-                dbc: ddbc.columns_mut(dt_rank, 2 * d_state),
-                dz: Some(dxz.columns_mut(d_inner, d_inner)),
-                accumulate_dz: accumulate,
-                da: da.view_mut(),
-                arena: grads,
-                d: Some(branch.d.offset),
-                delta_bias: Some(branch.dt_bias.offset),
-            },
-        )?;
+        let SavedBranch { u, dbc, .. } = saved;
+        let ScanGradients {
+            mut du,
+            ddelta,
+            dbc: mut ddbc,
+            da,
+        } = own;
         backend.add_product(a.view(), da.view(), branch.a_log.view_mut(grads))?;
         // delta = dt dt_proj^T.
         backend.gemm(

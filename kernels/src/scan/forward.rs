@@ -202,20 +202,22 @@ pub enum Variant {
     Lanes8,
 }
 
-/// Threads that a launch should have at least, as eight warps on each of 132 multiprocessors.
-const ENOUGH_THREADS: usize = 132 * 8 * 32;
+/// Threads that a launch should have at least on each multiprocessor: eight warps.
+const ENOUGH_THREADS: usize = 8 * 32;
 
 impl Variant {
-    /// The entry with the fewest lanes a channel that still gives a GPU enough threads.
-    pub fn choose(batch: usize, channels: usize, states: usize) -> Self {
+    /// The entry with the fewest lanes a channel that still gives every multiprocessor enough
+    /// threads.
+    pub fn choose(batch: usize, channels: usize, states: usize, multiprocessors: u32) -> Self {
         let threads = |per_lane: usize| batch * channels * states.div_ceil(per_lane);
+        let enough = ENOUGH_THREADS * multiprocessors as usize;
         if states == 16 {
-            if threads(16) >= ENOUGH_THREADS {
+            if threads(16) >= enough {
                 Self::N16
             } else {
                 Self::Split16
             }
-        } else if states > 128 || threads(8) >= ENOUGH_THREADS {
+        } else if states > 128 || threads(8) >= enough {
             Self::Lanes8
         } else {
             Self::Lanes4
@@ -224,16 +226,18 @@ impl Variant {
 }
 
 impl Forward {
-    /// Checks the operands and chooses the entry.
+    /// Checks the operands and chooses the entry for a device of that many multiprocessors.
     pub fn new(
         directions: &[ForwardWalk],
         y: MatMut,
         accumulate: bool,
         z: Option<Mat>,
+        multiprocessors: u32,
     ) -> Result<Self> {
         let mut variant = directions.first().map_or(Variant::Lanes8, |first| {
             let walk = &first.walk;
-            Variant::choose(walk.u.batch, walk.u.channels, walk.a.channels)
+            let [batch, _, channels] = walk.u.shape();
+            Variant::choose(batch, channels, walk.a.channels, multiprocessors)
         });
         if variant == Variant::Split16 && same_way(directions) {
             variant = Variant::Lanes4;

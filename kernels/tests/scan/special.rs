@@ -66,22 +66,22 @@ fn operands_that_do_not_fit_are_refused() {
             "{text}"
         );
     };
-    let error = Forward::new(&[good], small.mat_mut(), false, None).unwrap_err();
+    let error = Forward::new(&[good], small.mat_mut(), false, None, 132).unwrap_err();
     shape_error(error, "y has shape [2, 19, 5]");
     let mut bad = good;
     bad.walk.delta = small.mat();
-    let error = Forward::new(&[bad], y.mat_mut(), false, None).unwrap_err();
+    let error = Forward::new(&[bad], y.mat_mut(), false, None, 132).unwrap_err();
     shape_error(error, "delta has shape");
-    let error = Forward::new(&[], y.mat_mut(), false, None).unwrap_err();
+    let error = Forward::new(&[], y.mat_mut(), false, None, 132).unwrap_err();
     shape_error(error, "no direction");
-    let error = Forward::new(&[good; 3], y.mat_mut(), false, None).unwrap_err();
+    let error = Forward::new(&[good; 3], y.mat_mut(), false, None, 132).unwrap_err();
     shape_error(error, "direction 2");
     let with = Forward::with_variant;
-    let error = with(Variant::Split16, &[good; 2], y.mat_mut(), false, None).unwrap_err();
+    let error = with(Variant::Split16, &[good; 2], y.mat_mut(), false, None, 132).unwrap_err();
     shape_error(error, "not opposite");
     let mut short = good;
     short.checkpoints = good.checkpoints.map(|c| c.at(1));
-    let error = Forward::new(&[short], y.mat_mut(), false, None).unwrap_err();
+    let error = Forward::new(&[short], y.mat_mut(), false, None, 132).unwrap_err();
     assert!(
         matches!(
             error,
@@ -97,8 +97,8 @@ fn operands_that_do_not_fit_are_refused() {
 /// The entry follows the work: many threads for few channels.
 #[test]
 fn small_batches_split_states_over_lanes() {
-    assert_eq!(Variant::choose(64, 1536, 16), Variant::N16);
-    assert_eq!(Variant::choose(1, 736, 16), Variant::Split16);
-    assert_eq!(Variant::choose(64, 1536, 32), Variant::Lanes8);
-    assert_eq!(Variant::choose(1, 736, 200), Variant::Lanes8);
+    assert_eq!(Variant::choose(64, 1536, 16, 132), Variant::N16);
+    assert_eq!(Variant::choose(1, 736, 16, 132), Variant::Split16);
+    assert_eq!(Variant::choose(64, 1536, 32, 132), Variant::Lanes8);
+    assert_eq!(Variant::choose(1, 736, 200, 132), Variant::Lanes8);
 }
