@@ -2,6 +2,7 @@
 
 mod digits;
 mod golden;
+mod gpu_day;
 mod kernels;
 mod parity;
 mod samplers;
@@ -27,6 +28,8 @@ enum Task {
     Mutants(parity::mutants::Args),
     /// Lints and assembles the GPU kernels, and holds them to their budget.
     Kernels(kernels::Args),
+    /// Measures and records all that only hardware can say.
+    GpuDay(gpu_day::Args),
     /// Judges samples of a digits model against the real digits.
     DigitsCheck(digits::Args),
     /// Compares all samplers on a digits model, for docs/results.md.
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Task::Parity(args) => parity::run(&args),
         Task::Mutants(args) => parity::mutants::run(&args),
         Task::Kernels(args) => kernels::run(&args),
+        Task::GpuDay(args) => gpu_day::run(&args),
         Task::DigitsCheck(args) => digits::run(&args),
         Task::SamplerTable(args) => samplers::run(&args),
     };
