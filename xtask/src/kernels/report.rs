@@ -111,10 +111,12 @@ pub fn resident_warps(row: &Row, threads: u32) -> u32 {
     blocks * warps
 }
 
+/// Text, entry, most threads of a block, rows by target.
+type Entry = (String, String, Option<u32>, BTreeMap<u32, Row>);
+
 /// Rows by entry, in the order of texts.
 pub struct Table {
-    /// Text, entry, most threads of a block, rows by target.
-    pub entries: Vec<(String, String, Option<u32>, BTreeMap<u32, Row>)>,
+    pub entries: Vec<Entry>,
     targets: Vec<u32>,
 }
 
