@@ -58,6 +58,7 @@ fn convolutions() -> Vec<(Problem, u64)> {
             ([1, 70, 150], Direction::Reverse),
             ([3, 1, 24], Direction::Reverse),
             ([1, 4, 24], Direction::Forward),
+            ([2, 32, 24], Direction::Reverse),
         ] {
             out.push((Problem::Conv(shape, width, direction), seed));
         }

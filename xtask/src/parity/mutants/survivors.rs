@@ -70,6 +70,14 @@ const EXPLAINED: &[Explained] = &[
         "// 110: e is 0 there already",
         "e is 0 in float32 from 104 on",
     ),
+    explained("conv1d.ptx", "", "addend", "// and what log2 e did", TAIL),
+    explained(
+        "conv1d.ptx",
+        "",
+        "constant",
+        ", 0f00000000, %e, %pq;",
+        "only below -110, which random inputs do not reach; the tests of special values do",
+    ),
     explained("conv1d.ptx", "", "bound", "// below -110", THRESHOLD),
     explained("conv1d.ptx", "", "bound", ", 0f00000000;", THRESHOLD),
     explained(
