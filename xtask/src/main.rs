@@ -3,6 +3,7 @@
 mod bench;
 mod digits;
 mod golden;
+mod gpu_day;
 mod kernels;
 mod parity;
 mod samplers;
@@ -30,6 +31,8 @@ enum Task {
     Kernels(kernels::Args),
     /// Times whole models beside equivalents in PyTorch, in one run.
     Bench(bench::Args),
+    /// Measures and records all that only hardware can say.
+    GpuDay(gpu_day::Args),
     /// Judges samples of a digits model against the real digits.
     DigitsCheck(digits::Args),
     /// Compares all samplers on a digits model, for docs/results.md.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Mutants(args) => parity::mutants::run(&args),
         Task::Kernels(args) => kernels::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::GpuDay(args) => gpu_day::run(&args),
         Task::DigitsCheck(args) => digits::run(&args),
         Task::SamplerTable(args) => samplers::run(&args),
     };

@@ -77,7 +77,7 @@ fn operands_that_do_not_fit_are_refused() {
     let error = Forward::new(&[good; 3], y.mat_mut(), false, None, 132).unwrap_err();
     shape_error(error, "direction 2");
     let with = Forward::with_variant;
-    let error = with(Variant::Split16, &[good; 2], y.mat_mut(), false, None, 132).unwrap_err();
+    let error = with(Variant::Split16, &[good; 2], y.mat_mut(), false, None).unwrap_err();
     shape_error(error, "not opposite");
     let mut short = good;
     short.checkpoints = good.checkpoints.map(|c| c.at(1));

@@ -111,8 +111,8 @@ pub fn resident_warps(row: &Row, threads: u32) -> u32 {
     blocks * warps
 }
 
-/// What is known of an entry: text, entry, most threads of a block, rows by target.
-pub type Entry = (String, String, Option<u32>, BTreeMap<u32, Row>);
+/// Text, entry, most threads of a block, rows by target.
+type Entry = (String, String, Option<u32>, BTreeMap<u32, Row>);
 
 /// Rows by entry, in the order of texts.
 pub struct Table {

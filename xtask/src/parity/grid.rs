@@ -84,6 +84,19 @@ impl Problem {
         }
     }
 
+    /// Exponentials, one after the other, whose errors an output may sum up: where every one errs
+    /// to the same side, a state is off by as many errors as steps that it remembers.
+    pub fn chain(&self) -> usize {
+        const REMEMBERED: usize = 64;
+        match *self {
+            Self::Scan(case) => case.shape[1].min(REMEMBERED),
+            Self::Mixer([_, tokens, _], _) => tokens.min(REMEMBERED),
+            Self::Model(_) => 16,
+            Self::Elementwise(_) | Self::Conv(..) => 2,
+            _ => 0,
+        }
+    }
+
     /// Roughly the work that a simulator has, in elements.
     fn work(&self) -> usize {
         match *self {
@@ -197,7 +210,40 @@ pub fn cases(full: bool, seed: u64) -> Vec<Case> {
             });
         }
     }
+    cases.extend(extra(&mut stream));
     cases
+}
+
+/// What the grid does not reach: rows so long that a block walks them in steps, and scans with
+/// more than 64 states.
+fn extra(stream: &mut Stream) -> Vec<Case> {
+    let wide = ScanCase {
+        shape: [2, 18, 20],
+        states: 130,
+        direction: Direction::Reverse,
+        discretization: Discretization::ZeroOrderHold,
+        full: true,
+        accumulate: true,
+    };
+    [
+        Problem::Elementwise([1, 409, 737]),
+        Problem::Scan(wide),
+        Problem::Scan(ScanCase { states: 16, ..wide }),
+        Problem::Scan(ScanCase {
+            states: 16,
+            shape: [1, 37, 300],
+            full: false,
+            ..wide
+        }),
+    ]
+    .map(|problem| Case {
+        problem,
+        // A multiple of four: no padding.
+        seed: stream.next_u64() >> 3 << 2,
+        approx: 0,
+        order: 0,
+    })
+    .to_vec()
 }
 
 /// Every point of a grid.

@@ -4,7 +4,8 @@
 //!
 //! A device may be off float64 by eight times what the CPU is off on the same operands, and by ten
 //! units in the last place of the output's largest magnitude where that is more: sums in another
-//! order, and approximate instructions at either end of their documented error.
+//! order. Where approximate instructions err to one end of their documented error, every one of them,
+//! that error counts besides, as often as it can add up.
 
 mod data;
 mod grid;
@@ -71,6 +72,9 @@ impl Subject for Cuda<Sim> {
     fn prepare(&self, case: &Case) {
         let approx = [Approx::Exact, Approx::Low, Approx::High][case.approx];
         let order = [Order::InOrder, Order::Reversed, Order::Shuffled(case.seed)][case.order];
+        // Few multiprocessors make launches choose the kernels of large batches for small ones.
+        let multiprocessors = if case.seed & 64 == 0 { 132 } else { 1 };
+        self.driver().set_multiprocessors(multiprocessors);
         self.driver().set_options(Options {
             approx,
             order,
@@ -231,7 +235,9 @@ fn one<B: Subject>(case: &Case, device: &B, cpu: &Cpu) -> Outcome {
             problem.run(cpu, case.seed)?,
             problem.run(&Reference::new(), case.seed)?,
         );
-        compare(problem.family(), &settings, &got, &on_cpu, &exact)
+        let chain = if case.approx == 0 { 0 } else { problem.chain() };
+        let more = chain as f64 * APPROXIMATE;
+        compare_with(problem.family(), &settings, &got, &on_cpu, &exact, more)
     });
     Outcome {
         family: problem.family(),
@@ -258,12 +264,27 @@ const FLOOR: f64 = 10.0 / (1 << 23) as f64;
 /// What the device may be off, in errors of the CPU.
 const FACTOR: f64 = 8.0;
 
+/// The documented error of `ex2.approx`, relative: two units in the last place.
+const APPROXIMATE: f64 = 1.0 / (1 << 22) as f64;
+
 fn compare(
     family: &'static str,
     case: &str,
     got: &Outputs,
     on_cpu: &Outputs,
     exact: &Outputs,
+) -> Result<Vec<Line>> {
+    compare_with(family, case, got, on_cpu, exact, 0.0)
+}
+
+/// `more` is allowed besides, for approximate instructions at an end of their error.
+fn compare_with(
+    family: &'static str,
+    case: &str,
+    got: &Outputs,
+    on_cpu: &Outputs,
+    exact: &Outputs,
+    more: f64,
 ) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     for (((name, got), (_, on_cpu)), (_, exact)) in got.iter().zip(on_cpu).zip(exact) {
@@ -284,7 +305,7 @@ fn compare(
             device: off(got, exact),
             cpu,
             apart: off(got, on_cpu),
-            tolerance: FLOOR.max(FACTOR * cpu),
+            tolerance: FLOOR.max(FACTOR * cpu) + more,
         });
     }
     Ok(lines)

@@ -58,7 +58,13 @@ pub fn print(outcomes: &[Outcome]) -> bool {
     let mut passed = true;
     for ((family, output), lines) in &table {
         let most = |f: &dyn Fn(&Line) -> f64| lines.iter().map(|l| f(l)).fold(0.0, worse);
-        let share = most(&|l| l.device / l.tolerance);
+        let share = most(&|l| {
+            if l.device > 0.0 {
+                l.device / l.tolerance
+            } else {
+                0.0
+            }
+        });
         let failed = lines.iter().filter(|l| !l.passed()).count();
         passed &= failed == 0;
         println!(

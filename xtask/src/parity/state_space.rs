@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use dis_scan::{
-    Conv, ConvGrads, Direction, Discretization, Scan, ScanBackend, ScanGrads, ScanOut, ScanPair,
-    checkpoint_len,
+    Conv, ConvGrads, Direction, Discretization, OneOfPair, Scan, ScanBackend, ScanGrads, ScanOut,
+    ScanPair, ScanPairGrads, checkpoint_len,
 };
 use dis_ssm::{Mixer, MixerConfig, MixerInit, ParamTable};
 use dis_tensor::random::{Purpose, Stream};
@@ -138,7 +138,67 @@ pub fn scan<B: ScanBackend>(b: &B, case: &ScanCase, seed: u64) -> Result<Outputs
         checkpoints: Some([&mut first, &mut second]),
     })?;
     outputs.push(("scan pair", read(b, &both.buf)?));
+    let mut own = || -> [Field<B>; 4] {
+        [
+            d.field(case.shape, plain),
+            d.field(case.shape, plain),
+            d.field([batch, tokens, 2 * case.states], plain),
+            d.field([1, channels, case.states], plain),
+        ]
+    };
+    let (mut one, mut two) = (own(), own());
+    let mut dz = d.field(case.shape, plain);
+    let mut arena = d.dense([1, 1, 4 * channels], plain);
+    b.scan_backward_pair(
+        [
+            inputs.scan(case, Direction::Forward),
+            other.scan(case, Direction::Reverse),
+        ],
+        case.full.then(|| inputs.z.view()),
+        [&first, &second],
+        dout.view(),
+        ScanPairGrads {
+            each: [
+                part(&mut one, case.full.then_some(0), channels),
+                part(&mut two, case.full.then_some(2 * channels), channels),
+            ],
+            dz: case.full.then(|| dz.view_mut()),
+            arena: &mut arena.buf,
+        },
+    )?;
+    for fields in [&one, &two] {
+        for (name, field) in [
+            "scan pair du",
+            "scan pair ddelta",
+            "scan pair dB, dC",
+            "scan pair dA",
+        ]
+        .into_iter()
+        .zip(fields)
+        {
+            outputs.push((name, read(b, &field.buf)?));
+        }
+    }
+    outputs.push(("scan pair dz", read(b, &dz.buf)?));
+    outputs.push(("scan pair dD, dbias", read(b, &arena.buf)?));
     Ok(outputs)
+}
+
+/// Where one scan of a pair writes its gradients; those of its vectors from `start` on.
+fn part<B: ScanBackend>(
+    fields: &mut [Field<B>; 4],
+    start: Option<usize>,
+    channels: usize,
+) -> OneOfPair<'_, dis_tensor::Reals<B>> {
+    let [du, ddelta, dbc, da] = fields;
+    OneOfPair {
+        du: du.view_mut(),
+        ddelta: ddelta.view_mut(),
+        dbc: dbc.view_mut(),
+        da: da.view_mut(),
+        d: start,
+        delta_bias: start.map(|start| start + channels),
+    }
 }
 
 /// A convolution, forward and backward, and both directions at once.

@@ -58,6 +58,7 @@ fn convolutions() -> Vec<(Problem, u64)> {
             ([1, 70, 150], Direction::Reverse),
             ([3, 1, 24], Direction::Reverse),
             ([1, 4, 24], Direction::Forward),
+            ([2, 32, 24], Direction::Reverse),
         ] {
             out.push((Problem::Conv(shape, width, direction), seed));
         }
@@ -99,6 +100,9 @@ pub fn of(text: &str) -> Vec<(Problem, u64)> {
             ([130, 17, 70], 5),
             ([7, 20, 39], 4),
             ([66, 18, 68], 8),
+            ([23, 20, 55], 12),
+            ([44, 20, 29], 16),
+            ([60, 16, 21], 20),
         ]
         .map(|(s, seed)| (Problem::Products(s), seed))
         .to_vec(),

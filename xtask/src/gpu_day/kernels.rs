@@ -1,0 +1,181 @@
+//! Step "kernels": time of every family beside what bounds it.
+//!
+//! Bytes and operations are those that the simulator counts when it runs the same kernel on one
+//! sample, times the samples: every kernel of the table costs the same for each.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use dis_kernels::sim::{Counters, Options, Sim};
+use dis_kernels::{Driver, Pool};
+use serde_json::json;
+
+use super::Day;
+use super::clock::time;
+use super::device::Facts;
+use super::rates::{Rates, measure, products};
+use super::section::{Section, Table};
+use super::work::{Kernel, Shape, kernels};
+
+/// What a launch costs.
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    bytes: f64,
+    special: f64,
+    fma: f64,
+    warps: f64,
+}
+
+impl Cost {
+    /// Least seconds by each rate, and the name of the largest but the last, which counts PTX
+    /// instructions and is no bound in the strict sense.
+    fn bound(&self, rates: &Rates) -> (f64, &'static str, f64) {
+        let parts = [
+            (self.bytes / rates.bytes, "bytes"),
+            (self.special / rates.special, "special"),
+            (self.fma / rates.fma, "FMA"),
+        ];
+        let (seconds, name) =
+            parts.into_iter().fold(
+                (0.0, "nothing"),
+                |best, part| {
+                    if part.0 > best.0 { part } else { best }
+                },
+            );
+        (seconds, name, self.warps / rates.issue)
+    }
+}
+
+fn cost(kernel: Kernel, shape: Shape) -> Result<Cost> {
+    let sim = Sim::new(Options {
+        checks: false,
+        ..Options::default()
+    });
+    let pool = Pool::new(sim.clone());
+    let work = kernel.build(&pool, Shape { batch: 1, ..shape })?;
+    work.launch(&sim)?;
+    let all: BTreeMap<&str, Counters> = sim.counters();
+    let mut sum = Counters::default();
+    all.into_values().for_each(|counters| sum += counters);
+    let samples = shape.batch as f64;
+    // Threads of a warp that read one address count each in the first, and once in the second;
+    // sectors of which a warp uses a part count whole in the second.
+    let bytes = (sum.global_load_bytes + sum.global_store_bytes).min(32 * sum.sectors);
+    Ok(Cost {
+        bytes: samples * bytes as f64,
+        special: samples * sum.special as f64,
+        fma: samples * sum.fma as f64,
+        warps: samples * sum.warp_instructions as f64,
+    })
+}
+
+/// The design's shape, or a tiny one.
+fn shape(quick: bool) -> Shape {
+    if quick {
+        Shape {
+            batch: 2,
+            tokens: 19,
+            channels: 48,
+            states: 16,
+        }
+    } else {
+        Shape {
+            batch: 64,
+            tokens: 258,
+            channels: 1536,
+            states: 16,
+        }
+    }
+}
+
+/// Runs the step.
+pub fn run<D: Driver>(day: &Day, driver: &D, facts: &Facts) -> Result<Section> {
+    let (rates, copies, copies_data) = measure(day, driver, facts)?;
+    let whole = shape(day.quick);
+    let mut table = Table::new(&[
+        "kernel", "batch", "us", "MB", "GB/s", "bound us", "by", "of bound", "issue us",
+    ]);
+    let (mut data, mut failures) = (Vec::new(), Vec::new());
+    for kernel in kernels() {
+        let of = Shape {
+            batch: kernel.batch(&whole),
+            ..whole
+        };
+        let name = kernel.name();
+        // One kernel that fails must not take the others' times along.
+        let one = || -> Result<_> {
+            let cost = cost(kernel, of).context("counting its cost")?;
+            let pool = Pool::new(driver.clone());
+            let work = kernel.build(&pool, of)?;
+            let seconds = time(driver, day.effort(), || work.launch(driver))?;
+            Ok((cost, seconds))
+        };
+        let (cost, seconds) = match one() {
+            Ok(found) => found,
+            Err(error) => {
+                failures.push(format!("{name}: {error:#}"));
+                continue;
+            }
+        };
+        let (bound, by, issue) = cost.bound(&rates);
+        let micros = |x: f64| format!("{:.1}", x * 1e6);
+        table.push([
+            name.clone(),
+            of.batch.to_string(),
+            micros(seconds.median),
+            format!("{:.1}", cost.bytes / 1e6),
+            format!("{:.0}", cost.bytes / seconds.median / 1e9),
+            micros(bound),
+            by.into(),
+            format!("{:.0}%", 100.0 * bound / seconds.median),
+            micros(issue),
+        ]);
+        data.push(json!({
+            "kernel": name, "batch": of.batch, "tokens": of.tokens, "channels": of.channels,
+            "states": of.states, "seconds": seconds.median, "least": seconds.least,
+            "repetitions": seconds.repetitions, "bytes": cost.bytes, "special": cost.special,
+            "fma": cost.fma, "warp_instructions": cost.warps, "bound_seconds": bound,
+            "bound_by": by, "issue_seconds": issue,
+        }));
+    }
+    let mut tables = vec![copies, table];
+    let mut products_data = json!(null);
+    match products(day, driver, &rates) {
+        Ok((table, data)) => {
+            tables.push(table);
+            products_data = data;
+        }
+        Err(error) => failures.push(format!("matrix products: {error:#}")),
+    }
+    let notes = vec![
+        format!(
+            "Shape: {} samples (1 for the kernels of small batches), {} tokens, {} channels \
+             (norms and tables: {}), {} states; patches of 32 x 32 x 4 latents; as many weights as \
+             activations for the optimizer.",
+            whole.batch,
+            whole.tokens,
+            whole.channels,
+            whole.width(),
+            whole.states
+        ),
+        format!(
+            "Bound: the largest of bytes at the faster copy's {:.0} GB/s, special results at {:.2} \
+             and fused multiply-adds at {:.2} tera a second (16 and {} a clock and multiprocessor, \
+             at the highest clock). Issue: PTX instructions at 4 a clock, beside it.",
+            rates.bytes / 1e9,
+            rates.special / 1e12,
+            rates.fma / 1e12,
+            facts.fma_a_clock()
+        ),
+    ];
+    Ok(Section {
+        notes,
+        tables,
+        data: json!({
+            "rates": { "bytes": rates.bytes, "special": rates.special, "fma": rates.fma,
+                "issue": rates.issue },
+            "copies": copies_data, "kernels": data, "products": products_data,
+        }),
+        failures,
+    })
+}

@@ -1,0 +1,161 @@
+//! Operands of the scan and the convolution.
+
+use anyhow::Result;
+use dis_kernels::scan::{
+    self, Backward, BackwardWalk, ConvBackward, ConvForward, ConvWalk, ForwardWalk, PartialSums,
+    Variant, Walk, checkpoint_len, conv_tiles,
+};
+use dis_kernels::{Driver, PtrMut};
+
+use super::work::{Memory, Shape, Work};
+
+/// A forward scan of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    variant: Variant,
+    both: bool,
+    checkpoints: bool,
+    hold: bool,
+}
+
+const fn forward(variant: Variant, both: bool, checkpoints: bool, hold: bool) -> Forward {
+    Forward {
+        variant,
+        both,
+        checkpoints,
+        hold,
+    }
+}
+
+/// Those that are timed.
+pub const FORWARDS: [Forward; 7] = [
+    forward(Variant::N16, false, false, false),
+    forward(Variant::N16, true, false, false),
+    forward(Variant::N16, true, true, false),
+    forward(Variant::N16, true, false, true),
+    forward(Variant::Split16, true, false, false),
+    forward(Variant::Lanes4, true, false, false),
+    forward(Variant::Lanes8, true, false, false),
+];
+
+/// One direction's inputs.
+fn walk<D: Driver>(m: &mut Memory<'_, D>, s: Shape, hold: bool, reverse: bool) -> Result<Walk> {
+    let full = [s.batch, s.tokens, s.channels];
+    let vector = [1, 1, s.channels];
+    Ok(Walk {
+        u: m.mat(full, -1.0, 1.0)?.read(),
+        delta: m.mat(full, -2.0, 1.0)?.read(),
+        a: m.mat([1, s.channels, s.states], -8.0, -0.5)?.read(),
+        bc: m.mat([s.batch, s.tokens, 2 * s.states], -1.0, 1.0)?.read(),
+        d: Some(m.mat(vector, 0.5, 1.5)?.read()),
+        delta_bias: Some(m.mat(vector, -4.0, -2.0)?.read()),
+        softplus: true,
+        hold,
+        reverse,
+    })
+}
+
+fn checkpoints<D: Driver>(m: &mut Memory<'_, D>, s: Shape) -> Result<PtrMut<f32>> {
+    let len = checkpoint_len(s.batch, s.tokens, s.channels, s.states);
+    m.values(len, -1.0, 1.0)
+}
+
+impl Forward {
+    /// In the table.
+    pub fn name(&self) -> String {
+        let mut name = format!("scan forward {:?}", self.variant);
+        name += if self.both { ", both" } else { ", one way" };
+        if self.checkpoints {
+            name += ", checkpoints";
+        }
+        if self.hold {
+            name += ", zero-order hold";
+        }
+        name
+    }
+
+    /// Whether it is for small batches.
+    pub fn is_for_few(&self) -> bool {
+        matches!(self.variant, Variant::Split16 | Variant::Lanes4)
+    }
+
+    /// With operands.
+    pub fn build<D: Driver>(self, mut m: Memory<'_, D>, s: Shape) -> Result<Work<D>> {
+        let full = [s.batch, s.tokens, s.channels];
+        let mut walks = Vec::new();
+        for reverse in [false, true].into_iter().take(1 + usize::from(self.both)) {
+            let walk = walk(&mut m, s, self.hold, reverse)?;
+            let checkpoints = match self.checkpoints {
+                true => Some(checkpoints(&mut m, s)?),
+                false => None,
+            };
+            walks.push(ForwardWalk {
+                walk,
+                checkpoints,
+                last: None,
+            });
+        }
+        let z = m.mat(full, -2.0, 2.0)?.read();
+        let y = m.out(full)?;
+        let kernel = scan::Forward::with_variant(self.variant, &walks, y, false, Some(z))?;
+        Ok(m.work_of(move |driver| kernel.launch(driver)))
+    }
+}
+
+/// The backward scan of both directions.
+pub fn backward<D: Driver>(mut m: Memory<'_, D>, s: Shape) -> Result<Work<D>> {
+    let full = [s.batch, s.tokens, s.channels];
+    let mut walks = Vec::new();
+    for reverse in [false, true] {
+        let blocks = PartialSums::blocks(s.channels, s.states);
+        walks.push(BackwardWalk {
+            walk: walk(&mut m, s, false, reverse)?,
+            checkpoints: checkpoints(&mut m, s)?.read(),
+            du: m.out(full)?,
+            ddelta: m.out(full)?,
+            sums: PartialSums {
+                dbc: m.room(s.batch * blocks * s.tokens * 2 * s.states)?,
+                da: m.room(s.batch * s.channels * s.states)?,
+                dd: m.room(s.batch * s.channels)?,
+                dbias: m.room(s.batch * s.channels)?,
+            },
+        });
+    }
+    let dout = m.mat(full, -1.0, 1.0)?.read();
+    let z = m.mat(full, -2.0, 2.0)?.read();
+    let dz = m.out(full)?;
+    let kernel = Backward::new(&walks, dout, Some((z, dz)), false)?;
+    Ok(m.work_of(move |driver| kernel.launch(driver)))
+}
+
+fn taps<D: Driver>(m: &mut Memory<'_, D>, s: Shape, reverse: bool) -> Result<ConvWalk> {
+    Ok(ConvWalk {
+        weight: m.mat([1, s.channels, 4], -0.5, 0.5)?.read(),
+        bias: Some(m.mat([1, 1, s.channels], -0.5, 0.5)?.read()),
+        silu: true,
+        reverse,
+    })
+}
+
+/// The convolution of both directions.
+pub fn conv_forward<D: Driver>(mut m: Memory<'_, D>, s: Shape) -> Result<Work<D>> {
+    let full = [s.batch, s.tokens, s.channels];
+    let x = m.mat(full, -1.0, 1.0)?.read();
+    let mut walks = Vec::new();
+    for reverse in [false, true] {
+        walks.push((taps(&mut m, s, reverse)?, m.out(full)?));
+    }
+    Ok(m.work(ConvForward::new(x, &walks)?))
+}
+
+/// Backward of one convolution.
+pub fn conv_backward<D: Driver>(mut m: Memory<'_, D>, s: Shape) -> Result<Work<D>> {
+    let full = [s.batch, s.tokens, s.channels];
+    let (x, dout) = (m.mat(full, -1.0, 1.0)?.read(), m.mat(full, -1.0, 1.0)?);
+    let walk = taps(&mut m, s, false)?;
+    let dx = m.out(full)?;
+    let parts = s.batch * conv_tiles(s.tokens) * s.channels;
+    let (dweight, dbias) = (m.room(4 * parts)?, m.room(parts)?);
+    let kernel = ConvBackward::new(x, walk, dout.read(), false, dx, dweight, dbias)?;
+    Ok(m.work(kernel))
+}

@@ -1,0 +1,392 @@
+//! The kernels that are timed, with operands of their own: the same code makes them for a GPU and
+//! for the simulator that counts what they cost.
+
+use anyhow::Result;
+use dis_kernels::elementwise::{AddProduct, Axpy, Copy, ScaleSamples, Silu, SiluBackward};
+use dis_kernels::embed::{Gather, ScatterAdd};
+use dis_kernels::norm::{self, NormBackward, NormForward, NormParamSums};
+use dis_kernels::optim::{AdamW, Arenas, Numbers, SquareSums, norm_partials};
+use dis_kernels::patch::{Grid, Patchify, Unpatchify};
+use dis_kernels::reduce::SumRows;
+use dis_kernels::scan::SumPartials;
+use dis_kernels::{Block, Contract, Driver, Mat, MatMut, Pool, Ptr, PtrMut, launch};
+
+use super::state_space;
+
+/// Sizes of the kernels' operands.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Samples.
+    pub batch: usize,
+    /// Tokens of a sample.
+    pub tokens: usize,
+    /// Channels of the state space.
+    pub channels: usize,
+    /// States of a channel.
+    pub states: usize,
+}
+
+impl Shape {
+    /// Channels of the residual stream, half of those of the state space.
+    pub fn width(&self) -> usize {
+        self.channels / 2
+    }
+}
+
+type Launcher<D> = Box<dyn Fn(&D) -> dis_kernels::Result<()>>;
+
+/// A kernel, ready to be launched again and again.
+pub struct Work<D: Driver> {
+    launch: Launcher<D>,
+    /// What its pointers point to.
+    _memory: Vec<Block<D>>,
+}
+
+impl<D: Driver> Work<D> {
+    /// From what launches it.
+    pub fn new(
+        launch: impl Fn(&D) -> dis_kernels::Result<()> + 'static,
+        memory: Vec<Block<D>>,
+    ) -> Self {
+        Self {
+            launch: Box::new(launch),
+            _memory: memory,
+        }
+    }
+
+    /// Launches it once.
+    pub fn launch(&self, driver: &D) -> Result<()> {
+        Ok((self.launch)(driver)?)
+    }
+}
+
+/// Device memory for operands.
+pub struct Memory<'a, D: Driver> {
+    pool: &'a Pool<D>,
+    blocks: Vec<Block<D>>,
+    seed: u32,
+}
+
+impl<'a, D: Driver> Memory<'a, D> {
+    /// From a pool.
+    pub fn new(pool: &'a Pool<D>) -> Self {
+        Self {
+            pool,
+            blocks: Vec::new(),
+            seed: 1,
+        }
+    }
+
+    fn put<T: bytemuck::Pod>(&mut self, values: &[T]) -> Result<&Block<D>> {
+        let bytes = bytemuck::cast_slice(values);
+        let block = self.pool.take(bytes.len())?;
+        self.pool.driver().upload(block.address(), bytes)?;
+        self.blocks.push(block);
+        Ok(&self.blocks[self.blocks.len() - 1])
+    }
+
+    /// Values spread over a range.
+    pub fn values(&mut self, len: usize, low: f32, high: f32) -> Result<PtrMut<f32>> {
+        self.seed += 1;
+        let mut state = self.seed.wrapping_mul(0x9e37_79b9);
+        let values: Vec<f32> = (0..len)
+            .map(|_| {
+                // Numerical Recipes' quick generator: only the spread matters here.
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                low + (high - low) * (state >> 8) as f32 / (1 << 24) as f32
+            })
+            .collect();
+        Ok(self.put(&values)?.ptr_mut())
+    }
+
+    /// A dense matrix of such values.
+    pub fn mat(&mut self, shape: [usize; 3], low: f32, high: f32) -> Result<MatMut> {
+        let [batch, tokens, channels] = shape;
+        let ptr = self.values(batch * tokens * channels, low, high)?;
+        Ok(MatMut::dense(ptr, batch, tokens, channels))
+    }
+
+    /// Memory to be written.
+    pub fn room<T>(&mut self, len: usize) -> Result<PtrMut<T>> {
+        let block = self.pool.take(len * size_of::<T>())?;
+        let ptr = block.ptr_mut();
+        self.blocks.push(block);
+        Ok(ptr)
+    }
+
+    /// A matrix to be written.
+    pub fn out(&mut self, shape: [usize; 3]) -> Result<MatMut> {
+        let [batch, tokens, channels] = shape;
+        let ptr = self.room(batch * tokens * channels)?;
+        Ok(MatMut::dense(ptr, batch, tokens, channels))
+    }
+
+    fn ids(&mut self, count: usize, entries: usize) -> Result<Ptr<u32>> {
+        let ids: Vec<u32> = (0..count).map(|i| (i * 7 % entries) as u32).collect();
+        Ok(self.put(&ids)?.ptr())
+    }
+
+    /// The work of one kernel over this memory.
+    pub fn work<K: Contract + 'static>(self, kernel: K) -> Work<D> {
+        Work::new(move |driver| launch(driver, &kernel), self.blocks)
+    }
+
+    /// The work of whatever launches over this memory.
+    pub fn work_of(self, f: impl Fn(&D) -> dis_kernels::Result<()> + 'static) -> Work<D> {
+        Work::new(f, self.blocks)
+    }
+}
+
+/// A kernel of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// The forward scan.
+    ScanForward(state_space::Forward),
+    /// The backward scan, both directions.
+    ScanBackward,
+    /// Its partial sums of dB and dC.
+    SumPartials,
+    /// The convolution of both directions.
+    ConvForward,
+    /// Backward of one.
+    ConvBackward,
+    /// RMSNorm with residual add.
+    NormForward,
+    /// Its gradient.
+    NormBackward,
+    /// The gradient of its weight, partial sums.
+    NormParamSums,
+    /// SiLU.
+    Silu,
+    /// Its gradient.
+    SiluBackward,
+    /// A copy.
+    Copy,
+    /// `dst += alpha * src`.
+    Axpy,
+    /// `dst += a * b`.
+    AddProduct,
+    /// A factor for each sample.
+    ScaleSamples,
+    /// Sums over rows, the first stage.
+    SumRows,
+    /// Rows of a table.
+    Gather,
+    /// Gradient of a table.
+    ScatterAdd,
+    /// Images to patches.
+    Patchify,
+    /// Patches to images.
+    Unpatchify,
+    /// Sums of squares, the first stage.
+    SquareSums,
+    /// AdamW, clipping and moving average.
+    AdamW,
+}
+
+/// All kernels but the matrix product.
+pub fn kernels() -> Vec<Kernel> {
+    let mut all: Vec<Kernel> = state_space::FORWARDS
+        .iter()
+        .map(|&forward| Kernel::ScanForward(forward))
+        .collect();
+    all.extend([
+        Kernel::ScanBackward,
+        Kernel::SumPartials,
+        Kernel::ConvForward,
+        Kernel::ConvBackward,
+        Kernel::NormForward,
+        Kernel::NormBackward,
+        Kernel::NormParamSums,
+        Kernel::Silu,
+        Kernel::SiluBackward,
+        Kernel::Copy,
+        Kernel::Axpy,
+        Kernel::AddProduct,
+        Kernel::ScaleSamples,
+        Kernel::SumRows,
+        Kernel::Gather,
+        Kernel::ScatterAdd,
+        Kernel::Patchify,
+        Kernel::Unpatchify,
+        Kernel::SquareSums,
+        Kernel::AdamW,
+    ]);
+    all
+}
+
+const CLASSES: usize = 1001;
+/// Rows that one thread adds up.
+const CHUNK: usize = 32;
+
+impl Kernel {
+    /// In the table.
+    pub fn name(&self) -> String {
+        match self {
+            Self::ScanForward(forward) => forward.name(),
+            Self::ScanBackward => "scan backward, both".into(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    /// Samples, where the kernel is for few.
+    pub fn batch(&self, of: &Shape) -> usize {
+        match self {
+            Self::ScanForward(forward) if forward.is_for_few() => 1,
+            _ => of.batch,
+        }
+    }
+
+    /// The kernel with operands in this memory.
+    pub fn build<D: Driver>(self, pool: &Pool<D>, s: Shape) -> Result<Work<D>> {
+        let mut m = Memory::new(pool);
+        let full = [s.batch, s.tokens, s.channels];
+        Ok(match self {
+            Self::ScanForward(forward) => forward.build(m, s)?,
+            Self::ScanBackward => state_space::backward(m, s)?,
+            Self::ConvForward => state_space::conv_forward(m, s)?,
+            Self::ConvBackward => state_space::conv_backward(m, s)?,
+            Self::SumPartials => {
+                let count = s.channels.div_ceil(32);
+                let parts = m.values(s.batch * count * s.tokens * 2 * s.states, -1.0, 1.0)?;
+                let out = m.out([s.batch, s.tokens, 2 * s.states])?;
+                m.work(SumPartials::new(parts.read(), count, out, false)?)
+            }
+            Self::NormForward | Self::NormBackward | Self::NormParamSums => self.norm(m, s)?,
+            Self::Silu | Self::Copy | Self::Axpy => {
+                let (x, y) = (m.mat(full, -4.0, 4.0)?.read(), m.mat(full, -1.0, 1.0)?);
+                match self {
+                    Self::Silu => m.work(Silu::new(x, y)?),
+                    Self::Copy => m.work(Copy::new(x, y)?),
+                    // Back and forth would be exact; a small factor does not overflow either.
+                    _ => m.work(Axpy::new(1e-6, x, y)?),
+                }
+            }
+            Self::SiluBackward | Self::AddProduct => {
+                let (a, b) = (m.mat(full, -4.0, 4.0)?.read(), m.mat(full, -1.0, 1.0)?);
+                let y = m.mat(full, -1.0, 1.0)?;
+                match self {
+                    Self::SiluBackward => m.work(SiluBackward::new(a, b.read(), y)?),
+                    _ => m.work(AddProduct::new(a, b.read(), y)?),
+                }
+            }
+            Self::ScaleSamples => {
+                let scale = m.mat([s.batch, 1, 1], 0.5, 2.0)?.read();
+                let (x, y) = (m.mat(full, -1.0, 1.0)?.read(), m.out(full)?);
+                m.work(ScaleSamples::new(scale, x, y)?)
+            }
+            Self::SumRows => {
+                let rows = s.batch * s.tokens;
+                let x = m.mat([1, rows, s.channels], -1.0, 1.0)?.read();
+                let y = m.out([1, rows.div_ceil(CHUNK), s.channels])?;
+                m.work(SumRows::new(x, y, CHUNK, 1.0, false)?)
+            }
+            Self::Gather | Self::ScatterAdd => {
+                let table = m.mat([1, CLASSES, s.width()], -1.0, 1.0)?;
+                let ids = m.ids(s.batch, CLASSES)?;
+                let rows = m.mat([s.batch, 1, s.width()], -1.0, 1.0)?;
+                match self {
+                    Self::Gather => m.work(Gather::new(table.read(), ids, rows)?),
+                    _ => m.work(ScatterAdd::new(rows.read(), ids, table)?),
+                }
+            }
+            Self::Patchify | Self::Unpatchify => {
+                // The published latents; quick sizes are smaller than these, whatever the shape.
+                let grid = Grid {
+                    batch: s.batch,
+                    channels: 4,
+                    height: 32,
+                    width: 32,
+                    patch: 2,
+                    channel_last: self == Self::Unpatchify,
+                };
+                let image = m.values(s.batch * 4 * 32 * 32, -1.0, 1.0)?;
+                let patches = m.mat([s.batch, 256, 16], -1.0, 1.0)?;
+                match self {
+                    Self::Patchify => m.work(Patchify::new(image.read(), grid, patches)?),
+                    _ => m.work(Unpatchify::new(patches.read(), grid, image)?),
+                }
+            }
+            Self::SquareSums => {
+                let x = m.values(full.iter().product(), -1.0, 1.0)?;
+                let partial = m.room(norm_partials(x.len()))?;
+                m.work(SquareSums::new(x.read(), partial)?)
+            }
+            Self::AdamW => adamw(m, full.iter().product())?,
+        })
+    }
+
+    fn norm<D: Driver>(self, mut m: Memory<'_, D>, s: Shape) -> Result<Work<D>> {
+        let shape = [s.batch, s.tokens, s.width()];
+        let weight = m.values(s.width(), 0.5, 1.5)?.read();
+        let x = m.mat(shape, -1.0, 1.0)?.read();
+        if self == Self::NormForward {
+            let hidden = m.mat(shape, -1.0, 1.0)?.read();
+            let (sum, stats) = (m.out(shape)?, m.out([s.batch, s.tokens, 2])?);
+            let out = m.out(shape)?;
+            return Ok(m.work(NormForward::new(norm::Forward {
+                residual: Some(x),
+                hidden,
+                hidden_scale: None,
+                weight,
+                bias: Ptr::null(),
+                shift_scale: None,
+                sum: Some(sum),
+                stats: Some(stats),
+                out,
+                layer: false,
+                eps: 1e-5,
+            })?));
+        }
+        let saved = norm::Saved {
+            x,
+            stats: m.mat([s.batch, s.tokens, 2], 0.5, 1.5)?.read(),
+            weight,
+            bias: Ptr::null(),
+            shift_scale: None,
+            dout: m.mat(shape, -1.0, 1.0)?.read(),
+        };
+        if self == Self::NormBackward {
+            let dx = m.out(shape)?;
+            return Ok(m.work(NormBackward::new(saved, false, false, dx)?));
+        }
+        let partial = m.room(s.batch * s.tokens.div_ceil(CHUNK) * 2 * s.width())?;
+        Ok(m.work(NormParamSums::new(saved, CHUNK, partial)?))
+    }
+}
+
+/// The update of `n` weights.
+fn adamw<D: Driver>(mut m: Memory<'_, D>, n: usize) -> Result<Work<D>> {
+    let arenas = Arenas {
+        params: m.values(n, -1.0, 1.0)?,
+        grads: m.values(n, -1.0, 1.0)?.read(),
+        m: m.values(n, -0.1, 0.1)?,
+        v: m.values(n, 0.0, 0.1)?,
+        ema: m.values(n, -1.0, 1.0)?,
+        grad_norm: m.values(1, 1.0, 2.0)?.read(),
+    };
+    let numbers = Numbers {
+        grad_scale: 1.0,
+        max_norm: Some(1.0),
+        keep: 1.0,
+        one_minus_beta1: 0.1,
+        beta2: 0.999,
+        one_minus_beta2: 0.001,
+        step: 1e-4,
+        inverse_root: 1.0,
+        eps: 1e-8,
+        ema_decay: 0.9999,
+        one_minus_ema: 0.0001,
+    };
+    Ok(m.work(AdamW::new(arenas, numbers)?))
+}
+
+/// A product `c = a b`, of m x k by k x n, by our own kernel.
+pub fn gemm<D: Driver>(pool: &Pool<D>, [m, k, n]: [usize; 3]) -> Result<(Work<D>, [Mat; 3])> {
+    let mut memory = Memory::new(pool);
+    let a = memory.mat([1, m, k], -1.0, 1.0)?.read();
+    let b = memory.mat([1, k, n], -1.0, 1.0)?.read();
+    let c = memory.mat([1, m, n], 0.0, 0.0)?;
+    let kernel = dis_kernels::gemm::Gemm::new(a, false, b, false, Ptr::null(), false, c)?;
+    Ok((memory.work(kernel), [a, b, c.read()]))
+}
