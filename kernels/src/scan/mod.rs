@@ -90,7 +90,7 @@ impl Shape {
     }
 }
 
-/// Elements of a checkpoint buffer, [sample][chunk][state][channel], channels padded to 16.
+/// Elements of a checkpoint buffer, `[sample][chunk][state][channel]`, channels padded to 16.
 pub const fn checkpoint_len(batch: usize, tokens: usize, channels: usize, states: usize) -> usize {
     batch * tokens.div_ceil(CHUNK) * channels.next_multiple_of(16) * states
 }
