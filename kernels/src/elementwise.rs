@@ -120,6 +120,14 @@ fn fold<const N: usize>(
             source.check(kernel, "an input")?;
         }
     }
+    if by_sample && dst.row_stride == dst.channels {
+        let contiguous = |x: &Mat| x.row_stride == x.channels;
+        if sources.iter().all(contiguous) {
+            // Each sample is one row.
+            (sources, dst) = (sources.map(Mat::sample_as_row), dst.sample_as_row());
+            dst.check(kernel, "the output")?;
+        }
+    }
     let [batch, tokens, channels] = dst.shape();
     let width = channels.next_power_of_two().clamp(32, 256);
     let rows = 256 / width;

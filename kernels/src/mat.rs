@@ -84,6 +84,16 @@ macro_rules! common {
                 let n = self.elements();
                 Self::dense(self.ptr, 1, 1, n)
             }
+            /// The elements of each sample as one row, where its rows are contiguous.
+            pub fn sample_as_row(self) -> Self {
+                let n = self.tokens * self.channels;
+                Self {
+                    tokens: 1,
+                    channels: n,
+                    row_stride: n,
+                    ..self
+                }
+            }
             /// Checks that the matrix lies in its memory and that sizes and strides fit the
             /// kernels' 32-bit arithmetic.
             pub fn check(&self, kernel: &'static str, name: &'static str) -> Result<()> {

@@ -67,6 +67,12 @@ impl<'a, B: ScanBackend> Draw<'a, B> {
         self.with_layout(Layout::dense(batch, tokens, channels), f)
     }
 
+    /// A dense one, somewhere in its buffer.
+    pub fn shifted(&mut self, shape: [usize; 3], f: impl Fn(f64) -> f64) -> Field<B> {
+        let [batch, tokens, channels] = shape;
+        self.with_layout(Layout::dense(batch, tokens, channels).at(self.pad), f)
+    }
+
     fn with_layout(&mut self, layout: Layout, f: impl Fn(f64) -> f64) -> Field<B> {
         let values: Vec<f32> = (0..layout.end() + self.pad)
             .map(|_| f(self.stream.normal()) as f32)

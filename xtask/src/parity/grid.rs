@@ -85,12 +85,14 @@ impl Problem {
     }
 
     /// Exponentials, one after the other, whose errors an output may sum up: where every one errs
-    /// to the same side, a state is off by as many errors as steps that it remembers.
+    /// to the same side, a state is off by as many errors as steps that it remembers (with these
+    /// operands some hundred: the slowest decay is near 1% a step), and a gradient by those of the
+    /// state and of its adjoint.
     pub fn chain(&self) -> usize {
-        const REMEMBERED: usize = 64;
+        const REMEMBERED: usize = 128;
         match *self {
-            Self::Scan(case) => case.shape[1].min(REMEMBERED),
-            Self::Mixer([_, tokens, _], _) => tokens.min(REMEMBERED),
+            Self::Scan(case) => 2 * case.shape[1].min(REMEMBERED),
+            Self::Mixer([_, tokens, _], _) => 2 * tokens.min(REMEMBERED),
             Self::Model(_) => 16,
             Self::Elementwise(_) | Self::Conv(..) => 2,
             _ => 0,
@@ -214,8 +216,8 @@ pub fn cases(full: bool, seed: u64) -> Vec<Case> {
     cases
 }
 
-/// What the grid does not reach: rows so long that a block walks them in steps, and scans with
-/// more than 64 states.
+/// What the grid does not reach, or only by chance: rows so long that a block walks them in steps,
+/// more than 64 states, and the kernels of large batches, for devices of few multiprocessors.
 fn extra(stream: &mut Stream) -> Vec<Case> {
     let wide = ScanCase {
         shape: [2, 18, 20],
@@ -225,21 +227,32 @@ fn extra(stream: &mut Stream) -> Vec<Case> {
         full: true,
         accumulate: true,
     };
-    [
-        Problem::Elementwise([1, 409, 737]),
-        Problem::Scan(wide),
-        Problem::Scan(ScanCase { states: 16, ..wide }),
+    let mamba = Discretization::Mamba;
+    let scan = |shape, states, full, discretization| {
         Problem::Scan(ScanCase {
-            states: 16,
-            shape: [1, 37, 300],
-            full: false,
+            shape,
+            states,
+            full,
+            discretization,
             ..wide
-        }),
+        })
+    };
+    let hold = wide.discretization;
+    [
+        // Padding: none, so that rows join.
+        (Problem::Elementwise([1, 409, 737]), 0),
+        (Problem::Scan(wide), 0),
+        (scan([2, 18, 20], 16, true, hold), 0),
+        (scan([1, 37, 300], 16, false, hold), 0),
+        (scan([3, 35, 150], 16, true, mamba), 0),
+        (scan([1, 1, 300], 16, true, hold), 1),
+        (scan([2, 35, 70], 32, true, mamba), 3),
+        (scan([2, 35, 70], 32, false, hold), 2),
     ]
-    .map(|problem| Case {
+    .map(|(problem, pad)| Case {
         problem,
-        // A multiple of four: no padding.
-        seed: stream.next_u64() >> 3 << 2,
+        // 64: few multiprocessors.
+        seed: stream.next_u64() >> 3 << 2 | 64 | pad,
         approx: 0,
         order: 0,
     })

@@ -50,7 +50,7 @@ impl<B: ScanBackend> Inputs<B> {
                     if case.full { x - 1.0 } else { 0.3 * x.abs() }
                 },
             ),
-            a: draw.dense([1, channels, case.states], |x| -(0.8 * x).exp() * 2.0),
+            a: draw.shifted([1, channels, case.states], |x| -(0.8 * x).exp() * 2.0),
             bc: draw.field([batch, tokens, 2 * case.states], plain),
             d: draw.field(row, plain),
             z: draw.field(case.shape, |x| 2.0 * x),
@@ -247,7 +247,16 @@ pub fn conv<B: ScanBackend>(
         one.view_mut(),
         two.view_mut(),
     )?;
+    let (mut same, mut again) = (d.field(shape, plain), d.field(shape, plain));
+    b.conv1d_pair(
+        conv(direction),
+        conv(direction),
+        same.view_mut(),
+        again.view_mut(),
+    )?;
     Ok(vec![
+        ("conv1d pair", read(b, &same.buf)?),
+        ("conv1d pair", read(b, &again.buf)?),
         ("conv1d", read(b, &out.buf)?),
         ("conv1d dx", read(b, &dx.buf)?),
         ("conv1d dweight, dbias", read(b, &arena.buf)?),
