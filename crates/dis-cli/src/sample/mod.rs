@@ -65,13 +65,15 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
                 }
                 None => Task::Generate,
             };
-            let params = weights.file.read_params(backend, model.table())?;
+            let mut params = weights.file.read_params(backend, model.table())?;
             let settings = match target {
                 Target::Npz => {
                     plan::settings(&args, &job, checksum(backend, &params)?, &instructions)
                 }
                 _ => String::new(),
             };
+            // Only now: the checksum is of the weights in the order of the file.
+            backend.prepare(&mut params, model.table().products())?;
             let shown = job.rows.len() * (1 + usize::from(args.invert));
             let mut sink = target.open(&args.out, shape, shown, &args, &settings)?;
             if sink.done() > 0 {
