@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use dis_diffusion::{
-    GaussianDiffusion, ModelDenoiser, Options, SamplerSpec, SeededNoise, Spacing, run_plan,
+    GaussianDiffusion, ModelDenoiser, OnDevice, Options, SamplerSpec, SeededNoise, Spacing, State, run_plan,
 };
 use dis_kernels::Driver;
 use dis_model::cost::Cost;
@@ -146,7 +146,7 @@ fn sample<D: Driver>(day: &Day, driver: &D, config: DisConfig, batch: usize) -> 
     let size = config.image_size;
     let once = || -> Result<f64> {
         let mut noise = SeededNoise::new(day.seed, 0..batch as u64);
-        let from = noise.start([config.channels, size, size]);
+        let from = OnDevice::new(&backend, noise.start([config.channels, size, size]));
         let mut network = ModelDenoiser::new(&backend, &model, &params, &labels);
         driver.synchronise()?;
         let start = Instant::now();
@@ -154,7 +154,7 @@ fn sample<D: Driver>(day: &Day, driver: &D, config: DisConfig, batch: usize) -> 
         driver.synchronise()?;
         let seconds = start.elapsed().as_secs_f64() / steps as f64;
         ensure!(
-            image.iter().all(|x| x.is_finite()),
+            image.is_finite()?,
             "samples are not finite"
         );
         Ok(seconds)
