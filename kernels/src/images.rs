@@ -74,12 +74,7 @@ fn of_sample(list: &[f64], sample: usize) -> f64 {
     list[if list.len() == 1 { 0 } else { sample }]
 }
 
-fn per_sample(
-    kernel: &'static str,
-    name: &'static str,
-    list: &[f64],
-    batch: usize,
-) -> Result<()> {
+fn per_sample(kernel: &'static str, name: &'static str, list: &[f64], batch: usize) -> Result<()> {
     if list.len() == 1 || list.len() == batch {
         return Ok(());
     }

@@ -96,11 +96,7 @@ impl<B: ScanBackend> OnDevice<B> {
     }
 
     /// New images of these dimensions, written by `f`.
-    fn made(
-        &self,
-        dims: [usize; 4],
-        f: impl FnOnce(&mut Reals<B>) -> Result<()>,
-    ) -> Result<Self> {
+    fn made(&self, dims: [usize; 4], f: impl FnOnce(&mut Reals<B>) -> Result<()>) -> Result<Self> {
         let mut buf = self.backend.alloc(dims.iter().product());
         f(&mut buf)?;
         Self::from_buf(&self.backend, buf, dims)
@@ -111,7 +107,9 @@ impl<B: ScanBackend> OnDevice<B> {
         let layout = self.layout();
         if Arc::get_mut(&mut self.buf).is_none() {
             let copy = self.made(self.dims, |buf| {
-                Ok(self.backend.copy(self.view(), TokensMut::new(buf, layout))?)
+                Ok(self
+                    .backend
+                    .copy(self.view(), TokensMut::new(buf, layout))?)
             })?;
             *self = copy;
         }
@@ -142,8 +140,14 @@ impl<B: ScanBackend> OnDevice<B> {
             for part in parts {
                 let mut to = part.layout().at(start);
                 to.batch_stride = row;
-                start += if axis == 0 { part.dims[0] * row } else { part.values() };
-                first.backend.copy(part.view(), TokensMut::new(&mut *buf, to))?;
+                start += if axis == 0 {
+                    part.dims[0] * row
+                } else {
+                    part.values()
+                };
+                first
+                    .backend
+                    .copy(part.view(), TokensMut::new(&mut *buf, to))?;
             }
             Ok(())
         })
@@ -212,7 +216,11 @@ impl<B: ScanBackend> State for OnDevice<B> {
     fn rows(&self, range: Range<usize>) -> Result<Self> {
         let [batch, channels, height, width] = self.dims;
         if range.start > range.end || range.end > batch {
-            return Err(Error::shape("samples", &[range.start, range.end], &self.dims));
+            return Err(Error::shape(
+                "samples",
+                &[range.start, range.end],
+                &self.dims,
+            ));
         }
         let count = range.len();
         self.made([count, channels, height, width], |buf| {

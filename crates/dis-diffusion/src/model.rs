@@ -46,12 +46,7 @@ impl<'a, B: ScanBackend> ModelDenoiser<'a, B> {
         self
     }
 
-    fn run(
-        &mut self,
-        x: &OnDevice<B>,
-        t: &[f64],
-        condition: Condition<'_>,
-    ) -> Result<OnDevice<B>> {
+    fn run(&mut self, x: &OnDevice<B>, t: &[f64], condition: Condition<'_>) -> Result<OnDevice<B>> {
         let config = self.model.config();
         let [batch, _, height, width] = x.dims();
         let expected = [batch, config.channels, config.image_size, config.image_size];

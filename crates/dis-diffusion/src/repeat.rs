@@ -84,7 +84,9 @@ impl<B: ScanBackend> Repeated<B> {
                 return copied(backend, out);
             }
         }
-        let inputs = model.inputs(backend, t, condition).map_err(Error::network)?;
+        let inputs = model
+            .inputs(backend, t, condition)
+            .map_err(Error::network)?;
         model
             .forward_inputs(backend, params, image, Arc::new(inputs))
             .map_err(Error::network)

@@ -226,12 +226,7 @@ impl DisModel {
         second.backward_input(backend, params, dtime.view(), false, dafter.view_mut())?;
         let mut dbefore = Scratch::new(backend, before.layout);
         backend.silu_backward(before.view(), dafter.view(), dbefore.view_mut())?;
-        first.backward_params(
-            backend,
-            saved.inputs.sinusoid.view(),
-            dbefore.view(),
-            grads,
-        )?;
+        first.backward_params(backend, saved.inputs.sinusoid.view(), dbefore.view(), grads)?;
         Ok(())
     }
 

@@ -322,7 +322,10 @@ mod tests {
         let (region, _) = memory.range(a, 13).unwrap();
         region.note_written(0, 13);
         memory.lend(a, 64).unwrap();
-        assert_eq!(memory.view(a, 64).unwrap().0.first_unwritten(0, 64), Some(0));
+        assert_eq!(
+            memory.view(a, 64).unwrap().0.first_unwritten(0, 64),
+            Some(0)
+        );
         assert!(memory.lend(a, 65).is_err() && memory.lend(a + 4, 4).is_err());
         memory.free(a).unwrap();
         assert!(memory.lend(a, 4).is_err());

@@ -72,7 +72,10 @@ pub(crate) fn images(op: &'static str, operands: &[Operand]) -> Result<()> {
     match operands.first() {
         Some(first) if first.layout.tokens != 1 => Err(invalid(
             op,
-            format!("{} has {} tokens a sample, not one", first.name, first.layout.tokens),
+            format!(
+                "{} has {} tokens a sample, not one",
+                first.name, first.layout.tokens
+            ),
         )),
         _ => Ok(()),
     }
@@ -81,7 +84,10 @@ pub(crate) fn images(op: &'static str, operands: &[Operand]) -> Result<()> {
 /// There are at least `least` of something.
 pub(crate) fn count(op: &'static str, what: &str, got: usize, least: usize) -> Result<()> {
     if got < least {
-        return Err(invalid(op, format!("{got} {what}, at least {least} expected")));
+        return Err(invalid(
+            op,
+            format!("{got} {what}, at least {least} expected"),
+        ));
     }
     Ok(())
 }

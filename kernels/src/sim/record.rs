@@ -104,12 +104,8 @@ impl State {
                 Ok(())
             }
             Op::Gemm(call) => host_gemm(&mut self.device, call),
-            Op::Copy { from, to, bytes } => {
-                self.device.copy(*to, *from, *bytes).map_err(fault)
-            }
-            Op::Zero { address, bytes } => {
-                self.device.fill(*address, 0, *bytes).map_err(fault)
-            }
+            Op::Copy { from, to, bytes } => self.device.copy(*to, *from, *bytes).map_err(fault),
+            Op::Zero { address, bytes } => self.device.fill(*address, 0, *bytes).map_err(fault),
             Op::Lend { address, bytes } => self.device.lend(*address, *bytes).map_err(fault),
         }
     }

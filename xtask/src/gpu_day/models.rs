@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use dis_diffusion::{
-    GaussianDiffusion, ModelDenoiser, OnDevice, Options, SamplerSpec, SeededNoise, Spacing, State, run_plan,
+    GaussianDiffusion, ModelDenoiser, OnDevice, Options, SamplerSpec, SeededNoise, Spacing, State,
+    run_plan,
 };
 use dis_kernels::Driver;
 use dis_model::cost::Cost;
@@ -153,10 +154,7 @@ fn sample<D: Driver>(day: &Day, driver: &D, config: DisConfig, batch: usize) -> 
         let image = run_plan(&plan, &mut network, &mut noise, from, |_| {})?;
         driver.synchronise()?;
         let seconds = start.elapsed().as_secs_f64() / steps as f64;
-        ensure!(
-            image.is_finite()?,
-            "samples are not finite"
-        );
+        ensure!(image.is_finite()?, "samples are not finite");
         Ok(seconds)
     };
     if !day.quick {

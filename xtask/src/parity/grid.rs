@@ -7,6 +7,7 @@ use dis_scan::{Direction, Discretization, ScanBackend};
 use dis_tensor::random::{Purpose, Stream};
 
 use super::data::Outputs;
+use super::images::images;
 use super::model::{VARIANTS, model};
 use super::operations::{elementwise, norms, optimizer, products, tables};
 use super::state_space::{ScanCase, conv, mixer, scan};
@@ -32,6 +33,8 @@ pub enum Problem {
     Norms([usize; 3]),
     /// Tables and patches.
     Tables([usize; 3]),
+    /// Batches of images: samples, values.
+    Images([usize; 2]),
     /// Global norm and AdamW.
     Optimizer(usize),
     /// Convolutions: shape, width, direction.
@@ -52,6 +55,7 @@ impl Problem {
             Self::Products(_) => "gemm",
             Self::Norms(_) => "norm",
             Self::Tables(_) => "tables",
+            Self::Images(_) => "images",
             Self::Optimizer(_) => "optimizer",
             Self::Conv(..) => "conv1d",
             Self::Scan(_) => "scan",
@@ -76,6 +80,7 @@ impl Problem {
             Self::Products(sizes) => products(b, sizes, seed),
             Self::Norms(shape) => norms(b, shape, seed),
             Self::Tables(sizes) => tables(b, sizes, seed),
+            Self::Images(sizes) => images(b, sizes, seed),
             Self::Optimizer(n) => optimizer(b, n, seed),
             Self::Conv(shape, width, direction) => conv(b, shape, width, direction, seed),
             Self::Scan(ref case) => scan(b, case, seed),
@@ -94,7 +99,7 @@ impl Problem {
             Self::Scan(case) => 2 * case.shape[1].min(REMEMBERED),
             Self::Mixer([_, tokens, _], _) => 2 * tokens.min(REMEMBERED),
             Self::Model(_) => 16,
-            Self::Elementwise(_) | Self::Conv(..) => 2,
+            Self::Elementwise(_) | Self::Images(_) | Self::Conv(..) => 2,
             _ => 0,
         }
     }
@@ -107,6 +112,7 @@ impl Problem {
             }
             Self::Products([m, k, n]) => m * k * n,
             Self::Tables(s) => s.iter().product(),
+            Self::Images([batch, values]) => 12 * batch * values,
             Self::Optimizer(n) => n,
             Self::Scan(c) => c.shape.iter().product::<usize>() * c.states,
             Self::Mixer([b, l, w], n) => b * l * 2 * w * (2 * n + 4 * w),
@@ -156,6 +162,7 @@ fn families() -> Vec<Factors> {
     const COLUMNS: [usize; 4] = [1, 24, 37, 65];
     const COUNTS: [usize; 3] = [1, 3, 7];
     const ENTRIES: [usize; 3] = [1, 5, 11];
+    const VALUES: [usize; 4] = [1, 37, 257, 3072];
     const LENGTHS: [usize; 4] = [1, 37, 5000, 70_000];
     const WIDTHS: [usize; 3] = [12, 19, 37];
     vec![
@@ -167,6 +174,7 @@ fn families() -> Vec<Factors> {
         factors(&[3, 3, 3], |i| {
             Problem::Tables([COUNTS[i[0]], ENTRIES[i[1]], CHANNELS[i[2]]])
         }),
+        factors(&[2, 4], |i| Problem::Images([BATCHES[i[0]], VALUES[i[1]]])),
         factors(&[4], |i| Problem::Optimizer(LENGTHS[i[0]])),
         factors(&[2, 5, 3, 3, 2], |i| {
             Problem::Conv(shape(i), 2 + i[3], DIRECTIONS[i[4]])

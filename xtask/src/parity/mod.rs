@@ -9,6 +9,7 @@
 
 mod data;
 mod grid;
+mod images;
 mod model;
 pub mod mutants;
 mod operations;
@@ -39,7 +40,7 @@ pub struct Args {
     /// What is compared with the CPU and with float64.
     #[arg(long, value_enum, default_value_t = Device::Sim)]
     device: Device,
-    /// Only families whose name contains this: elementwise, gemm, norm, tables, optimizer, conv1d,
+    /// Only families whose name contains this: elementwise, gemm, norm, tables, images, optimizer, conv1d,
     /// scan, mixer, model, training, sampling.
     #[arg(long, value_name = "S")]
     filter: Option<String>,

@@ -59,7 +59,11 @@ impl ImageOps for Cpu {
             if offset == f64::NEG_INFINITY {
                 continue;
             }
-            let values = out.row(b).iter_mut().zip(noise.row(b)).zip(log_scale.row(b));
+            let values = out
+                .row(b)
+                .iter_mut()
+                .zip(noise.row(b))
+                .zip(log_scale.row(b));
             for ((x, &z), &s) in values {
                 let scale = (slope * f64::from(s) + offset).exp();
                 *x = (f64::from(*x) + scale * f64::from(z)) as f32;

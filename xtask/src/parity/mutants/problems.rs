@@ -90,6 +90,9 @@ pub fn of(text: &str) -> Vec<(Problem, u64)> {
         "embed.ptx" | "patch.ptx" => [([3, 5, 24], 1), ([7, 11, 37], 2), ([1, 1, 300], 3)]
             .map(|(s, seed)| (Problem::Tables(s), seed))
             .to_vec(),
+        "images.ptx" => [([3, 300], 1), ([2, 37], 2), ([1, 1], 3)]
+            .map(|(s, seed)| (Problem::Images(s), seed))
+            .to_vec(),
         "optim.ptx" => [(37, 2), (37, 3), (5000, 4), (70_000, 5), (1_060_000, 6)]
             .map(|(n, seed)| (Problem::Optimizer(n), seed))
             .to_vec(),
