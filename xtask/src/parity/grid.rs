@@ -6,9 +6,10 @@ use anyhow::Result;
 use dis_scan::{Direction, Discretization, ScanBackend};
 use dis_tensor::random::{Purpose, Stream};
 
+use super::bound;
 use super::data::Outputs;
 use super::images::images;
-use super::model::{VARIANTS, model};
+use super::model::{TOKENS as MODEL_TOKENS, VARIANTS, model};
 use super::operations::{elementwise, norms, optimizer, products, tables};
 use super::state_space::{ScanCase, conv, mixer, scan};
 
@@ -21,6 +22,14 @@ const HOLDS: [Discretization; 2] = [Discretization::Mamba, Discretization::ZeroO
 
 /// Settings of a simulated device: how `.approx` instructions err, and the order of blocks.
 const SETTINGS: usize = 3;
+
+/// What approximate instructions may add to the error of a problem's outputs.
+pub enum Allowance {
+    /// So many times the error of one exponential, of each output's largest magnitude.
+    Exponentials(usize),
+    /// For each output a bound for each element, absolute.
+    Each(Vec<Vec<f64>>),
+}
 
 /// What is computed.
 #[derive(Clone, Copy, Debug)]
@@ -89,19 +98,17 @@ impl Problem {
         }
     }
 
-    /// Exponentials, one after the other, whose errors an output may sum up: where every one errs
-    /// to the same side, a state is off by as many errors as steps that it remembers (with these
-    /// operands some hundred: the slowest decay is near 1% a step), and a gradient by those of the
-    /// state and of its adjoint.
-    pub fn chain(&self) -> usize {
-        const REMEMBERED: usize = 128;
-        match *self {
-            Self::Scan(case) => 2 * case.shape[1].min(REMEMBERED),
-            Self::Mixer([_, tokens, _], _) => 2 * tokens.min(REMEMBERED),
-            Self::Model(_) => 16,
-            Self::Elementwise(_) | Self::Images(_) | Self::Conv(..) => 2,
-            _ => 0,
-        }
+    /// What approximate instructions at an end of their documented error may do to the outputs.
+    pub fn allowance(&self, seed: u64) -> Result<Allowance> {
+        Ok(match *self {
+            Self::Scan(ref case) => Allowance::Each(bound::scan(case, seed)?),
+            // No state forgets: then every step's exponential counts in the state and in its adjoint.
+            Self::Mixer([_, tokens, _], _) => Allowance::Exponentials(2 * tokens),
+            Self::Model(_) => Allowance::Exponentials(2 * MODEL_TOKENS),
+            // An exponential and a reciprocal.
+            Self::Elementwise(_) | Self::Images(_) | Self::Conv(..) => Allowance::Exponentials(2),
+            _ => Allowance::Exponentials(0),
+        })
     }
 
     /// Roughly the work that a simulator has, in elements.
