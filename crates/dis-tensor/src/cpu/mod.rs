@@ -3,6 +3,7 @@
 
 mod elementwise;
 mod gemm;
+mod images;
 mod index;
 mod lanes;
 mod norm;
