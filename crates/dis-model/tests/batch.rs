@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use dis_model::{Condition, ConditionKind, Conditioning, DisConfig, DisModel, ModelInput};
+use dis_model::{
+    AttentionOptions, Condition, ConditionKind, Conditioning, DisConfig, DisModel, MixerKind,
+    ModelInput,
+};
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::simd::supported;
 use dis_tensor::{Backend, Cpu};
@@ -34,8 +37,17 @@ fn outputs(cpu: &Cpu, model: &DisModel, weights: &[f32], samples: &[u64]) -> Vec
 
 #[test]
 fn alone_and_in_a_batch_of_64() {
-    for conditioning in [Conditioning::Tokens, Conditioning::AdaLn] {
+    let attention = MixerKind::Attention(AttentionOptions {
+        heads: Some(5),
+        ..AttentionOptions::default()
+    });
+    for (conditioning, mixer) in [
+        (Conditioning::Tokens, MixerKind::Mamba),
+        (Conditioning::AdaLn, MixerKind::Mamba),
+        (Conditioning::Tokens, attention),
+    ] {
         let mut config = DisConfig::new(12, 2, 3, 40, 4);
+        config.mixer = mixer;
         config.conditioning = conditioning;
         config.condition = ConditionKind::Classes {
             num_classes: 3,

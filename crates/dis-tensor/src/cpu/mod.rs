@@ -9,6 +9,7 @@ mod norm;
 mod optim;
 mod reduce;
 mod rows;
+mod softmax;
 pub mod threads;
 
 use std::ops::Range;
@@ -404,6 +405,27 @@ impl Backend for Cpu {
             rows_mut(out),
             elementwise::add_product,
         );
+        Ok(())
+    }
+
+    fn softmax(&self, scale: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::equal("softmax", &[src("x", &x), dst("out", &out)])?;
+        softmax::forward(self, scale as f32, rows(x), rows_mut(out));
+        Ok(())
+    }
+
+    fn softmax_backward(
+        &self,
+        scale: f64,
+        y: View<'_, Self>,
+        dout: View<'_, Self>,
+        dx: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        check::equal(
+            "softmax_backward",
+            &[src("y", &y), src("dout", &dout), dst("dx", &dx)],
+        )?;
+        softmax::backward(self, scale as f32, rows(y), rows(dout), rows_mut(dx));
         Ok(())
     }
 

@@ -41,6 +41,9 @@ pub enum Operation {
     SiluBackward,
     NegExp,
     AddProduct,
+    Softmax(f64),
+    /// y, dout, dx.
+    SoftmaxBackward(f64),
     /// residual, hidden, hidden_scale, weight, bias, shift_scale, sum, stats, out.
     AddNorm {
         parts: NormParts,
@@ -132,6 +135,15 @@ impl Operation {
                 Tokens::new(a, l[0]),
                 Tokens::new(b, l[1]),
                 TokensMut::new(out, l[2]),
+            ),
+            (Self::Softmax(scale), [x, out]) => {
+                backend.softmax(*scale, Tokens::new(x, l[0]), TokensMut::new(out, l[1]))
+            }
+            (Self::SoftmaxBackward(scale), [y, dout, dx]) => backend.softmax_backward(
+                *scale,
+                Tokens::new(y, l[0]),
+                Tokens::new(dout, l[1]),
+                TokensMut::new(dx, l[2]),
             ),
             (
                 Self::AddNorm {
