@@ -76,7 +76,7 @@ fn products(c: &mut Criterion) {
                 });
             });
             let mut ready = cpu.from_f32(&w);
-            cpu.prepare(&mut ready, &[Layout::matrix(n, k)])
+            cpu.prepare_weights(&mut ready, &[Layout::matrix(n, k)])
                 .expect("a prepared matrix");
             group.bench_function(format!("{m}x{k}x{n}/prepared, threads {threads}"), |b| {
                 b.iter(|| {

@@ -121,7 +121,7 @@ pub fn judge(
     };
     let images = cpu.install(|| {
         let mut params = cpu.from_f32(&checkpoint.weights);
-        cpu.prepare(&mut params, checkpoint.model.table().products())?;
+        cpu.prepare_weights(&mut params, checkpoint.model.table().products())?;
         generate(cpu, &checkpoint.model, &params, plan, &spec, &mut |_, _| {})
     })?;
     let unit: Vec<f32> = images

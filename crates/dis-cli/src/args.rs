@@ -72,7 +72,7 @@ pub enum DeviceKind {
   dis train --resume runs/photos --steps 100000    (extends a finished run)
 
 Data: `digits` (embedded), or a folder of pictures (flat, or one folder a class) with size=N,
-`idx:DIR` (MNIST files), `cifar10:DIR`, `npz:FILE` (arr_0 and arr_1 as evaluators take them),
+`idx:DIR` (MNIST files), `fashion:DIR` (Fashion-MNIST), `cifar10:DIR`, `npz:FILE` (arr_0 and arr_1 as evaluators take them),
 `latents:DIR` (made by dis encode); options after commas: size=N, grey, flip, unconditional,
 split=NAME.")]
 pub struct TrainArgs {

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use dis_model::{Condition, ConditionKind, Conditioning, DisConfig, DisModel, ModelInput};
+use dis_model::{
+    AttentionOptions, Condition, ConditionKind, Conditioning, DisConfig, DisModel, MixerKind,
+    ModelInput,
+};
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::simd::supported;
 use dis_tensor::{Backend, Cpu, Layout, Precision, Reals, Tokens, TokensMut};
@@ -36,8 +39,21 @@ fn outputs_of(cpu: &Cpu, model: &DisModel, params: &Reals<Cpu>, samples: &[u64])
     out.chunks_exact(each).map(<[f32]>::to_vec).collect()
 }
 
-fn network(conditioning: Conditioning, dim: usize) -> (DisModel, Vec<f32>) {
+fn mixers() -> [(Conditioning, MixerKind); 3] {
+    let attention = MixerKind::Attention(AttentionOptions {
+        heads: Some(1),
+        ..AttentionOptions::default()
+    });
+    [
+        (Conditioning::Tokens, MixerKind::Mamba),
+        (Conditioning::AdaLn, MixerKind::Mamba),
+        (Conditioning::Tokens, attention),
+    ]
+}
+
+fn network(conditioning: Conditioning, mixer: MixerKind, dim: usize) -> (DisModel, Vec<f32>) {
     let mut config = DisConfig::new(12, 2, 3, dim, 4);
+    config.mixer = mixer;
     config.conditioning = conditioning;
     config.condition = ConditionKind::Classes {
         num_classes: 3,
@@ -56,8 +72,8 @@ fn network(conditioning: Conditioning, dim: usize) -> (DisModel, Vec<f32>) {
 
 #[test]
 fn alone_and_in_a_batch_of_64() {
-    for conditioning in [Conditioning::Tokens, Conditioning::AdaLn] {
-        let (model, weights) = network(conditioning, 40);
+    for (conditioning, mixer) in mixers() {
+        let (model, weights) = network(conditioning, mixer, 40);
         let all: Vec<u64> = (0..64).collect();
         for level in supported() {
             let cpu = |threads| Cpu::with_threads(threads).unwrap().with_level(level);
@@ -79,9 +95,9 @@ fn alone_and_in_a_batch_of_64() {
 /// that fill panels, that do not, and that are odd.
 #[test]
 fn prepared_weights_change_nothing() {
-    for conditioning in [Conditioning::Tokens, Conditioning::AdaLn] {
+    for (conditioning, mixer) in mixers() {
         for dim in [32, 40, 27] {
-            let (model, weights) = network(conditioning, dim);
+            let (model, weights) = network(conditioning, mixer, dim);
             for level in supported() {
                 for precision in [Precision::Float32, Precision::Bfloat16] {
                     let cpu = |threads| {
@@ -92,7 +108,8 @@ fn prepared_weights_change_nothing() {
                     for threads in [1, 3] {
                         let cpu = cpu(threads);
                         let mut params = cpu.from_f32(&weights);
-                        cpu.prepare(&mut params, model.table().products()).unwrap();
+                        cpu.prepare_weights(&mut params, model.table().products())
+                            .unwrap();
                         let prepared = outputs_of(&cpu, &model, &params, &[3, 4]);
                         assert!(prepared == plain, "{level}, {precision:?}, {dim} wide");
                     }
@@ -105,12 +122,13 @@ fn prepared_weights_change_nothing() {
 /// Uses that prepared weights cannot serve are refused.
 #[test]
 fn prepared_weights_are_for_forward_passes() {
-    let (model, weights) = network(Conditioning::Tokens, 32);
+    let (model, weights) = network(Conditioning::Tokens, MixerKind::Mamba, 32);
     let cpu = Cpu::with_threads(1).unwrap();
     let mut params = cpu.from_f32(&weights);
     let matrix = model.table().products()[0];
-    cpu.prepare(&mut params, model.table().products()).unwrap();
-    let again = cpu.prepare(&mut params, &[matrix]).unwrap_err();
+    cpu.prepare_weights(&mut params, model.table().products())
+        .unwrap();
+    let again = cpu.prepare_weights(&mut params, &[matrix]).unwrap_err();
     assert!(again.to_string().contains("already"), "{again}");
     let (rows, columns) = (matrix.rows(), matrix.channels);
     let x = cpu.zeros::<f32>(3 * rows);

@@ -131,7 +131,7 @@ impl ParamTable {
         weight
     }
 
-    /// The weights of linear maps, for [`dis_tensor::Backend::prepare`]. Parameters that have been
+    /// The weights of linear maps, for [`dis_tensor::Backend::prepare_weights`]. Parameters that have been
     /// prepared serve forward passes only.
     pub fn products(&self) -> &[Layout] {
         &self.products

@@ -229,7 +229,7 @@ impl Ours {
             _ => self.cpu.clone(),
         };
         let (mut params, image) = (cpu.from_f32(&self.weights), cpu.from_f32(&image));
-        cpu.prepare(&mut params, self.model.table().products())?;
+        cpu.prepare_weights(&mut params, self.model.table().products())?;
         let input = ModelInput {
             image: &image,
             t: &vec![500.0; batch],

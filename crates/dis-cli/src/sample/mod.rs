@@ -73,7 +73,7 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
                 _ => String::new(),
             };
             // Only now: the checksum is of the weights in the order of the file.
-            backend.prepare(&mut params, model.table().products())?;
+            backend.prepare_weights(&mut params, model.table().products())?;
             let shown = job.rows.len() * (1 + usize::from(args.invert));
             let mut sink = target.open(&args.out, shape, shown, &args, &settings)?;
             if sink.done() > 0 {

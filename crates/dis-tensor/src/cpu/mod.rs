@@ -10,6 +10,7 @@ mod norm;
 mod optim;
 mod reduce;
 mod rows;
+mod softmax;
 pub mod threads;
 
 pub(crate) use self::gemm::Prepared;
@@ -316,7 +317,7 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn prepare(&self, buf: &mut Buf, weights: &[Layout]) -> Result<()> {
+    fn prepare_weights(&self, buf: &mut Buf, weights: &[Layout]) -> Result<()> {
         let mut known = std::mem::take(&mut buf.prepared);
         let outcome = weights
             .iter()
@@ -418,6 +419,27 @@ impl Backend for Cpu {
             rows_mut(out),
             elementwise::add_product,
         );
+        Ok(())
+    }
+
+    fn softmax(&self, scale: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::equal("softmax", &[src("x", &x), dst("out", &out)])?;
+        softmax::forward(self, scale as f32, rows(x), rows_mut(out));
+        Ok(())
+    }
+
+    fn softmax_backward(
+        &self,
+        scale: f64,
+        y: View<'_, Self>,
+        dout: View<'_, Self>,
+        dx: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        check::equal(
+            "softmax_backward",
+            &[src("y", &y), src("dout", &dout), dst("dx", &dx)],
+        )?;
+        softmax::backward(self, scale as f32, rows(y), rows(dout), rows_mut(dx));
         Ok(())
     }
 

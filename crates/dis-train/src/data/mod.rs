@@ -39,7 +39,7 @@ pub use order::{Draw, Order, batch_indices, epoch_key, flips};
 pub use spec::{DataKind, DataSpec};
 
 pub use cifar::{CIFAR10_CLASSES, open_cifar10};
-pub use idx::open_idx;
+pub use idx::{FASHION_CLASSES, open_fashion, open_idx};
 
 /// Size of every image of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -175,6 +175,7 @@ pub fn open(spec: &DataSpec) -> Result<Arc<dyn Dataset>> {
         DataKind::DigitsTrain => strip(digits_split(DIGITS_SPLIT_SEED)?.0),
         DataKind::DigitsHeldOut => strip(digits_split(DIGITS_SPLIT_SEED)?.1),
         DataKind::Idx(path) => strip(open_idx(path, spec.split.as_deref())?),
+        DataKind::Fashion(path) => strip(open_fashion(path, spec.split.as_deref())?),
         DataKind::Cifar10(path) => strip(open_cifar10(path, spec.split.as_deref())?),
         DataKind::Npz(path) => strip(open_npz(path)?),
         DataKind::Folder(path) => Arc::new(FolderDataset::open(path, &spec.folder_options()?)?),

@@ -11,7 +11,7 @@ use crate::host::HostBuf;
 use crate::layout::{Layout, Tokens};
 use crate::simd::LANES;
 
-const OP: &str = "prepare";
+const OP: &str = "prepare_weights";
 
 /// A matrix of `columns` rows, which are the columns of a product, in the order that products by
 /// its transpose read: whole panels of columns, `[panel][step][lane]`, where it was, and what fills
