@@ -12,6 +12,7 @@ pub mod cost;
 mod embed;
 pub mod error;
 mod inputs;
+mod memory;
 pub mod model;
 pub mod time;
 

@@ -79,9 +79,12 @@ pub(in crate::cpu) fn prepare(
         return Err(invalid(OP, format!("{layout:?} has been prepared already")));
     }
     let data = &mut data[offset..end];
-    let mut copy = cpu.scratch::<f32>(data.len());
-    copy.copy_from_slice(data);
-    let source = Operand::right(Tokens::new(&*copy, Layout::matrix(columns, steps)), true);
+    // Not from the pool, which would keep it.
+    let copy = data.to_vec();
+    let source = Operand::right(
+        Tokens::new(copy.as_slice(), Layout::matrix(columns, steps)),
+        true,
+    );
     let width = panel_width(cpu.level());
     let (count, units) = (columns / width, form.units(steps));
     let stride = units * (width / LANES);
