@@ -4,6 +4,7 @@ use anyhow::Result;
 use dis_model::checkpoint::config_to_json;
 use dis_model::cost::{Cost, attention_macs, ssm_macs};
 use dis_model::{ConditionKind, DisConfig, Metadata};
+use dis_ssm::MixingConfig;
 use serde_json::{Value, json};
 
 use crate::args::InfoArgs;
@@ -65,6 +66,7 @@ fn as_json(metadata: &Metadata, cost: &Cost, args: &InfoArgs) -> Value {
             "patch_embed": m.patch_embed, "time_mlp": m.time_mlp, "context_embed": m.context_embed,
             "in_proj": m.in_proj, "x_proj": m.x_proj, "dt_proj": m.dt_proj, "out_proj": m.out_proj,
             "skip_linear": m.skip_linear, "head": m.head, "ada_ln": m.ada_ln, "conv": m.conv,
+            "attention_linear": m.attention_linear, "attention": m.attention, "mlp": m.mlp,
             "scan": m.scan(), "linear": m.linear(), "total": m.total(),
         },
         "batch_size": args.batch_size.max(1),
@@ -74,6 +76,29 @@ fn as_json(metadata: &Metadata, cost: &Cost, args: &InfoArgs) -> Value {
             "training_recompute": memory.training_recompute,
         },
     })
+}
+
+/// What mixes the tokens: a name and its widths.
+fn mixing(config: MixingConfig) -> (&'static str, String) {
+    match config {
+        MixingConfig::Mamba(mixer) => (
+            "  state space",
+            format!(
+                "d_inner {}, d_state {}, d_conv {}, dt_rank {}",
+                mixer.d_inner, mixer.d_state, mixer.d_conv, mixer.dt_rank
+            ),
+        ),
+        MixingConfig::Attention(mixer) => (
+            "  self-attention",
+            format!(
+                "{} heads of {}, perceptron {}{}",
+                mixer.heads,
+                mixer.head_width(),
+                mixer.d_mlp,
+                if mixer.qkv_bias { ", qkv bias" } else { "" }
+            ),
+        ),
+    }
 }
 
 /// 1234567 as 1,234,567.
@@ -91,7 +116,6 @@ fn grouped(n: u64) -> String {
 
 fn print(title: &str, metadata: &Metadata, cost: &Cost, args: &InfoArgs) {
     let config = &metadata.model;
-    let mixer = config.mixer();
     let (m, memory) = (&cost.macs, &cost.memory);
     let line = |name: &str, text: String| println!("{name:<26}{text}");
     println!("{title}");
@@ -111,13 +135,8 @@ fn print(title: &str, metadata: &Metadata, cost: &Cost, args: &InfoArgs) {
             config.depth
         ),
     );
-    line(
-        "  state space",
-        format!(
-            "d_inner {}, d_state {}, d_conv {}, dt_rank {}",
-            mixer.d_inner, mixer.d_state, mixer.d_conv, mixer.dt_rank
-        ),
-    );
+    let (name, text) = mixing(config.mixing());
+    line(name, text);
     line(
         "  condition",
         format!("{:?} as {:?}", config.condition, config.conditioning),
@@ -155,16 +174,20 @@ fn print(title: &str, metadata: &Metadata, cost: &Cost, args: &InfoArgs) {
         ("  skip_linear", m.skip_linear),
         ("  scan", m.scan()),
         ("  conv", m.conv),
+        ("  attention, linear", m.attention_linear),
+        ("  attention, 2J^2D", m.attention),
+        ("  perceptron", m.mlp),
         (
             "  embeddings and decoder",
             m.patch_embed + m.time_mlp + m.context_embed + m.head + m.ada_ln,
         ),
     ];
-    for (name, part) in parts {
+    // Of two kinds of mixers one is not there.
+    for (name, part) in parts.into_iter().filter(|(_, part)| *part > 0) {
         let share = 100.0 * part as f64 / m.total().max(1) as f64;
         line(name, format!("{:>20}  {share:4.1} %", grouped(part)));
     }
-    let (width, states) = (config.embed_dim as u64, mixer.d_state as u64);
+    let (width, states) = (config.embed_dim as u64, config.ssm.d_state as u64);
     line(
         "paper's forms, one layer",
         format!(

@@ -1,7 +1,7 @@
 //! Configuration of a DiS model and the published zoo.
 
 use dis_scan::Discretization;
-use dis_ssm::{MixerConfig, SkipKind};
+use dis_ssm::{AttentionConfig, MixerConfig, MixingConfig, SkipKind};
 use dis_tensor::NormKind;
 
 use crate::error::{ModelError, Result};
@@ -73,6 +73,40 @@ impl Default for SsmConfig {
     }
 }
 
+/// What mixes the tokens of every block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MixerKind {
+    /// The bidirectional Mamba mixer of DiS, as [`SsmConfig`] says.
+    #[default]
+    Mamba,
+    /// Self-attention and a perceptron, for comparison: the blocks of a U-ViT of equal width.
+    Attention(AttentionOptions),
+}
+
+/// Options of the attention mixer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionOptions {
+    /// Heads; when absent the largest divisor of embed_dim that leaves at least 64 channels to
+    /// each, or 1.
+    pub heads: Option<usize>,
+    /// Width of the perceptron, as a multiple of embed_dim. 4 is U-ViT's; 3 has about as many
+    /// parameters as the Mamba mixer at small widths, 2 at large ones (without U-ViT's total of
+    /// 12 D^2 a block, of which the perceptron has 8).
+    pub mlp_ratio: usize,
+    /// Whether queries, keys and values have a bias.
+    pub qkv_bias: bool,
+}
+
+impl Default for AttentionOptions {
+    fn default() -> Self {
+        Self {
+            heads: None,
+            mlp_ratio: 4,
+            qkv_bias: false,
+        }
+    }
+}
+
 /// Everything that decides the architecture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DisConfig {
@@ -98,7 +132,9 @@ pub struct DisConfig {
     pub norm: NormKind,
     /// Whether the time embedding passes through an MLP.
     pub mlp_time_embed: bool,
-    /// The state space.
+    /// What mixes the tokens.
+    pub mixer: MixerKind,
+    /// The state space of the Mamba mixer.
     pub ssm: SsmConfig,
     /// Largest stochastic-depth rate in training.
     pub drop_path_rate: f64,
@@ -125,6 +161,7 @@ impl DisConfig {
             skip: SkipKind::Concat,
             norm: NormKind::Rms,
             mlp_time_embed: true,
+            mixer: MixerKind::default(),
             ssm: SsmConfig::default(),
             drop_path_rate: 0.1,
         }
@@ -182,6 +219,21 @@ impl DisConfig {
                 self.ssm.d_conv
             ));
         }
+        if let MixerKind::Attention(options) = self.mixer {
+            if !(1..=64).contains(&options.mlp_ratio) {
+                return refuse(format!(
+                    "mlp_ratio is {}, but must be 1 to 64",
+                    options.mlp_ratio
+                ));
+            }
+            let heads = self.heads(&options);
+            if heads == 0 || !self.embed_dim.is_multiple_of(heads) {
+                return refuse(format!(
+                    "embed_dim {} is not a multiple of heads {heads}",
+                    self.embed_dim
+                ));
+            }
+        }
         if self.depth > 10_000 {
             return refuse(format!(
                 "depth is {}, but must be at most 10000",
@@ -214,8 +266,29 @@ impl DisConfig {
         }
     }
 
-    /// Widths and options of every mixer.
-    pub fn mixer(&self) -> MixerConfig {
+    /// Heads of the attention mixer.
+    fn heads(&self, options: &AttentionOptions) -> usize {
+        let d = self.embed_dim;
+        let widest = || (1..=d / 64).rev().find(|&h| d.is_multiple_of(h));
+        options.heads.unwrap_or_else(|| widest().unwrap_or(1))
+    }
+
+    /// Widths and options of what mixes the tokens.
+    pub fn mixing(&self) -> MixingConfig {
+        match self.mixer {
+            MixerKind::Mamba => MixingConfig::Mamba(self.state_space()),
+            MixerKind::Attention(options) => MixingConfig::Attention(AttentionConfig {
+                d_model: self.embed_dim,
+                heads: self.heads(&options),
+                d_mlp: options.mlp_ratio * self.embed_dim,
+                qkv_bias: options.qkv_bias,
+                norm: self.norm,
+            }),
+        }
+    }
+
+    /// Widths and options of the Mamba mixer.
+    pub fn state_space(&self) -> MixerConfig {
         MixerConfig {
             d_model: self.embed_dim,
             d_inner: self.ssm.expand * self.embed_dim,
@@ -332,6 +405,19 @@ mod tests {
     }
 
     #[test]
+    fn heads_are_64_wide_or_wider() {
+        for (embed_dim, heads) in [(64, 1), (96, 1), (128, 2), (368, 4), (768, 12), (1024, 16)] {
+            let mut config = DisConfig::new(8, 2, 3, embed_dim, 4);
+            config.mixer = MixerKind::Attention(AttentionOptions::default());
+            config.validate().unwrap();
+            let MixingConfig::Attention(attention) = config.mixing() else {
+                panic!("{:?}", config.mixing());
+            };
+            assert_eq!((attention.heads, attention.d_mlp), (heads, 4 * embed_dim));
+        }
+    }
+
+    #[test]
     fn refusals_name_the_option() {
         let refused = |change: fn(&mut DisConfig), word: &str| {
             let mut config = DisConfig::new(8, 2, 3, 16, 4);
@@ -342,6 +428,16 @@ mod tests {
         refused(|c| c.patch_size = 3, "patch_size");
         refused(|c| c.ssm.d_conv = 5, "d_conv");
         refused(|c| c.embed_dim = 0, "embed_dim");
+        fn attention(c: &mut DisConfig, heads: Option<usize>, mlp_ratio: usize) {
+            c.mixer = MixerKind::Attention(AttentionOptions {
+                heads,
+                mlp_ratio,
+                qkv_bias: false,
+            });
+        }
+        refused(|c| attention(c, Some(3), 4), "heads 3");
+        refused(|c| attention(c, Some(0), 4), "heads 0");
+        refused(|c| attention(c, None, 0), "mlp_ratio");
         refused(|c| c.drop_path_rate = 1.0, "drop_path_rate");
         refused(
             |c| {

@@ -4,12 +4,13 @@
 //! figures for DiS leave out the mixer's scan and convolution (a profiler that saw linear layers
 //! only), so they are lower than these.
 
-use dis_scan::checkpoint_len;
-
 use crate::config::{ConditionKind, Conditioning, DisConfig};
 use crate::error::Result;
+use crate::memory;
 use crate::model::DisModel;
-use dis_ssm::SkipKind;
+use dis_ssm::{MixingConfig, SkipKind};
+
+pub use crate::memory::Memory;
 
 /// Multiply-adds of one forward pass of one sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +49,12 @@ pub struct MultiplyAdds {
     pub scan_delta_a: u64,
     /// `delta u` and its product with B, both directions.
     pub scan_delta_u_b: u64,
+    /// Queries, keys, values and the map after attention: `4 J D^2` a block.
+    pub attention_linear: u64,
+    /// Scores and weighted values: `2 J^2 D` a block.
+    pub attention: u64,
+    /// The perceptron after attention.
+    pub mlp: u64,
 }
 
 impl MultiplyAdds {
@@ -60,6 +67,8 @@ impl MultiplyAdds {
             + self.x_proj
             + self.dt_proj
             + self.out_proj
+            + self.attention_linear
+            + self.mlp
             + self.skip_linear
             + self.head
             + self.ada_ln
@@ -76,23 +85,8 @@ impl MultiplyAdds {
 
     /// All.
     pub fn total(&self) -> u64 {
-        self.linear() + self.conv + self.scan()
+        self.linear() + self.conv + self.scan() + self.attention
     }
-}
-
-/// Bytes of float32 buffers, for a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// Weights.
-    pub weights: u64,
-    /// Buffers of a forward pass without gradients.
-    pub inference: u64,
-    /// Gradients, both Adam moments and the moving average.
-    pub optimizer: u64,
-    /// What a training step keeps and works in.
-    pub training: u64,
-    /// The same when blocks are recomputed in the backward.
-    pub training_recompute: u64,
 }
 
 /// The cost of a configuration.
@@ -127,19 +121,16 @@ impl Cost {
             parameters: model.table().parameters() as u64,
             tokens: config.tokens() as u64,
             macs,
-            memory: memory(config, model.table().len(), batch),
+            memory: memory::memory(config, model.table(), batch),
         })
     }
 }
 
 fn multiply_adds(config: &DisConfig) -> MultiplyAdds {
     let u = |x: usize| x as u64;
-    let mixer = config.mixer();
     let (tokens, patches, d) = (u(config.tokens()), u(config.patches()), u(config.embed_dim));
-    let (d_inner, states) = (u(mixer.d_inner), u(mixer.d_state));
     let blocks = u(config.blocks());
     let patch = u(config.patch_size * config.patch_size);
-    let both = 2 * blocks * tokens;
     let head = |tokens: u64| tokens * d * patch * u(config.out_channels());
     let modulations = u64::from(config.modulated_decoder())
         + if config.conditioning == Conditioning::AdaLn {
@@ -147,17 +138,13 @@ fn multiply_adds(config: &DisConfig) -> MultiplyAdds {
         } else {
             0
         };
-    MultiplyAdds {
+    let around = MultiplyAdds {
         patch_embed: patches * patch * u(config.channels) * d,
         time_mlp: if config.mlp_time_embed { 8 * d * d } else { 0 },
         context_embed: match config.condition {
             ConditionKind::Context { dim, tokens, .. } => u(dim) * u(tokens) * d,
             _ => 0,
         },
-        in_proj: blocks * tokens * d * 2 * d_inner,
-        x_proj: both * d_inner * u(mixer.x_proj_width()),
-        dt_proj: both * d_inner * u(mixer.dt_rank),
-        out_proj: blocks * tokens * d_inner * d,
         skip_linear: if config.skip == SkipKind::Concat {
             u(config.half_depth()) * tokens * 2 * d * d
         } else {
@@ -166,43 +153,56 @@ fn multiply_adds(config: &DisConfig) -> MultiplyAdds {
         head: head(patches),
         head_all_tokens: head(tokens),
         ada_ln: modulations * 2 * d * d,
-        conv: both * d_inner * u(mixer.d_conv),
-        scan_state_update: both * d_inner * states,
-        scan_readout: both * d_inner * states,
-        scan_skip: both * d_inner,
-        scan_delta_a: both * d_inner * states,
-        scan_delta_u_b: both * d_inner * (states + 1),
+        ..MultiplyAdds::default()
+    };
+    let rows = blocks * tokens;
+    match config.mixing() {
+        MixingConfig::Mamba(mixer) => {
+            let (d_inner, states) = (u(mixer.d_inner), u(mixer.d_state));
+            let both = 2 * rows;
+            MultiplyAdds {
+                in_proj: rows * d * 2 * d_inner,
+                x_proj: both * d_inner * u(mixer.x_proj_width()),
+                dt_proj: both * d_inner * u(mixer.dt_rank),
+                out_proj: rows * d_inner * d,
+                conv: both * d_inner * u(mixer.d_conv),
+                scan_state_update: both * d_inner * states,
+                scan_readout: both * d_inner * states,
+                scan_skip: both * d_inner,
+                scan_delta_a: both * d_inner * states,
+                scan_delta_u_b: both * d_inner * (states + 1),
+                ..around
+            }
+        }
+        MixingConfig::Attention(mixer) => MultiplyAdds {
+            attention_linear: rows * 4 * d * d,
+            attention: rows * 2 * tokens * d,
+            mlp: rows * 2 * d * u(mixer.d_mlp),
+            ..around
+        },
     }
 }
 
-fn memory(config: &DisConfig, arena: usize, batch: usize) -> Memory {
-    let mixer = config.mixer();
-    let (d, d_inner) = (config.embed_dim, mixer.d_inner);
-    let tokens = config.tokens();
-    let rows = batch * tokens;
-    let dbc = (mixer.dt_rank.next_multiple_of(16) + 2 * mixer.d_state).next_multiple_of(16);
-    let checkpoints = checkpoint_len(batch, tokens, d_inner, mixer.d_state);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{AttentionOptions, MixerKind};
 
-    let streams = rows * d;
-    let branch = rows * (2 * d_inner + dbc);
-    let normed = rows * (d + 2);
-    // One block at work: norm, x and z, the gated sum, one direction.
-    let block = normed + rows * 3 * d_inner + branch;
-    let skips = if config.skip == SkipKind::None {
-        0
-    } else {
-        config.half_depth()
-    };
-    let saved_block = normed + rows * 3 * d_inner + 2 * (branch + checkpoints);
-    // Backward of one block: gradients of x and z, of u and the step, of (dt, B, C), of streams.
-    let backward = rows * (4 * d_inner + dbc + 5 * d);
-    let head = batch * config.patches() * (3 * d + 4);
-    let bytes = |elements: usize| 4 * elements as u64;
-    Memory {
-        weights: bytes(arena),
-        inference: bytes((skips + 4) * streams + block.max(head)),
-        optimizer: bytes(4 * arena),
-        training: bytes(config.blocks() * (2 * streams + saved_block) + backward + head),
-        training_recompute: bytes(config.blocks() * 2 * streams + saved_block + backward + head),
+    /// Attention's own products are what the paper's form counts, whatever the heads.
+    #[test]
+    fn attention_costs_what_the_papers_form_says() {
+        let mut config = DisConfig::new(16, 2, 3, 48, 5);
+        for heads in [1, 6] {
+            config.mixer = MixerKind::Attention(AttentionOptions {
+                heads: Some(heads),
+                ..AttentionOptions::default()
+            });
+            let macs = Cost::of(&config, 1).unwrap().macs;
+            let layers = config.blocks() as u64;
+            let form = attention_macs(config.tokens() as u64, 48);
+            assert_eq!(macs.attention_linear + macs.attention, layers * form);
+            assert_eq!(macs.mlp, layers * config.tokens() as u64 * 8 * 48 * 48);
+            assert_eq!((macs.in_proj, macs.scan(), macs.conv), (0, 0, 0));
+        }
     }
 }

@@ -12,11 +12,14 @@ pub mod cost;
 mod embed;
 pub mod error;
 mod inputs;
+mod memory;
 pub mod model;
 pub mod time;
 
 pub use checkpoint::{Checkpoint, Metadata};
-pub use config::{ConditionKind, Conditioning, DisConfig, SsmConfig, ZOO};
+pub use config::{
+    AttentionOptions, ConditionKind, Conditioning, DisConfig, MixerKind, SsmConfig, ZOO,
+};
 pub use error::{ModelError, Result};
 pub use inputs::ModelInputs;
 pub use model::{Condition, DisModel, ModelInput, SavedModel};

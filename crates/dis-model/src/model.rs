@@ -172,7 +172,7 @@ impl DisModel {
         let half = config.half_depth();
         let block = |t: &mut ParamTable, prefix: &str, skip| {
             let config = BlockConfig {
-                mixer: config.mixer(),
+                mixer: config.mixing(),
                 norm: config.norm,
                 skip,
                 ada_ln: config.conditioning == Conditioning::AdaLn,

@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 use dis_model::{
-    Condition, ConditionKind, Conditioning, DisConfig, DisModel, ModelInput, SsmConfig,
+    AttentionOptions, Condition, ConditionKind, Conditioning, DisConfig, DisModel, MixerKind,
+    ModelInput, SsmConfig,
 };
 use dis_scan::{Discretization, ScanBackend};
 use dis_ssm::SkipKind;
@@ -157,7 +158,55 @@ fn base() -> DisConfig {
     config
 }
 
-/// Name and configuration of every variant.
+/// Name and configuration of every variant with the attention mixer.
+fn attention_variants() -> Vec<(&'static str, DisConfig)> {
+    let with = |heads, qkv_bias, change: &dyn Fn(&mut DisConfig)| {
+        let mut config = base();
+        config.mixer = MixerKind::Attention(AttentionOptions {
+            heads: Some(heads),
+            mlp_ratio: 2,
+            qkv_bias,
+        });
+        change(&mut config);
+        config
+    };
+    let classes = ConditionKind::Classes {
+        num_classes: 3,
+        null_label: true,
+    };
+    vec![
+        ("attention", with(1, false, &|_| {})),
+        (
+            "attention, three heads, bias, layer norm",
+            with(3, true, &|c| {
+                c.norm = NormKind::Layer;
+                c.condition = classes;
+            }),
+        ),
+        (
+            "attention, adaln, skip add",
+            with(2, true, &|c| {
+                c.conditioning = Conditioning::AdaLn;
+                c.condition = classes;
+                c.skip = SkipKind::Add;
+            }),
+        ),
+        (
+            "attention, drop path",
+            with(2, false, &|c| {
+                c.drop_path_rate = 0.5;
+                c.depth = 4;
+            }),
+        ),
+    ]
+}
+
+/// Both mixers.
+fn all_variants() -> Vec<(&'static str, DisConfig)> {
+    [variants(), attention_variants()].concat()
+}
+
+/// Name and configuration of every variant with the Mamba mixer.
 fn variants() -> Vec<(&'static str, DisConfig)> {
     let classes = ConditionKind::Classes {
         num_classes: 3,
@@ -235,7 +284,7 @@ fn variants() -> Vec<(&'static str, DisConfig)> {
 
 #[test]
 fn gradients_equal_finite_differences_in_float64() {
-    for (name, config) in variants() {
+    for (name, config) in all_variants() {
         let case = Case::new(config);
         let [_, grads, dimage] = case.gradients(&Reference::new(), false);
         let params: Vec<f64> = case.weights.iter().map(|&x| f64::from(x)).collect();
@@ -330,10 +379,29 @@ fn the_simulated_gpu_agrees_with_the_reference() {
     }
 }
 
+/// The GPU has no softmax yet: it must say so, and what to do.
+#[cfg(feature = "sim")]
+#[test]
+fn the_simulated_gpu_refuses_attention() {
+    use dis_kernels::sim::{Options, Sim};
+    let gpu = dis_tensor::Cuda::new(Sim::new(Options::default()));
+    for (name, config) in attention_variants() {
+        let case = Case::new(config);
+        let params = gpu.from_f32(&case.weights);
+        let image = gpu.from_f32(&case.image);
+        let error = case.model.forward(&gpu, &params, &case.input(&image));
+        let message = error.unwrap_err().to_string();
+        assert!(
+            message.contains("not supported") && message.contains("--device cpu"),
+            "{name}: {message}"
+        );
+    }
+}
+
 #[test]
 fn cpu_agrees_with_the_reference_and_recomputing_changes_no_bit() {
     let cpu = Cpu::new();
-    for (name, config) in variants() {
+    for (name, config) in all_variants() {
         let case = Case::new(config);
         let expected = case.gradients(&Reference::new(), false);
         let got = case.gradients(&cpu, false);
@@ -381,8 +449,10 @@ fn inputs_that_do_not_fit_are_refused() {
     case.t[0] = f64::NAN;
     assert!(message(&case).contains("NaN"));
     case.t = vec![1.0];
+    assert!(message(&case).contains("3 labels"));
+    case.labels = vec![0];
     assert!(message(&case).contains("image batch"));
-    case.t = vec![1.0; 3];
+    (case.t, case.labels) = (vec![1.0; 3], vec![0, 1, 2]);
     let none = ModelInput {
         condition: Condition::None,
         ..case.input::<Cpu>(&image)

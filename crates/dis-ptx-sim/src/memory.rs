@@ -37,7 +37,7 @@ impl Region {
     }
 
     /// Bytes that may be accessed.
-    pub(crate) fn len(&self) -> usize {
+    pub(crate) fn extent(&self) -> usize {
         self.extent
     }
 

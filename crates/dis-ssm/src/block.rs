@@ -10,7 +10,8 @@ use dis_tensor::{
 };
 
 use crate::linear::{Linear, Scratch};
-use crate::mixer::{Mixer, MixerConfig, MixerInit, SavedMixer};
+use crate::mixer::MixerInit;
+use crate::mixing::{Mixing, MixingConfig, SavedMixing};
 use crate::params::{Init, Param, ParamTable};
 
 /// How the output of a shallow block joins a deep one.
@@ -91,7 +92,7 @@ impl NormParams {
 #[derive(Clone, Copy, Debug)]
 pub struct BlockConfig {
     /// The mixer.
-    pub mixer: MixerConfig,
+    pub mixer: MixingConfig,
     /// Kind of normalisation.
     pub norm: NormKind,
     /// How a skip joins, if this block takes one.
@@ -99,7 +100,7 @@ pub struct BlockConfig {
     /// Whether the norm has no parameters of its own and is modulated by shift and scale regressed
     /// from the condition.
     pub ada_ln: bool,
-    /// Multiplies the initial `out_proj.weight`.
+    /// Multiplies the initial weights of the mixer's last map.
     pub out_scale: f64,
     /// Choices at initialisation.
     pub init: MixerInit,
@@ -108,7 +109,7 @@ pub struct BlockConfig {
 /// A block: which parameters of the arena it uses.
 #[derive(Clone, Debug)]
 pub struct Block {
-    mixer: Mixer,
+    mixer: Mixing,
     norm: NormParams,
     modulation: Option<Linear>,
     skip: Option<SkipKind>,
@@ -143,7 +144,7 @@ pub struct SavedBlock<B: ScanBackend> {
     stats: Scratch<B>,
     normed: Scratch<B>,
     shift_scale: Option<Scratch<B>>,
-    mixer: SavedMixer<B>,
+    mixer: SavedMixing<B>,
 }
 
 /// Gradients that a block's backward writes.
@@ -168,11 +169,11 @@ impl Block {
     /// Adds the parameters `{prefix}mixer.*`, `{prefix}norm.*`, `{prefix}skip_linear.*` or
     /// `{prefix}adaLN_modulation.1.*`.
     pub fn new(table: &mut ParamTable, prefix: &str, config: &BlockConfig) -> Self {
-        let d = config.mixer.d_model;
-        let mixer = Mixer::new(
+        let d = config.mixer.d_model();
+        let mixer = Mixing::new(
             table,
             &format!("{prefix}mixer."),
-            config.mixer,
+            &config.mixer,
             config.init,
             config.out_scale,
         );
@@ -200,7 +201,7 @@ impl Block {
     }
 
     /// The mixer inside.
-    pub fn mixer(&self) -> &Mixer {
+    pub fn mixer(&self) -> &Mixing {
         &self.mixer
     }
 
@@ -219,8 +220,12 @@ impl Block {
         sum: Option<ViewMut<'_, B>>,
         out: ViewMut<'_, B>,
     ) -> Result<()> {
-        let (_, normed, _) = self.normalise(backend, params, input, sum, false)?;
-        self.mixer.forward(backend, params, normed.view(), out)
+        let mut own = self.own_sum(backend, &input, &sum);
+        let mut sum = sum.or_else(|| own.as_mut().map(Scratch::view_mut));
+        let target = sum.as_mut().map(ViewMut::<B>::reborrow);
+        let (_, normed, _) = self.normalise(backend, params, input, target, false)?;
+        let sum = sum.as_ref().map_or(input.hidden, ViewMut::<B>::as_ref);
+        self.mixer.forward(backend, params, sum, normed.view(), out)
     }
 
     /// As [`Block::forward`], keeping what [`Block::backward`] needs.
@@ -232,10 +237,14 @@ impl Block {
         sum: Option<ViewMut<'_, B>>,
         out: ViewMut<'_, B>,
     ) -> Result<SavedBlock<B>> {
-        let (stats, normed, shift_scale) = self.normalise(backend, params, input, sum, true)?;
+        let mut own = self.own_sum(backend, &input, &sum);
+        let mut sum = sum.or_else(|| own.as_mut().map(Scratch::view_mut));
+        let target = sum.as_mut().map(ViewMut::<B>::reborrow);
+        let (stats, normed, shift_scale) = self.normalise(backend, params, input, target, true)?;
+        let sum = sum.as_ref().map_or(input.hidden, ViewMut::<B>::as_ref);
         let mixer = self
             .mixer
-            .forward_saved(backend, params, normed.view(), Some(out))?;
+            .forward_saved(backend, params, sum, normed.view(), Some(out))?;
         Ok(SavedBlock {
             stats,
             normed,
@@ -263,13 +272,27 @@ impl Block {
             self.norm_of_sum(backend, params, input, sum, None, true)?;
         let mixer = self
             .mixer
-            .forward_saved(backend, params, normed.view(), None)?;
+            .forward_saved(backend, params, sum, normed.view(), None)?;
         Ok(SavedBlock {
             stats,
             normed,
             shift_scale,
             mixer,
         })
+    }
+
+    /// Memory for the residual sum where the caller wants none but the mixer reads it, and it is
+    /// more than the hidden value.
+    fn own_sum<B: ScanBackend>(
+        &self,
+        backend: &B,
+        input: &BlockInput<'_, B>,
+        sum: &Option<ViewMut<'_, B>>,
+    ) -> Option<Scratch<B>> {
+        let differs = input.residual.is_some() || input.drop.is_some() || input.skip.is_some();
+        let [batch, tokens, d] = input.hidden.shape();
+        (sum.is_none() && differs && self.mixer.reads_sum())
+            .then(|| Scratch::dense(backend, batch, tokens, d))
     }
 
     #[allow(clippy::type_complexity)]
@@ -383,6 +406,7 @@ impl Block {
             mixer,
             normed.view(),
             dout,
+            grads.residual.reborrow(),
             dnormed.view_mut(),
             grads.params,
         )?;

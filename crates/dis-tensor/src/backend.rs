@@ -5,7 +5,7 @@
 //! arguments say whether an output is overwritten or added to. Where one operation adds to the
 //! gradients of several parameters they lie in one arena, given as a buffer and offsets.
 
-use crate::error::Result;
+use crate::error::{Result, TensorError};
 use crate::layout::{Layout, Tokens, TokensMut};
 
 /// Element types that buffers can hold.
@@ -236,6 +236,15 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
         c: ViewMut<'_, Self>,
     ) -> Result<()>;
 
+    /// Says that these dense matrices of a buffer will be used as the right operands, transposed, of
+    /// many products ([`Backend::gemm`]), whole or some of their columns, and for nothing else: a
+    /// backend may reorder them for speed. From then on other uses fail or see other values, and
+    /// products are for backends of the same precision only. Products have the same bits as before.
+    fn prepare_weights(&self, buf: &mut Reals<Self>, weights: &[Layout]) -> Result<()> {
+        let _ = (buf, weights);
+        Ok(())
+    }
+
     /// `out(c) += sum over b, t of x(b, t, c)`: the gradient of a bias.
     fn add_column_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
     /// `out(0, t, c) += sum over b of x(b, t, c)`: the gradient of a position table.
@@ -272,6 +281,29 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
         b: View<'_, Self>,
         dst: ViewMut<'_, Self>,
     ) -> Result<()>;
+
+    /// Softmax over channels: `out(b, t, :) = softmax(scale * x(b, t, :))`.
+    ///
+    /// # Errors
+    /// [`TensorError::Unsupported`] on a device that has no such kernel.
+    fn softmax(&self, scale: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        let _ = (scale, x, out);
+        Err(unsupported("softmax", self))
+    }
+    /// `dx = scale * y * (dout - sum over channels of y * dout)`, where y is the softmax.
+    ///
+    /// # Errors
+    /// As [`Backend::softmax`].
+    fn softmax_backward(
+        &self,
+        scale: f64,
+        y: View<'_, Self>,
+        dout: View<'_, Self>,
+        dx: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        let _ = (scale, y, dout, dx);
+        Err(unsupported("softmax_backward", self))
+    }
 
     /// `sum = residual + hidden_scale * hidden`, then `out = norm(sum)`. Without `residual` the
     /// sum is `hidden_scale * hidden`. `sum` may be left out. `hidden_scale` is (batch, 1, 1).
@@ -331,6 +363,13 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     fn global_norm(&self, x: &Reals<Self>, out: &mut Reals<Self>) -> Result<()>;
     /// AdamW, clipping and EMA in one pass; nothing changes if the norm is not finite.
     fn adamw(&self, state: AdamState<'_, Reals<Self>>, step: AdamW) -> Result<()>;
+}
+
+fn unsupported<B: Backend>(op: &'static str, backend: &B) -> TensorError {
+    TensorError::Unsupported {
+        op,
+        device: backend.describe(),
+    }
 }
 
 /// Checks that a view lies inside its buffer.

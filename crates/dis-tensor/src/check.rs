@@ -31,7 +31,7 @@ pub(crate) fn dst<Bf: Buffer>(name: &'static str, view: &TokensMut<'_, Bf>) -> O
     }
 }
 
-fn invalid(op: &'static str, what: String) -> TensorError {
+pub(crate) fn invalid(op: &'static str, what: String) -> TensorError {
     TensorError::Invalid { op, what }
 }
 

@@ -27,6 +27,6 @@ pub use error::{Result, TensorError};
 pub use host::HostBuf;
 pub use images::ImageOps;
 pub use layout::{Layout, Tokens, TokensMut, same_shape};
-pub use pool::PoolStats;
+pub use pool::{PoolStats, pooled_bytes};
 pub use record::Recorder;
 pub use reference::Reference;

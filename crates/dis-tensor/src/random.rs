@@ -26,6 +26,8 @@ pub enum Purpose {
     SampleStep = 9,
     /// Draw of a latent from its encoder's Gaussian; `sample` is the image.
     Posterior = 10,
+    /// Subsets and resamples of metrics; `sample` says which metric, `step` which draw.
+    Metric = 40,
     /// Anything in tests and studies.
     Test = 100,
 }

@@ -45,7 +45,7 @@ fn one_model(
     let model = DisModel::new(*config)?;
     let table = model.table();
     let cost = Cost::of(config, 1)?;
-    let mixer = config.mixer();
+    let mixer = config.state_space();
     let all_tokens = |linear: u64| linear - cost.macs.head + cost.macs.head_all_tokens;
     let equal = |key: &str, ours: u64, stored: &Value| -> Result<()> {
         let stored = stored

@@ -5,7 +5,9 @@ use dis_ssm::SkipKind;
 use dis_tensor::NormKind;
 use serde_json::{Map, Value, json};
 
-use crate::config::{ConditionKind, Conditioning, DisConfig, SsmConfig};
+use crate::config::{
+    AttentionOptions, ConditionKind, Conditioning, DisConfig, MixerKind, SsmConfig,
+};
 
 const CONDITIONING: [(&str, Conditioning); 2] = [
     ("tokens", Conditioning::Tokens),
@@ -17,6 +19,7 @@ const SKIP: [(&str, SkipKind); 3] = [
     ("none", SkipKind::None),
 ];
 const NORM: [(&str, NormKind); 2] = [("rms", NormKind::Rms), ("layer", NormKind::Layer)];
+const MIXER: [(&str, bool); 2] = [("mamba", false), ("attention", true)];
 const DISCRETIZATION: [(&str, Discretization); 2] = [
     ("mamba", Discretization::Mamba),
     ("zoh", Discretization::ZeroOrderHold),
@@ -29,7 +32,8 @@ fn word<T: PartialEq>(table: &[(&'static str, T)], value: &T) -> Value {
         .map_or(Value::Null, |(name, _)| json!(name))
 }
 
-/// All keys, defaults included.
+/// All keys, defaults included. Those of the attention mixer are there only with it, so that files of
+/// other models stay as they were.
 pub fn config_to_json(config: &DisConfig) -> Map<String, Value> {
     let mut map = Map::new();
     let mut set = |key: &str, value: Value| {
@@ -64,6 +68,14 @@ pub fn config_to_json(config: &DisConfig) -> Map<String, Value> {
     set("skip", word(&SKIP, &config.skip));
     set("norm", word(&NORM, &config.norm));
     set("mlp_time_embed", json!(config.mlp_time_embed));
+    if let MixerKind::Attention(options) = config.mixer {
+        set("mixer", json!("attention"));
+        if let Some(heads) = options.heads {
+            set("heads", json!(heads));
+        }
+        set("mlp_ratio", json!(options.mlp_ratio));
+        set("qkv_bias", json!(options.qkv_bias));
+    }
     set("d_state", json!(config.ssm.d_state));
     set("d_conv", json!(config.ssm.d_conv));
     set("expand", json!(config.ssm.expand));
@@ -81,7 +93,7 @@ pub fn config_to_json(config: &DisConfig) -> Map<String, Value> {
 }
 
 /// All keys.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 27] = [
     "image_size",
     "patch_size",
     "channels",
@@ -97,6 +109,10 @@ const KEYS: [&str; 23] = [
     "skip",
     "norm",
     "mlp_time_embed",
+    "mixer",
+    "heads",
+    "mlp_ratio",
+    "qkv_bias",
     "d_state",
     "d_conv",
     "expand",
@@ -185,6 +201,28 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The keys of the attention mixer go with it alone.
+fn mixer(f: &Fields<'_>) -> Result<MixerKind, String> {
+    let default = AttentionOptions::default();
+    let options = AttentionOptions {
+        heads: f.maybe_size("heads")?,
+        mlp_ratio: f.maybe_size("mlp_ratio")?.unwrap_or(default.mlp_ratio),
+        qkv_bias: f.flag("qkv_bias", default.qkv_bias)?,
+    };
+    if f.word("mixer", &MIXER, false)? {
+        return Ok(MixerKind::Attention(options));
+    }
+    match ["heads", "mlp_ratio", "qkv_bias"]
+        .iter()
+        .find(|key| f.get(key).is_some())
+    {
+        Some(key) => Err(format!(
+            "model key {key:?} belongs to mixer = \"attention\""
+        )),
+        None => Ok(MixerKind::Mamba),
+    }
+}
+
 /// Reads a configuration. Sizes are required, the rest has the published defaults; unknown keys
 /// are refused. Errors name the key.
 pub fn config_from_json(map: &Map<String, Value>) -> Result<DisConfig, String> {
@@ -228,6 +266,7 @@ pub fn config_from_json(map: &Map<String, Value>) -> Result<DisConfig, String> {
         skip: f.word("skip", &SKIP, default.skip)?,
         norm: f.word("norm", &NORM, default.norm)?,
         mlp_time_embed: f.flag("mlp_time_embed", default.mlp_time_embed)?,
+        mixer: mixer(&f)?,
         ssm: SsmConfig {
             d_state: f.maybe_size("d_state")?.unwrap_or(ssm.d_state),
             d_conv: f.maybe_size("d_conv")?.unwrap_or(ssm.d_conv),
@@ -272,6 +311,24 @@ mod tests {
         };
         config.drop_path_rate = 0.25;
         assert_eq!(config_from_json(&config_to_json(&config)), Ok(config));
+        config.mixer = MixerKind::Attention(AttentionOptions {
+            heads: Some(2),
+            mlp_ratio: 3,
+            qkv_bias: true,
+        });
+        assert_eq!(config_from_json(&config_to_json(&config)), Ok(config));
+        config.mixer = MixerKind::Attention(AttentionOptions::default());
+        assert_eq!(config_from_json(&config_to_json(&config)), Ok(config));
+    }
+
+    /// Files of Mamba models, published ones too, have the bytes they had before there was a choice.
+    #[test]
+    fn a_mamba_model_says_nothing_of_mixers() {
+        let map = config_to_json(&DisConfig::new(8, 2, 3, 16, 4));
+        let keys: Vec<&str> = map.keys().map(String::as_str).collect();
+        for key in ["mixer", "heads", "mlp_ratio", "qkv_bias"] {
+            assert!(!keys.contains(&key), "{key}");
+        }
     }
 
     #[test]
@@ -287,6 +344,10 @@ mod tests {
                 .contains("concat, add, none")
         );
         map.insert("skip".into(), json!("add"));
+        map.insert("heads".into(), json!(2));
+        let message = config_from_json(&map).unwrap_err();
+        assert!(message.contains("heads") && message.contains("attention"));
+        map.remove("heads");
         map.remove("depth");
         assert!(config_from_json(&map).unwrap_err().contains("depth"));
     }

@@ -10,7 +10,10 @@ mod norm;
 mod optim;
 mod reduce;
 mod rows;
+mod softmax;
 pub mod threads;
+
+pub(crate) use self::gemm::Prepared;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,6 +25,7 @@ use crate::backend::{Reals, View, ViewMut};
 use crate::check::{self, dst, src};
 use crate::error::{Result, TensorError};
 use crate::host::HostBuf;
+use crate::layout::Layout;
 use crate::pool::{Pool, PoolStats};
 use crate::simd::{self, Level, slices};
 
@@ -298,18 +302,28 @@ impl Backend for Cpu {
             accumulate,
             dst("c", &c),
         )?;
+        let known = &b.buf.prepared;
+        let b = gemm::right(self, b.map(HostBuf::as_slice), transpose_b, known)?;
         gemm::gemm(
             self,
             size,
             a.map(HostBuf::as_slice),
             transpose_a,
-            b.map(HostBuf::as_slice),
-            transpose_b,
+            b,
             bias.map(vector),
             accumulate,
             c.map(HostBuf::as_mut_slice),
         );
         Ok(())
+    }
+
+    fn prepare_weights(&self, buf: &mut Buf, weights: &[Layout]) -> Result<()> {
+        let mut known = std::mem::take(&mut buf.prepared);
+        let outcome = weights
+            .iter()
+            .try_for_each(|x| gemm::prepare(self, buf.as_mut_slice(), &mut known, *x));
+        buf.prepared = known;
+        outcome
     }
 
     fn add_column_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
@@ -405,6 +419,27 @@ impl Backend for Cpu {
             rows_mut(out),
             elementwise::add_product,
         );
+        Ok(())
+    }
+
+    fn softmax(&self, scale: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::equal("softmax", &[src("x", &x), dst("out", &out)])?;
+        softmax::forward(self, scale as f32, rows(x), rows_mut(out));
+        Ok(())
+    }
+
+    fn softmax_backward(
+        &self,
+        scale: f64,
+        y: View<'_, Self>,
+        dout: View<'_, Self>,
+        dx: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        check::equal(
+            "softmax_backward",
+            &[src("y", &y), src("dout", &dout), dst("dx", &dx)],
+        )?;
+        softmax::backward(self, scale as f32, rows(y), rows(dout), rows_mut(dx));
         Ok(())
     }
 

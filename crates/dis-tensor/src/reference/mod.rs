@@ -341,6 +341,39 @@ impl Backend for Reference {
         Ok(())
     }
 
+    fn softmax(&self, scale: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::equal("softmax", &[src("x", &x), dst("out", &out)])?;
+        let channels = x.layout.channels;
+        set(out, |b, t, c| {
+            // 1 / sum of exp(x_k - x_c): the quotient with numerator and denominator divided.
+            let own = at(&x, b, t, c);
+            let exp = |k| (scale * (at(&x, b, t, k) - own)).exp();
+            1.0 / (0..channels).map(exp).sum::<f64>()
+        });
+        Ok(())
+    }
+
+    fn softmax_backward(
+        &self,
+        scale: f64,
+        y: View<'_, Self>,
+        dout: View<'_, Self>,
+        dx: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        check::equal(
+            "softmax_backward",
+            &[src("y", &y), src("dout", &dout), dst("dx", &dx)],
+        )?;
+        let channels = y.layout.channels;
+        set(dx, |b, t, c| {
+            let mean: f64 = (0..channels)
+                .map(|k| at(&y, b, t, k) * at(&dout, b, t, k))
+                .sum();
+            scale * at(&y, b, t, c) * (at(&dout, b, t, c) - mean)
+        });
+        Ok(())
+    }
+
     fn add_norm(
         &self,
         residual: Option<View<'_, Self>>,

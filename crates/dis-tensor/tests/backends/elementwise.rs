@@ -1,6 +1,6 @@
 //! Elementwise operations and broadcasts.
 
-use dis_tensor::{Backend, ImageOps};
+use dis_tensor::{Backend, ImageOps, Layout};
 use proptest::prelude::*;
 
 use crate::draw::{Draw, LEVELS, Operand, check, outcome};
@@ -21,6 +21,12 @@ fn all(batch: usize, tokens: usize, channels: usize, seed: u64) {
     check(&Operation::SiluBackward, &views(3), 2.0 * ROUNDING);
     check(&Operation::NegExp, &views(2), ROUNDING);
     check(&Operation::AddProduct, &views(3), ROUNDING);
+    // An exponent, a sum over the channels and a quotient; the exponent's own rounding is relative
+    // to its size, here below 4 |alpha|.
+    check(&Operation::Softmax(alpha), &views(2), 4.0 * ROUNDING);
+    // The sum is of up to 200 products, of which the largest is what the tolerance goes by.
+    let softmax_backward = Operation::SoftmaxBackward(alpha);
+    check(&softmax_backward, &views(3), 50.0 * ROUNDING);
 
     let scale = d.view(batch, 1, 1);
     let (x, out) = (
@@ -73,6 +79,35 @@ fn silu_of_extreme_values_is_finite() {
     x.data = vec![-1e4, -104.0, -88.0, -20.0, 20.0, 88.0, 104.0, 1e4];
     check(&Operation::Silu, &[x.clone(), d.dense(8)], 1e-7);
     check(&Operation::SiluBackward, &[x, d.dense(8), d.dense(8)], 4e-7);
+}
+
+/// The largest is subtracted first, so that nothing overflows and the rest vanishes.
+#[test]
+fn softmax_of_extreme_values_sums_to_one() {
+    let mut d = Draw::new(1);
+    let mut x = d.dense(8);
+    x.data = vec![-1e4, -104.0, 1e30, 88.0, 1e30, 88.0, 104.0, 1e4];
+    check(&Operation::Softmax(0.5), &[x.clone(), d.dense(8)], 0.0);
+    let cpu = &LEVELS[0];
+    let out = outcome(cpu, &Operation::Softmax(0.5), &[x, d.dense(8)]).unwrap();
+    let half = |i| if i == 2 || i == 4 { 0.5 } else { 0.0 };
+    assert_eq!(cpu.to_f32(&out[1]), [0, 1, 2, 3, 4, 5, 6, 7].map(half));
+}
+
+/// One NaN makes its whole row NaN, and no other.
+#[test]
+fn softmax_does_not_lose_nan() {
+    for cpu in LEVELS.iter() {
+        let mut d = Draw::new(2);
+        let mut x = d.filled(Layout::dense(1, 3, 20));
+        x.data[25] = f32::NAN;
+        let out = d.filled(x.layout);
+        let out = outcome(cpu, &Operation::Softmax(1.0), &[x, out]).unwrap();
+        let out = cpu.to_f32(&out[1]);
+        for (i, value) in out.iter().take(60).enumerate() {
+            assert_eq!(value.is_nan(), (20..40).contains(&i), "{i}");
+        }
+    }
 }
 
 /// A NaN must reach the loss, where it is looked for.

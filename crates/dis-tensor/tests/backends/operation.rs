@@ -48,6 +48,9 @@ pub enum Operation {
     ExpNoise(Vec<f64>, Vec<f64>),
     /// weight, a, b, output.
     Mix,
+    Softmax(f64),
+    /// y, dout, dx.
+    SoftmaxBackward(f64),
     /// residual, hidden, hidden_scale, weight, bias, shift_scale, sum, stats, out.
     AddNorm {
         parts: NormParts,
@@ -144,7 +147,7 @@ impl Operation {
                 let terms: Vec<_> = coefficients
                     .iter()
                     .zip(terms.iter().zip(l))
-                    .map(|(c, (x, l))| (c.as_slice(), Tokens::new(&*x, *l)))
+                    .map(|(c, (x, l))| (c.as_slice(), Tokens::new(x, *l)))
                     .collect();
                 backend.combine(&terms, TokensMut::new(out, l[terms.len()]))
             }
@@ -163,6 +166,15 @@ impl Operation {
                 Tokens::new(a, l[1]),
                 Tokens::new(b, l[2]),
                 TokensMut::new(out, l[3]),
+            ),
+            (Self::Softmax(scale), [x, out]) => {
+                backend.softmax(*scale, Tokens::new(x, l[0]), TokensMut::new(out, l[1]))
+            }
+            (Self::SoftmaxBackward(scale), [y, dout, dx]) => backend.softmax_backward(
+                *scale,
+                Tokens::new(y, l[0]),
+                Tokens::new(dout, l[1]),
+                TokensMut::new(dx, l[2]),
             ),
             (
                 Self::AddNorm {

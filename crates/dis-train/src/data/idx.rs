@@ -56,6 +56,28 @@ pub fn open_idx(path: &Path, split: Option<&str>) -> Result<MemoryDataset> {
     )
 }
 
+/// Names of Fashion-MNIST's ten classes in the order of their labels (arXiv 1708.07747, table 2).
+pub const FASHION_CLASSES: [&str; 10] = [
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle-boot",
+];
+
+/// Reads Fashion-MNIST: as [`open_idx`], with names for the classes.
+///
+/// # Errors
+/// As [`open_idx`], and if a label is above 9.
+pub fn open_fashion(path: &Path, split: Option<&str>) -> Result<MemoryDataset> {
+    open_idx(path, split)?.with_class_names("fashion-mnist", &FASHION_CLASSES)
+}
+
 /// Whether a folder holds an IDX images file.
 pub(super) fn is_idx_folder(dir: &Path) -> bool {
     pairs_in(dir).is_ok_and(|pairs| !pairs.is_empty())

@@ -99,6 +99,24 @@ impl MemoryDataset {
         )
     }
 
+    /// The same images under another name, with these names for all the classes there are.
+    ///
+    /// # Errors
+    /// If the data have no classes, or a label without a name.
+    pub fn with_class_names(self, name: &str, class_names: &[&str]) -> Result<Self> {
+        let class_names = class_names.iter().map(|&c| c.to_owned()).collect();
+        let (shape, max_level) = (self.shape, self.max_level);
+        let name = format!("{name} ({})", self.name);
+        Self::new(
+            name,
+            shape,
+            max_level,
+            self.pixels,
+            self.labels,
+            class_names,
+        )
+    }
+
     /// The same images without their classes.
     pub fn without_labels(self) -> Self {
         Self {

@@ -25,6 +25,7 @@ mod memory;
 mod npz;
 mod order;
 mod spec;
+mod subset;
 
 use std::sync::Arc;
 
@@ -34,12 +35,15 @@ pub use folder::{FolderDataset, FolderOptions, read_picture};
 pub use latents::{LatentDataset, LatentIndex, Shard, read_shard};
 pub use loader::{Batch, Loader, LoaderOptions, load_batch};
 pub use memory::MemoryDataset;
-pub use npz::{NpzImages, open_npz, read_npz};
+pub use npz::{
+    FloatArray, NpzImages, npz_names, open_npz, read_float_arrays, read_npz, write_float_arrays,
+};
 pub use order::{Draw, Order, batch_indices, epoch_key, flips};
 pub use spec::{DataKind, DataSpec};
+pub use subset::Subset;
 
 pub use cifar::{CIFAR10_CLASSES, open_cifar10};
-pub use idx::open_idx;
+pub use idx::{FASHION_CLASSES, open_fashion, open_idx};
 
 /// Size of every image of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -175,6 +179,7 @@ pub fn open(spec: &DataSpec) -> Result<Arc<dyn Dataset>> {
         DataKind::DigitsTrain => strip(digits_split(DIGITS_SPLIT_SEED)?.0),
         DataKind::DigitsHeldOut => strip(digits_split(DIGITS_SPLIT_SEED)?.1),
         DataKind::Idx(path) => strip(open_idx(path, spec.split.as_deref())?),
+        DataKind::Fashion(path) => strip(open_fashion(path, spec.split.as_deref())?),
         DataKind::Cifar10(path) => strip(open_cifar10(path, spec.split.as_deref())?),
         DataKind::Npz(path) => strip(open_npz(path)?),
         DataKind::Folder(path) => Arc::new(FolderDataset::open(path, &spec.folder_options()?)?),

@@ -5,6 +5,7 @@
 //! | `digits` | the 1,797 embedded digits |
 //! | `digits-train`, `digits-held-out` | their 1,500 and 297 images of the fixed split |
 //! | `idx:PATH` | IDX files: a folder, or the common prefix of a pair |
+//! | `fashion:DIR` | Fashion-MNIST: IDX files whose classes have names |
 //! | `cifar10:DIR` | CIFAR-10's binary files |
 //! | `folder:DIR` | pictures, flat or in class folders; needs `size` |
 //! | `npz:FILE` | images as the ADM evaluator takes them |
@@ -12,7 +13,7 @@
 //! | `PATH` | whichever of these the folder or file at PATH looks like |
 //!
 //! Options: `size=N` (side of the crops), `grey`, `cache=MIB` (memory for crops) for folders;
-//! `split=NAME` for IDX and CIFAR-10; `flip` and `unconditional` for all.
+//! `split=NAME` for IDX, Fashion-MNIST and CIFAR-10; `flip` and `unconditional` for all.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -31,6 +32,8 @@ pub enum DataKind {
     DigitsHeldOut,
     /// IDX files.
     Idx(PathBuf),
+    /// Fashion-MNIST: IDX files, ten classes with names.
+    Fashion(PathBuf),
     /// CIFAR-10 binary files.
     Cifar10(PathBuf),
     /// A folder of pictures.
@@ -77,7 +80,10 @@ impl DataSpec {
     /// Refuses options that the kind does not have.
     pub(super) fn check_options(&self) -> Result<()> {
         let folder = matches!(self.kind, DataKind::Folder(_));
-        let files = matches!(self.kind, DataKind::Idx(_) | DataKind::Cifar10(_));
+        let files = matches!(
+            self.kind,
+            DataKind::Idx(_) | DataKind::Fashion(_) | DataKind::Cifar10(_)
+        );
         let misplaced = [
             ("size", self.size.is_some() && !folder),
             ("grey", self.grey && !folder),
@@ -118,6 +124,7 @@ impl std::fmt::Display for DataSpec {
             DataKind::DigitsTrain => write!(f, "digits-train")?,
             DataKind::DigitsHeldOut => write!(f, "digits-held-out")?,
             DataKind::Idx(path) => write!(f, "idx:{}", path.display())?,
+            DataKind::Fashion(path) => write!(f, "fashion:{}", path.display())?,
             DataKind::Cifar10(path) => write!(f, "cifar10:{}", path.display())?,
             DataKind::Folder(path) => write!(f, "folder:{}", path.display())?,
             DataKind::Npz(path) => write!(f, "npz:{}", path.display())?,
@@ -198,6 +205,7 @@ fn parse_kind(text: &str) -> std::result::Result<DataKind, String> {
     }
     let kinds = [
         ("idx:", DataKind::Idx as fn(PathBuf) -> DataKind),
+        ("fashion:", DataKind::Fashion),
         ("cifar10:", DataKind::Cifar10),
         ("folder:", DataKind::Folder),
         ("npz:", DataKind::Npz),
@@ -224,7 +232,7 @@ fn parse_kind(text: &str) -> std::result::Result<DataKind, String> {
     } else {
         Err(
             "neither an existing folder nor one of digits, digits-train, digits-held-out, \
-             idx:PATH, cifar10:DIR, folder:DIR, npz:FILE, latents:DIR"
+             idx:PATH, fashion:DIR, cifar10:DIR, folder:DIR, npz:FILE, latents:DIR"
                 .into(),
         )
     }
@@ -246,6 +254,7 @@ mod tests {
             "digits-train,flip",
             "digits-held-out,unconditional",
             "idx:a/b,split=test",
+            "fashion:a/b,split=test,flip",
             "latents:a/b,unconditional,flip",
             "npz:a/b.npz,flip",
             "cifar10:C:\\data,flip",
@@ -274,6 +283,8 @@ mod tests {
             ("", "neither an existing folder"),
             ("digits,size=8", "no option size"),
             ("idx:x,grey", "no option grey"),
+            ("fashion:x,size=8", "no option size"),
+            ("fashion:", "needs a path"),
             ("digits,split=x", "no option split"),
             ("latents:x,size=8", "no option size"),
             ("digits,flipped", "unknown option \"flipped\""),
@@ -312,6 +323,10 @@ mod tests {
             .unwrap();
         let bare = |name: &str, options: &str| format!("{}{options}", path(name).display());
         assert_eq!(count(&bare("idx", "")).unwrap(), (1, Some(5)));
+        let fashion = parse(&format!("fashion:{}", path("idx").display())).unwrap();
+        let fashion = open(&fashion).unwrap();
+        assert_eq!(fashion.class_names()[4], "coat");
+        assert_eq!((fashion.len(), fashion.num_classes()), (1, Some(10)));
         assert_eq!(count(&bare("cifar", "")).unwrap(), (1, Some(10)));
         assert_eq!(count(&bare("cifar", ",unconditional")).unwrap(), (1, None));
         assert_eq!(count(&bare("pictures", ",size=4")).unwrap(), (1, Some(1)));

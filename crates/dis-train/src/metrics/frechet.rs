@@ -9,6 +9,8 @@
 use faer::{Mat, Side};
 use ndarray::{Array1, Array2, ArrayView2};
 
+use super::moments::moments;
+use super::neighbours::check;
 use super::{MetricError, Result};
 
 const METRIC: &str = "Frechet distance";
@@ -64,12 +66,35 @@ impl Statistics {
         Ok(Self { mu, sigma })
     }
 
-    /// Statistics of float32 points.
+    /// Statistics of float32 points, a block at a time: memory does not grow with their number.
     ///
     /// # Errors
     /// As [`Statistics::from_features`].
     pub fn from_points(points: ArrayView2<'_, f32>) -> Result<Self> {
-        Self::from_features(points.mapv(f64::from).view())
+        check(METRIC, "points", points, 2)?;
+        let (mu, sigma) = moments(points, None);
+        Ok(Self { mu, sigma })
+    }
+
+    /// As [`Statistics::from_points`], with row i counted `counts[i]` times, as the bootstrap
+    /// draws them.
+    ///
+    /// # Errors
+    /// As [`Statistics::from_points`], or if there is not one count a point.
+    pub fn from_counted(points: ArrayView2<'_, f32>, counts: &[u32]) -> Result<Self> {
+        check(METRIC, "points", points, 2)?;
+        if counts.len() != points.nrows() {
+            return Err(MetricError::Mismatch {
+                metric: METRIC,
+                unit: "rows",
+                left_name: "the set of points",
+                left: points.nrows(),
+                right_name: "their counts",
+                right: counts.len(),
+            });
+        }
+        let (mu, sigma) = moments(points, Some(counts));
+        Ok(Self { mu, sigma })
     }
 }
 

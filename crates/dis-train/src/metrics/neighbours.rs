@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::{MetricError, Result};
 
-fn check(
+pub(super) fn check(
     metric: &'static str,
     name: &'static str,
     points: ArrayView2<'_, f32>,
@@ -52,7 +52,7 @@ fn same(
     })
 }
 
-fn same_width(
+pub(super) fn same_width(
     metric: &'static str,
     a: (&'static str, ArrayView2<'_, f32>),
     b: (&'static str, ArrayView2<'_, f32>),
@@ -60,7 +60,7 @@ fn same_width(
     same(metric, "dimensions", (a.0, a.1.ncols()), (b.0, b.1.ncols()))
 }
 
-fn squared_distance(a: ArrayView1<'_, f32>, b: ArrayView1<'_, f32>) -> f64 {
+pub(super) fn squared_distance(a: ArrayView1<'_, f32>, b: ArrayView1<'_, f32>) -> f64 {
     let square = |x: &f32, y: &f32| (f64::from(*x) - f64::from(*y)).powi(2);
     let (Some(a), Some(b)) = (a.to_slice(), b.to_slice()) else {
         return a.iter().zip(b).map(|(x, y)| square(x, y)).sum();
@@ -101,6 +101,17 @@ fn nearest(
         best.truncate(k);
     }
     best
+}
+
+/// The squared distance of every point to its k-th nearest other point, for each of `ks`, which must
+/// be smaller than the number of points.
+pub(super) fn squared_radii(points: ArrayView2<'_, f32>, ks: &[usize]) -> Vec<Vec<f64>> {
+    let most = ks.iter().copied().max().unwrap_or(0);
+    let all = each_row(points, |i, point| nearest(points, point, Some(i), most));
+    let radius = |near: &Vec<(f64, usize)>, k: usize| near.get(k - 1).map_or(0.0, |n| n.0);
+    ks.iter()
+        .map(|&k| all.iter().map(|near| radius(near, k)).collect())
+        .collect()
 }
 
 /// Runs `f` on every row, in parallel, results in order of rows.
@@ -211,7 +222,7 @@ pub fn leave_one_out_accuracy(
     Ok(fraction(hits.into_iter()))
 }
 
-fn check_k(metric: &'static str, k: usize) -> Result<()> {
+pub(super) fn check_k(metric: &'static str, k: usize) -> Result<()> {
     if k == 0 {
         return Err(MetricError::Invalid {
             metric,
