@@ -54,11 +54,22 @@ fn the_model_lies_between_held_out_digits_and_noise() {
     let with = |samples: &[&str]| eval(at, &[samples, &common[..]].concat());
     let real = with(&["digits-held-out"]);
     let model = with(&[
-        "bundled", "--num", "297", "--sampler", "dpmpp-2m", "--spacing", "karras", "--steps", "10",
+        "bundled",
+        "--num",
+        "297",
+        "--sampler",
+        "dpmpp-2m",
+        "--spacing",
+        "karras",
+        "--steps",
+        "10",
     ]);
     let noise = with(&["noise.npz"]);
     let fids = [&real, &model, &noise].map(|r| value(r, "fid"));
-    println!("Frechet distances: held out {}, model {}, noise {}", fids[0], fids[1], fids[2]);
+    println!(
+        "Frechet distances: held out {}, model {}, noise {}",
+        fids[0], fids[1], fids[2]
+    );
     assert!(fids[0] < fids[1] && 10.0 * fids[1] < fids[2], "{fids:?}");
     let kids = [&real, &model, &noise].map(|r| value(r, "kid"));
     assert!(kids[0] < kids[1] && kids[1] < kids[2], "{kids:?}");
@@ -78,7 +89,10 @@ fn a_copy_of_the_training_set_is_flagged() {
     let copied = eval(dir.path(), &[&["digits-train"], &common[..]].concat());
     assert_eq!(value(&copied, "copies"), 1.0);
     let warnings = copied["results"]["warnings"].to_string();
-    assert!(warnings.contains("copies of reference images"), "{warnings}");
+    assert!(
+        warnings.contains("copies of reference images"),
+        "{warnings}"
+    );
     let held = eval(dir.path(), &[&["digits-held-out"], &common[..]].concat());
     assert!(value(&held, "copies") < 0.05);
     assert_eq!(held["results"]["warnings"].as_array().unwrap().len(), 0);
@@ -100,7 +114,10 @@ fn a_run_is_repeated_to_the_byte_and_equals_its_npz() {
     let more = ["--reference", "digits-held-out", "--seed", "5"];
     let npz = eval(at, &[&["s.npz"], &more[..]].concat());
     assert_eq!(npz["results"], report["results"]);
-    assert_eq!(npz["samples"]["images_sha256"], report["samples"]["images_sha256"]);
+    assert_eq!(
+        npz["samples"]["images_sha256"],
+        report["samples"]["images_sha256"]
+    );
     // As single pictures too: they are cropped and made grey like the other side.
     succeed(at, &[&["sample", "--out", "pictures"], &draw[..]].concat());
     let pictures = eval(at, &[&["pictures"], &more[..]].concat());
@@ -111,12 +128,18 @@ fn a_run_is_repeated_to_the_byte_and_equals_its_npz() {
 fn statistics_are_saved_and_stand_for_images() {
     let dir = workplace();
     let at = dir.path();
-    let out = succeed(at, &["eval", "digits-train", "--save-statistics", "train.npz"]);
+    let out = succeed(
+        at,
+        &["eval", "digits-train", "--save-statistics", "train.npz"],
+    );
     assert!(out.contains("train.npz"), "{out}");
     let images = eval(at, &["digits-held-out", "--reference", "digits-train"]);
     let saved = eval(at, &["digits-held-out", "--reference", "train.npz"]);
     assert_eq!(value(&images, "fid"), value(&saved, "fid"));
-    assert_eq!(left_out(&saved), ["sfid", "is", "kid", "pr", "dc", "labels", "copies"]);
+    assert_eq!(
+        left_out(&saved),
+        ["sfid", "is", "kid", "pr", "dc", "labels", "copies"]
+    );
     let arrays = read_float_arrays(&at.join("train.npz"), &["mu", "sigma"]).unwrap();
     assert_eq!(arrays["mu"].shape, [64]);
     assert_eq!(arrays["sigma"].shape, [64, 64]);
@@ -128,19 +151,34 @@ fn a_classifier_is_trained_and_its_features_are_used() {
     let at = dir.path();
     let train = |out: &str, threads: &str| {
         let args = [
-            "train-classifier", "--data", "digits-train", "--steps", "150", "--out", out,
-            "--threads", threads,
+            "train-classifier",
+            "--data",
+            "digits-train",
+            "--steps",
+            "150",
+            "--out",
+            out,
+            "--threads",
+            threads,
         ];
         succeed(at, &args)
     };
     let said = train("a.safetensors", "1");
     let accuracy: f64 = said.split(' ').next().unwrap().parse().unwrap();
-    assert!(accuracy > 93.0 && said.contains("297 test images"), "{said}");
+    assert!(
+        accuracy > 93.0 && said.contains("297 test images"),
+        "{said}"
+    );
     train("b.safetensors", "2");
     let read = |name: &str| fs::read(at.join(name)).unwrap();
     assert!(read("a.safetensors") == read("b.safetensors"));
     noise(&at.join("noise.npz"), 100);
-    let common = ["--reference", "digits-train", "--features", "classifier:a.safetensors"];
+    let common = [
+        "--reference",
+        "digits-train",
+        "--features",
+        "classifier:a.safetensors",
+    ];
     let real = eval(at, &[&["digits-held-out"], &common[..]].concat());
     assert_eq!(left_out(&real), Vec::<&str>::new());
     assert!(value(&real, "labels") > 0.93 && value(&real, "is") > 7.0);
@@ -151,7 +189,15 @@ fn a_classifier_is_trained_and_its_features_are_used() {
     }
     assert!(value(&bad, "is") < value(&real, "is"));
     // A tenth is held back where the data have no part for testing.
-    let args = ["train-classifier", "--data", "digits", "--steps", "1", "--out", "c.safetensors"];
+    let args = [
+        "train-classifier",
+        "--data",
+        "digits",
+        "--steps",
+        "1",
+        "--out",
+        "c.safetensors",
+    ];
     assert!(succeed(at, &args).contains("179 test images"));
 }
 
@@ -160,8 +206,16 @@ fn bits_per_dimension_have_parts_that_add_up_and_a_plot() {
     let dir = workplace();
     let at = dir.path();
     let args = [
-        "bundled", "--bpd", "--reference", "digits-held-out", "--num", "6", "--bpd-steps", "5",
-        "--plot", "bits.svg",
+        "bundled",
+        "--bpd",
+        "--reference",
+        "digits-held-out",
+        "--num",
+        "6",
+        "--bpd-steps",
+        "5",
+        "--plot",
+        "bits.svg",
     ];
     let report = eval(at, &args);
     let bits = &report["bits_per_dimension"];
@@ -169,7 +223,11 @@ fn bits_per_dimension_have_parts_that_add_up_and_a_plot() {
     let sum = part("prior") + part("diffusion") + part("decoder");
     assert!((part("total") - sum).abs() < 1e-9 && sum > 0.0);
     assert_eq!(bits["terms"].as_array().unwrap().len(), 5);
-    assert!(fs::read_to_string(at.join("bits.svg")).unwrap().starts_with("<svg"));
+    assert!(
+        fs::read_to_string(at.join("bits.svg"))
+            .unwrap()
+            .starts_with("<svg")
+    );
     fail(
         at,
         &["eval", "digits", "--bpd", "--reference", "digits"],
@@ -195,23 +253,44 @@ fn what_cannot_be_compared_is_said() {
         &["3x4x4", "1x8x8", "size=N"],
     );
     eval(&["digits"], &["--reference"]);
-    eval(&["digits", "--reference", "digits", "--metrics", "fdi"], &["fdi", "copies"]);
+    eval(
+        &["digits", "--reference", "digits", "--metrics", "fdi"],
+        &["fdi", "copies"],
+    );
     eval(&["missing.npz", "--reference", "digits"], &["missing.npz"]);
-    eval(&["digits", "--reference", "digits", "--num", "1"], &["at least 2"]);
-    eval(&["digits", "--reference", "digits", "--num", "9999"], &["9999", "1797"]);
+    eval(
+        &["digits", "--reference", "digits", "--num", "1"],
+        &["at least 2"],
+    );
+    eval(
+        &["digits", "--reference", "digits", "--num", "9999"],
+        &["9999", "1797"],
+    );
     eval(
         &["digits", "--reference", "digits", "--features", "inception"],
         &["pixels, classifier:FILE or onnx:FILE"],
     );
     eval(
-        &["digits", "--reference", "digits", "--features", "classifier:tiny.toml"],
+        &[
+            "digits",
+            "--reference",
+            "digits",
+            "--features",
+            "classifier:tiny.toml",
+        ],
         &["tiny.toml"],
     );
     fs::create_dir_all(at.join("a")).unwrap();
     eval(&["a/", "--reference", "a/"], &["size=N"]);
     fail(
         at,
-        &["train-classifier", "--data", "digits,unconditional", "--out", "c.safetensors"],
+        &[
+            "train-classifier",
+            "--data",
+            "digits,unconditional",
+            "--out",
+            "c.safetensors",
+        ],
         &["no classes"],
     );
     assert!(!at.join("c.safetensors").exists());
@@ -247,7 +326,14 @@ fn features_of_an_onnx_network_are_those_of_its_formula() {
     for (a, b) in mu.values.iter().zip(expected) {
         assert!((a - b).abs() < 1e-5, "{a} {b}");
     }
-    let names = ["--onnx-features", "features", "--onnx-logits", "logits", "--onnx-spatial", "spatial"];
+    let names = [
+        "--onnx-features",
+        "features",
+        "--onnx-logits",
+        "logits",
+        "--onnx-spatial",
+        "spatial",
+    ];
     let compare = ["digits-held-out", "--reference", "digits-train"];
     let report = eval(at, &[&compare, &common[..], &names].concat());
     assert_eq!(left_out(&report), Vec::<&str>::new());
@@ -272,7 +358,14 @@ fn a_build_without_onnx_says_so() {
     let dir = workplace();
     fail(
         dir.path(),
-        &["eval", "digits", "--reference", "digits", "--features", "onnx:x.onnx"],
+        &[
+            "eval",
+            "digits",
+            "--reference",
+            "digits",
+            "--features",
+            "onnx:x.onnx",
+        ],
         &["cargo feature `onnx`"],
     );
 }

@@ -133,7 +133,12 @@ pub struct EvalArgs {
     pub onnx_range: (f64, f64),
     /// ONNX: mean and deviation of each channel, taken off and divided by after that:
     /// M,M,M,S,S,S.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        allow_negative_numbers = true
+    )]
     pub onnx_normalize: Vec<f32>,
     /// ONNX: output that holds the features [default: the first].
     #[arg(long, value_name = "NAME")]
@@ -191,7 +196,12 @@ pub struct ClassifierArgs {
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub batch_size: usize,
     /// Learning rate after the warm-up.
-    #[arg(long, value_name = "X", default_value_t = 3e-3, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 3e-3,
+        allow_negative_numbers = true
+    )]
     pub lr: f64,
     /// Seed of weights and order.
     #[arg(long, value_name = "N", default_value_t = 0)]

@@ -12,8 +12,8 @@ use dis_train::run::diffusion_options;
 use serde_json::json;
 
 use super::args::EvalArgs;
-use super::source::{self, Source};
 use super::output;
+use super::source::{self, Source};
 use crate::device::{self, with_backend};
 use crate::progress;
 
@@ -98,7 +98,11 @@ fn print(report: &BitsReport, steps: usize) {
     let interval = report
         .interval
         .map(|i| format!("  ({:.5} to {:.5})", i.low, i.high));
-    println!("total      {:.5}{}", report.total, interval.unwrap_or_default());
+    println!(
+        "total      {:.5}{}",
+        report.total,
+        interval.unwrap_or_default()
+    );
     println!("  prior    {:.5}", report.prior);
     println!("  steps    {:.5}", report.diffusion);
     println!("  pixels   {:.5}  (the last step)", report.decoder);

@@ -57,5 +57,12 @@ pub fn draw(
     let labels: Option<Vec<u32>> = rows.iter().map(|row| row.label).collect();
     let classes = labels.iter().flatten().max().map_or(0, |&l| l as usize + 1);
     let names = (0..classes).map(|c| c.to_string()).collect();
-    Ok(MemoryDataset::new("drawn", shape, u8::MAX, bytes, labels, names)?)
+    Ok(MemoryDataset::new(
+        "drawn",
+        shape,
+        u8::MAX,
+        bytes,
+        labels,
+        names,
+    )?)
 }

@@ -61,7 +61,14 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         let network = network.build(args, &device.cpu)?;
         let network = &*network;
         let num = args.num;
-        let (side, info, data) = take(&mut samples, num.unwrap_or(DRAWN), num, args, network, &device)?;
+        let (side, info, data) = take(
+            &mut samples,
+            num.unwrap_or(DRAWN),
+            num,
+            args,
+            network,
+            &device,
+        )?;
         if let Some(path) = &args.save_statistics {
             let saved = match &side {
                 Side::Points(features) => SavedStatistics::of(features)?,
@@ -73,9 +80,17 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         let Some(mut reference) = reference else {
             return Ok(());
         };
-        let drawn = args.num_reference.unwrap_or_else(|| data.as_ref().map_or(DRAWN, |d| d.len()));
-        let (ref_side, ref_info, ref_data) =
-            take(&mut reference, drawn, args.num_reference, args, network, &device)?;
+        let drawn = args
+            .num_reference
+            .unwrap_or_else(|| data.as_ref().map_or(DRAWN, |d| d.len()));
+        let (ref_side, ref_info, ref_data) = take(
+            &mut reference,
+            drawn,
+            args.num_reference,
+            args,
+            network,
+            &device,
+        )?;
         let options = options(args);
         let pixels = match options.metrics.contains(&Metric::Copies) {
             true => pixels(data.as_deref(), ref_data.as_deref())?,
@@ -111,7 +126,10 @@ fn check(args: &EvalArgs) -> Result<()> {
     for (name, num) in [("--num", args.num), ("--num-reference", args.num_reference)] {
         ensure!(num != Some(0), "{name} must be at least 1");
     }
-    for path in [&args.json, &args.save_statistics, &args.plot].into_iter().flatten() {
+    for path in [&args.json, &args.save_statistics, &args.plot]
+        .into_iter()
+        .flatten()
+    {
         parent_exists(path)?;
     }
     Ok(())
@@ -166,17 +184,25 @@ fn take(
     device: &Device,
 ) -> Result<Taken> {
     let (data, mut info): (Arc<dyn Dataset>, SideInfo) = match source {
-        Source::Statistics { saved, text, sha256 } => {
+        Source::Statistics {
+            saved,
+            text,
+            sha256,
+        } => {
             let info = SideInfo::statistics(text, sha256, saved);
             return Ok((Side::Statistics(saved.clone()), info, None));
         }
-        Source::Model { weights, text, sha256 } => {
+        Source::Model {
+            weights,
+            text,
+            sha256,
+        } => {
             let data = draw::draw(weights, drawn, args, device)?;
             let info = SideInfo::model(text, sha256, args);
             (Arc::new(data), info)
         }
         Source::Data { data, text } => {
-            let data = match chosen {
+            let data: Arc<dyn Dataset> = match chosen {
                 Some(n) if n != data.len() => {
                     Arc::new(Subset::draw(Arc::clone(data), n, args.seed)?)
                 }
@@ -185,9 +211,9 @@ fn take(
             let info = SideInfo::data(text, &*data);
             (data, info)
         }
-        Source::Unsized => anyhow::bail!(
-            "folders of pictures on both sides: say with ,size=N how large they are"
-        ),
+        Source::Unsized => {
+            anyhow::bail!("folders of pictures on both sides: say with ,size=N how large they are")
+        }
     };
     let bar = progress::features(data.len() as u64);
     let features = extract(network, &*data, args.batch_size, &mut |n| bar.inc(n as u64));

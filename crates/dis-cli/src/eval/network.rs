@@ -32,9 +32,9 @@ impl Network {
                 Self::Onnx(Box::new(super::onnx::OnnxFeatures::open(path, args)?))
             }
             #[cfg(not(feature = "onnx"))]
-            FeatureSpec::Onnx(_) => bail!(
-                "--features onnx: this build reads no ONNX files (cargo feature `onnx`)"
-            ),
+            FeatureSpec::Onnx(_) => {
+                bail!("--features onnx: this build reads no ONNX files (cargo feature `onnx`)")
+            }
         })
     }
 

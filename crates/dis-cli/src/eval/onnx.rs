@@ -63,7 +63,10 @@ impl Input {
     /// From the lengths that the file says; what it leaves open is asked for.
     fn of(lengths: &[Option<usize>], size: Option<usize>) -> Result<Self> {
         let &[batch, a, b, c] = lengths else {
-            bail!("its input has {} dimensions, not the 4 of images", lengths.len());
+            bail!(
+                "its input has {} dimensions, not the 4 of images",
+                lengths.len()
+            );
         };
         let colours = |n: Option<usize>| n.filter(|n| matches!(n, 1 | 3));
         let (channels, height, width, channels_last) = match (colours(a), colours(c)) {
@@ -75,9 +78,12 @@ impl Input {
             (Some(known), Some(asked)) if known != asked => {
                 bail!("--onnx-size {asked}: the network takes {known}")
             }
-            (known, asked) => known.or(asked).filter(|n| (1..=LARGEST).contains(n)).context(
-                "the file does not say how large its images are (1 to 4096): use --onnx-size N",
-            ),
+            (known, asked) => known
+                .or(asked)
+                .filter(|n| (1..=LARGEST).contains(n))
+                .context(
+                    "the file does not say how large its images are (1 to 4096): use --onnx-size N",
+                ),
         };
         Ok(Self {
             batch: batch.filter(|n| *n > 0).unwrap_or(BATCH),
@@ -100,8 +106,15 @@ impl OnnxFeatures {
             .map_err(failed("not an ONNX network that can be read"))
             .with_context(named)?;
         let inputs = model.input_outlets().map_or(0, <[OutletId]>::len);
-        ensure!(inputs == 1, "{}: has {inputs} inputs, not one", path.display());
-        let fact = model.input_fact(0).map_err(failed("its input")).with_context(named)?;
+        ensure!(
+            inputs == 1,
+            "{}: has {inputs} inputs, not one",
+            path.display()
+        );
+        let fact = model
+            .input_fact(0)
+            .map_err(failed("its input"))
+            .with_context(named)?;
         let lengths: Vec<Option<usize>> = fact
             .shape
             .dims()
@@ -122,7 +135,10 @@ impl OnnxFeatures {
                 names.is_empty(),
                 "--onnx-features: name the output of the features too"
             );
-            let first = model.output_outlets().map_or(&[][..], |o| &o[..o.len().min(1)]).to_vec();
+            let first = model
+                .output_outlets()
+                .map_or(&[][..], |o| &o[..o.len().min(1)])
+                .to_vec();
             model
                 .select_output_outlets(&first)
                 .map_err(failed("its outputs"))
@@ -165,7 +181,11 @@ impl OnnxFeatures {
                 for c in 0..channels {
                     // Grey is repeated.
                     let value = f32::from(pixel[c.min(shape.channels - 1)]) / 255.0;
-                    let at = if channels_last { p * channels + c } else { c * plane + p };
+                    let at = if channels_last {
+                        p * channels + c
+                    } else {
+                        c * plane + p
+                    };
                     out[at] = value.mul_add(self.scale[c], self.shift[c]);
                 }
             }

@@ -32,7 +32,11 @@ impl SideInfo {
     /// Saved statistics.
     pub fn statistics(text: &str, sha256: &str, saved: &SavedStatistics) -> Self {
         let d = saved.features.mu.len();
-        let mut info = Self::new("statistics", text, format!("{text}: statistics of {d} features"));
+        let mut info = Self::new(
+            "statistics",
+            text,
+            format!("{text}: statistics of {d} features"),
+        );
         info.set("sha256", json!(sha256));
         info
     }

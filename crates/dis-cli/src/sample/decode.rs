@@ -10,7 +10,6 @@ use dis_vae::{LatentScale, Tiling, Vae};
 use ndarray::ArrayView4;
 use serde_json::Value;
 
-
 /// Latents up to this side are decoded whole, unless the user says otherwise.
 const WHOLE: usize = 64;
 

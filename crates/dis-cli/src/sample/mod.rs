@@ -128,7 +128,11 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
 }
 
 /// Bytes of what a model draws, decoded if they are latents.
-pub fn pictures(cpu: &dis_tensor::Cpu, decoder: Option<&Decoder>, values: Vec<f32>) -> Result<Vec<u8>> {
+pub fn pictures(
+    cpu: &dis_tensor::Cpu,
+    decoder: Option<&Decoder>,
+    values: Vec<f32>,
+) -> Result<Vec<u8>> {
     if let Some(bad) = values.iter().position(|x| !x.is_finite()) {
         bail!("the model's value {bad} is not a finite number");
     }

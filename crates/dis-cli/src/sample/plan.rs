@@ -263,7 +263,10 @@ pub fn settings(args: &SampleArgs, job: &Job, weights: u32, instructions: &str) 
         ("--cfg-interval", format!("{:?}", args.how.cfg_interval)),
         ("--cfg-rescale", args.how.cfg_rescale.to_string()),
         ("--cfg-published", args.how.cfg_published.to_string()),
-        ("--clip", format!("{} {:?}", args.how.clip, args.how.clip_quantile)),
+        (
+            "--clip",
+            format!("{} {:?}", args.how.clip, args.how.clip_quantile),
+        ),
         ("--batch-size", args.batch_size.to_string()),
         (
             "--init-image",

@@ -9,11 +9,10 @@ use serde::Serialize;
 use super::features::Features;
 use super::report::{Figure, LeftOut, Report};
 use super::statistics::SavedStatistics;
-use crate::error::{Result, TrainError};
+use crate::error::Result;
 use crate::metrics::{
-    BallOptions, Bootstrap, Drawn, KernelOptions, MetricError, Statistics, balls,
-    copy_threshold, frechet_distance, inception_score, kernel_distance, mean, nearest_distances,
-    softmax,
+    BallOptions, Bootstrap, Drawn, KernelOptions, MetricError, Statistics, balls, copy_threshold,
+    frechet_distance, inception_score, kernel_distance, mean, nearest_distances, softmax,
 };
 
 /// What can be measured.
@@ -288,8 +287,13 @@ fn inception(samples: &Side, options: &MeasureOptions) -> Result<Outcome> {
         let mut rows: Vec<usize> = (0..n)
             .flat_map(|i| std::iter::repeat_n(i, counts[i] as usize))
             .collect();
-        let mix = Stream::new(options.bootstrap.seed, Purpose::Metric, SPLITS, 1 + resample as u64)
-            .permutation(n);
+        let mix = Stream::new(
+            options.bootstrap.seed,
+            Purpose::Metric,
+            SPLITS,
+            1 + resample as u64,
+        )
+        .permutation(n);
         rows = mix.iter().map(|&i| rows[i as usize]).collect();
         Ok(inception_score(shuffled.select(Axis(0), &rows).view(), options.splits)?.mean)
     };
@@ -410,14 +414,5 @@ impl SavedStatistics {
             features: of(&features.features)?,
             spatial: features.spatial.as_ref().map(of).transpose()?,
         })
-    }
-}
-
-impl From<MetricError> for TrainError {
-    fn from(error: MetricError) -> Self {
-        match error {
-            MetricError::Data(data) => Self::Data(data),
-            other => Self::config(other.to_string()),
-        }
     }
 }

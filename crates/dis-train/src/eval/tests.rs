@@ -13,7 +13,10 @@ use crate::metrics::Bootstrap;
 
 fn side(data: &dyn Dataset) -> (Side, ndarray::Array2<f32>) {
     let features = extract(&PixelFeatures, data, 100, &mut |_| {}).unwrap();
-    (Side::Points(Box::new(features)), pixel_points(data).unwrap())
+    (
+        Side::Points(Box::new(features)),
+        pixel_points(data).unwrap(),
+    )
 }
 
 fn options(metrics: &[Metric]) -> MeasureOptions {
@@ -103,7 +106,10 @@ fn few_images_are_warned_of_and_one_is_refused() {
     let ((a, _), (b, _)) = (side(&few), side(&*all));
     let only = options(&[Metric::Fid]);
     let report = measure(&a, &b, None, &only, &mut |_| {}).unwrap();
-    assert!(report.warnings[0].contains("30 samples for 64 features"), "{report}");
+    assert!(
+        report.warnings[0].contains("30 samples for 64 features"),
+        "{report}"
+    );
     let one = Subset::draw(all, 1, 0).unwrap();
     let e = measure(&side(&one).0, &b, None, &only, &mut |_| {}).unwrap_err();
     assert!(e.to_string().contains("needs at least 2"), "{e}");
@@ -150,14 +156,22 @@ fn bits_are_means_of_the_bound_whatever_the_batch() {
         let mut calls = 0;
         let mut progress = |n: usize| calls += n;
         let report = bits_per_dim(
-            &cpu, &model, &params, &diffusion, &few, &options, &mut progress,
+            &cpu,
+            &model,
+            &params,
+            &diffusion,
+            &few,
+            &options,
+            &mut progress,
         );
         assert_eq!(calls, 5 * 7);
         report.unwrap()
     };
     let report = run(2);
     assert_eq!(report, run(5));
-    let images: Vec<f32> = (0..5).flat_map(|i| few.sample(i, false).unwrap().image).collect();
+    let images: Vec<f32> = (0..5)
+        .flat_map(|i| few.sample(i, false).unwrap().image)
+        .collect();
     let labels: Vec<u32> = (0..5).map(|i| few.label(i).unwrap()).collect();
     let images = Array4::from_shape_vec((5, 1, 8, 8), images).unwrap();
     let mut network = ModelDenoiser::new(&cpu, &model, &params, &labels);
@@ -173,7 +187,12 @@ fn bits_are_means_of_the_bound_whatever_the_batch() {
     // Column 6 is the last iteration, which makes the image.
     let last: Vec<f64> = bound.vb.column(6).to_vec();
     assert!((report.decoder - mean(&last)).abs() < 1e-12);
-    assert!(report.terms.windows(2).all(|w| w[0].timestep < w[1].timestep));
+    assert!(
+        report
+            .terms
+            .windows(2)
+            .all(|w| w[0].timestep < w[1].timestep)
+    );
     let svg = report.plot().to_svg();
     assert!(svg.contains("bits per dimension") && svg.matches("<polyline").count() >= 2);
 }

@@ -80,10 +80,7 @@ fn content(file: &mut File, place: Place) -> std::result::Result<Vec<u8>, String
     /// Deflate makes at most this many bytes of one.
     const EXPANSION: u64 = 1032;
     if place.size > LARGEST || place.size > place.stored.saturating_mul(EXPANSION) {
-        return Err(format!(
-            "claims {} bytes, which are not read",
-            place.size
-        ));
+        return Err(format!("claims {} bytes, which are not read", place.size));
     }
     let read = |error: std::io::Error| format!("cannot be read: {error}");
     file.seek(SeekFrom::Start(place.start)).map_err(read)?;

@@ -8,7 +8,7 @@ mod read;
 mod tests;
 mod write;
 
-pub(super) use read::is_npz;
 pub use arrays::{FloatArray, npz_names, read_float_arrays, write_float_arrays};
+pub(super) use read::is_npz;
 pub use read::{open_npz, read_npz};
 pub use write::NpzImages;
