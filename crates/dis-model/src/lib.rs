@@ -11,10 +11,12 @@ pub mod config;
 pub mod cost;
 mod embed;
 pub mod error;
+mod inputs;
 pub mod model;
 pub mod time;
 
 pub use checkpoint::{Checkpoint, Metadata};
 pub use config::{ConditionKind, Conditioning, DisConfig, SsmConfig, ZOO};
 pub use error::{ModelError, Result};
+pub use inputs::ModelInputs;
 pub use model::{Condition, DisModel, ModelInput, SavedModel};

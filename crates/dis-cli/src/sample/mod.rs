@@ -65,13 +65,15 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
                 }
                 None => Task::Generate,
             };
-            let params = weights.file.read_params(backend, model.table())?;
+            let mut params = weights.file.read_params(backend, model.table())?;
             let settings = match target {
                 Target::Npz => {
                     plan::settings(&args, &job, checksum(backend, &params)?, &instructions)
                 }
                 _ => String::new(),
             };
+            // Only now: the checksum is of the weights in the order of the file.
+            backend.prepare(&mut params, model.table().products())?;
             let shown = job.rows.len() * (1 + usize::from(args.invert));
             let mut sink = target.open(&args.out, shape, shown, &args, &settings)?;
             if sink.done() > 0 {
@@ -92,12 +94,14 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
             bar.set_position(sink.done() as u64 * calls);
             bar.reset_eta();
             for rows in job.rows[sink.done()..].chunks(args.batch_size) {
+                let mut kept = Ok(());
                 let drawn = artist.draw(rows, &task, &mut |at| {
                     bar.inc(rows.len() as u64);
-                    if let Some(recorder) = &mut recorder {
-                        recorder.record(at.sample, calls as usize);
+                    if let (Some(recorder), Ok(())) = (&mut recorder, &kept) {
+                        kept = recorder.record(|| Ok(at.sample()?), calls as usize);
                     }
                 })?;
+                kept?;
                 if let Some(recorder) = recorder.take() {
                     recorder.write(|latents| pictures(cpu, decoder.as_ref(), latents), shape)?;
                 }
