@@ -202,7 +202,7 @@ fn take(
             (Arc::new(data), info)
         }
         Source::Data { data, text } => {
-            let data = match chosen {
+            let data: Arc<dyn Dataset> = match chosen {
                 Some(n) if n != data.len() => {
                     Arc::new(Subset::draw(Arc::clone(data), n, args.seed)?)
                 }
