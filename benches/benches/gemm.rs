@@ -75,6 +75,20 @@ fn products(c: &mut Criterion) {
                         .expect("a product");
                 });
             });
+            let mut ready = cpu.from_f32(&w);
+            cpu.prepare_weights(&mut ready, &[Layout::matrix(n, k)])
+                .expect("a prepared matrix");
+            group.bench_function(format!("{m}x{k}x{n}/prepared, threads {threads}"), |b| {
+                b.iter(|| {
+                    let (x, weight) = (
+                        Tokens::new(&x, Layout::dense(1, m, k)),
+                        Tokens::new(&ready, Layout::dense(1, n, k)),
+                    );
+                    let out = TokensMut::new(&mut out, Layout::dense(1, m, n));
+                    cpu.gemm(x, false, weight, true, None, false, out)
+                        .expect("a product");
+                });
+            });
             let half = cpu.clone().with_precision(Precision::Bfloat16);
             group.bench_function(format!("{m}x{k}x{n}/ours bf16, threads {threads}"), |b| {
                 b.iter(|| {

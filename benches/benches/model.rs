@@ -32,7 +32,9 @@ fn forward(c: &mut Criterion) {
     let kinds = [("", Precision::Float32), (", bf16", Precision::Bfloat16)];
     for (threads, (name, precision)) in [1, 2].into_iter().flat_map(|t| kinds.map(|k| (t, k))) {
         let cpu = cpu(threads).with_precision(precision);
-        let params = cpu.from_f32(&weights);
+        let mut params = cpu.from_f32(&weights);
+        cpu.prepare_weights(&mut params, model.table().products())
+            .expect("prepared weights");
         for batch in [1, 8] {
             let image = cpu.from_f32(&normals(batch * 3 * 32 * 32));
             let t = vec![500.0; batch];

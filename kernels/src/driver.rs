@@ -59,16 +59,16 @@ pub trait Driver: Clone + fmt::Debug + Send + Sync + 'static {
     fn describe(&self) -> String;
 
     /// Multiprocessors, by which launches choose how finely to divide their work.
-    fn multiprocessors(&self) -> u32 {
-        132
-    }
+    fn multiprocessors(&self) -> u32;
 
     /// New memory, 256-aligned, of unspecified contents.
     fn alloc(&self, bytes: usize) -> Result<u64>;
     /// Returns memory from [`Driver::alloc`], once everything before in the stream has run.
     fn free(&self, address: u64);
-    /// Says that what lies there is stale: a checking driver reports reads before the next write.
-    fn mark_uninitialised(&self, address: u64, bytes: usize);
+    /// Says that the first `bytes` bytes of memory from [`Driver::alloc`] have a new user: what lies
+    /// there is stale, and the rest belongs to nobody. A checking driver reports reads before the next
+    /// write, and accesses to the rest.
+    fn lend(&self, address: u64, bytes: usize);
 
     /// Copies host bytes to the device, in stream order; `data` may change after the return.
     fn upload(&self, address: u64, data: &[u8]) -> Result<()>;
@@ -89,10 +89,12 @@ pub trait Driver: Clone + fmt::Debug + Send + Sync + 'static {
     /// That product; `false` (and nothing done) where there is none.
     fn gemm(&self, call: &GemmCall) -> Result<bool>;
 
-    /// Begins recording launches instead of running them; `false` where that cannot be done.
+    /// Begins recording what is asked for instead of doing it; `false` where that cannot be done.
+    /// Until the end, memory must not be allocated, and nothing may go from or to the host: what a
+    /// host's memory holds is not recorded.
     fn begin_capture(&self) -> Result<bool>;
     /// Ends recording.
     fn end_capture(&self) -> Result<Self::Graph>;
-    /// Runs what was recorded.
+    /// Does what was recorded, in stream order.
     fn replay(&self, graph: &Self::Graph) -> Result<()>;
 }

@@ -21,6 +21,7 @@ pub mod approx;
 pub mod elementwise;
 pub mod embed;
 pub mod gemm;
+pub mod images;
 pub mod norm;
 pub mod optim;
 pub mod patch;
@@ -45,6 +46,7 @@ pub fn contracts() -> Vec<ContractInfo> {
         norm::CONTRACTS,
         embed::CONTRACTS,
         patch::CONTRACTS,
+        images::CONTRACTS,
         optim::CONTRACTS,
         gemm::CONTRACTS,
         scan::CONTRACTS,

@@ -25,15 +25,19 @@ pub struct Stats {
     pub bytes_in_use: usize,
 }
 
-#[derive(Default)]
-struct State {
-    free: BTreeMap<usize, Vec<u64>>,
-    stats: Stats,
-}
+/// Addresses of free blocks by size.
+type Free = BTreeMap<usize, Vec<u64>>;
 
 struct Shared<D: Driver> {
     driver: D,
-    state: Mutex<State>,
+    free: Mutex<Free>,
+    /// Of this pool and those set apart from it.
+    stats: Arc<Mutex<Stats>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing in a critical section can panic halfway.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A pool of device memory.
@@ -56,19 +60,13 @@ impl<D: Driver> fmt::Debug for Pool<D> {
 }
 
 impl<D: Driver> Shared<D> {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in a critical section can panic halfway.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn trim(&self) {
-        let freed = {
-            let mut state = self.lock();
-            state.stats.bytes_held = state.stats.bytes_in_use;
-            std::mem::take(&mut state.free)
-        };
-        for address in freed.into_values().flatten() {
-            self.driver.free(address);
+        let freed = std::mem::take(&mut *lock(&self.free));
+        for (size, addresses) in freed {
+            for address in addresses {
+                self.driver.free(address);
+                lock(&self.stats).bytes_held -= size;
+            }
         }
     }
 }
@@ -85,7 +83,20 @@ impl<D: Driver> Pool<D> {
         Self {
             shared: Arc::new(Shared {
                 driver,
-                state: Mutex::default(),
+                free: Mutex::default(),
+                stats: Arc::default(),
+            }),
+        }
+    }
+
+    /// A pool on the same device that hands out none of this one's memory and gives it none; they
+    /// count together.
+    pub fn apart(&self) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                driver: self.driver().clone(),
+                free: Mutex::default(),
+                stats: Arc::clone(&self.shared.stats),
             }),
         }
     }
@@ -110,34 +121,31 @@ impl<D: Driver> Pool<D> {
         if bytes == 0 {
             return Ok(block(0));
         }
-        let reused = {
-            let mut state = self.shared.lock();
-            let reused = state.free.get_mut(&size).and_then(Vec::pop);
-            if reused.is_some() {
-                state.stats.reuses += 1;
-                state.stats.bytes_in_use += size;
-            }
-            reused
-        };
+        let reused = lock(&self.shared.free).get_mut(&size).and_then(Vec::pop);
         if let Some(address) = reused {
-            self.driver().mark_uninitialised(address, size);
+            let mut stats = lock(&self.shared.stats);
+            stats.reuses += 1;
+            stats.bytes_in_use += size;
+            drop(stats);
+            self.driver().lend(address, bytes);
             return Ok(block(address));
         }
         let address = self.driver().alloc(size).or_else(|_| {
             self.shared.trim();
             self.driver().alloc(size)
         })?;
-        let mut state = self.shared.lock();
-        state.stats.allocations += 1;
-        state.stats.bytes_held += size;
-        state.stats.bytes_in_use += size;
-        drop(state);
+        let mut stats = lock(&self.shared.stats);
+        stats.allocations += 1;
+        stats.bytes_held += size;
+        stats.bytes_in_use += size;
+        drop(stats);
+        self.driver().lend(address, bytes);
         Ok(block(address))
     }
 
     /// What it has done so far.
     pub fn stats(&self) -> Stats {
-        self.shared.lock().stats
+        *lock(&self.shared.stats)
     }
 
     /// Returns what no buffer uses to the device.
@@ -196,9 +204,10 @@ impl<D: Driver> fmt::Debug for Block<D> {
 impl<D: Driver> Drop for Block<D> {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            let mut state = self.pool.shared.lock();
-            state.stats.bytes_in_use -= self.size;
-            state.free.entry(self.size).or_default().push(self.address);
+            let shared = &self.pool.shared;
+            lock(&shared.stats).bytes_in_use -= self.size;
+            let mut free = lock(&shared.free);
+            free.entry(self.size).or_default().push(self.address);
         }
     }
 }

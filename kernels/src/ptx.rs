@@ -44,6 +44,8 @@ files! {
     EMBED = "embed.ptx";
     /// Images and patches.
     PATCH = "patch.ptx";
+    /// Batches of images, for samplers.
+    IMAGES = "images.ptx";
     /// The optimizer.
     OPTIM = "optim.ptx";
     /// The matrix product.

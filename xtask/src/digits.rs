@@ -120,7 +120,8 @@ pub fn judge(
         batch_size: 250,
     };
     let images = cpu.install(|| {
-        let params = cpu.from_f32(&checkpoint.weights);
+        let mut params = cpu.from_f32(&checkpoint.weights);
+        cpu.prepare_weights(&mut params, checkpoint.model.table().products())?;
         generate(cpu, &checkpoint.model, &params, plan, &spec, &mut |_, _| {})
     })?;
     let unit: Vec<f32> = images

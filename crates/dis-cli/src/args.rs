@@ -25,6 +25,10 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Draw images from a model.
     Sample(Box<SampleArgs>),
+    /// Judge samples: Frechet distance, precision and recall, copies, ..., or bits per dimension.
+    Eval(Box<crate::eval::args::EvalArgs>),
+    /// Train a small classifier whose features `dis eval` compares by.
+    TrainClassifier(crate::eval::args::ClassifierArgs),
     /// Show configuration, parameters, multiply-adds and memory of a model.
     Info(InfoArgs),
     /// Convert a checkpoint between safetensors and PyTorch's .pt.
@@ -182,47 +186,9 @@ pub struct SampleArgs {
     /// Classes by number or name, comma separated [default: all].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub classes: Vec<String>,
-    /// Sampler steps.
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    pub steps: usize,
-    /// ddim, ancestral, euler, euler-a, heun, dpmpp-1 to dpmpp-3m, dpmpp-2m-sde, unipc-1 to unipc-3,
-    /// ...; docs/samplers.md compares them.
-    #[arg(long, value_name = "NAME", default_value = "ddim")]
-    pub sampler: SamplerSpec,
-    /// How steps are spread over time: default, leading, linspace, trailing, karras, log-snr.
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    pub spacing: Spacing,
-    /// Noise added by DDIM, 0 to 1.
-    #[arg(
-        long,
-        value_name = "X",
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
-    pub eta: f64,
-    /// Guidance scale; 1 is none [default: 1.5 for models with a null label].
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub cfg: Option<f64>,
-    /// Guide only while the original timestep is within LOW,HIGH.
-    #[arg(long, value_name = "LOW,HIGH", value_parser = interval)]
-    pub cfg_interval: Option<(f64, f64)>,
-    /// Rescale the guided prediction towards the conditional one's spread, 0 to 1; 0 is off.
-    #[arg(
-        long,
-        value_name = "X",
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
-    pub cfg_rescale: f64,
-    /// Guide the first three channels only, as the published code does.
-    #[arg(long)]
-    pub cfg_published: bool,
-    /// Limit the estimate of the image to the value range in every step.
-    #[arg(long)]
-    pub clip: bool,
-    /// Limit it to this quantile of its own magnitudes instead (dynamic thresholding), such as 0.995.
-    #[arg(long, value_name = "Q", conflicts_with = "clip")]
-    pub clip_quantile: Option<f64>,
+    /// Sampler and guidance.
+    #[command(flatten)]
+    pub how: SamplerArgs,
     /// Seed.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -281,6 +247,52 @@ pub struct SampleArgs {
     /// Device.
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// How images are drawn from a model.
+#[derive(Args, Clone, Debug)]
+pub struct SamplerArgs {
+    /// Sampler steps.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub steps: usize,
+    /// ddim, ancestral, euler, euler-a, heun, dpmpp-1 to dpmpp-3m, dpmpp-2m-sde, unipc-1 to unipc-3,
+    /// ...; docs/samplers.md compares them.
+    #[arg(long, value_name = "NAME", default_value = "ddim")]
+    pub sampler: SamplerSpec,
+    /// How steps are spread over time: default, leading, linspace, trailing, karras, log-snr.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub spacing: Spacing,
+    /// Noise added by DDIM, 0 to 1.
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
+    pub eta: f64,
+    /// Guidance scale; 1 is none [default: 1.5 for models with a null label].
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub cfg: Option<f64>,
+    /// Guide only while the original timestep is within LOW,HIGH.
+    #[arg(long, value_name = "LOW,HIGH", value_parser = interval)]
+    pub cfg_interval: Option<(f64, f64)>,
+    /// Rescale the guided prediction towards the conditional one's spread, 0 to 1; 0 is off.
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
+    pub cfg_rescale: f64,
+    /// Guide the first three channels only, as the published code does.
+    #[arg(long)]
+    pub cfg_published: bool,
+    /// Limit the estimate of the image to the value range in every step.
+    #[arg(long)]
+    pub clip: bool,
+    /// Limit it to this quantile of its own magnitudes instead (dynamic thresholding), such as 0.995.
+    #[arg(long, value_name = "Q", conflicts_with = "clip")]
+    pub clip_quantile: Option<f64>,
 }
 
 /// What matrix products take; sums are float32 in any case.
@@ -415,7 +427,7 @@ pub struct ConvertArgs {
 }
 
 /// Two numbers with a comma between them.
-fn interval(text: &str) -> Result<(f64, f64), String> {
+pub fn interval(text: &str) -> Result<(f64, f64), String> {
     let parsed = text
         .split_once(',')
         .and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));

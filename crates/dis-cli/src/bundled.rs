@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use dis_model::checkpoint::{Entry, InferHints, WeightFile};
 use dis_model::{Checkpoint, DisModel, Metadata};
+use dis_train::eval::sha256_hex;
 use dis_train::run::RunDir;
 
 /// A digits model made by `dis train --preset digits`; its run is described in docs/digits/.
@@ -71,6 +72,19 @@ pub fn open(path: Option<&Path>, raw: bool, null_label: Option<bool>) -> Result<
         model: weights.model,
         metadata: weights.metadata,
     })
+}
+
+/// The SHA-256 of the file that [`describe`] reads.
+pub fn sha256(path: Option<&Path>, raw: bool) -> Result<String> {
+    let Some(path) = path else {
+        return Ok(sha256_hex(DIGITS)?);
+    };
+    let path = match RunDir::is_run(path) {
+        true => RunDir::open(path)?.0.weights_file(raw)?,
+        false => path.to_path_buf(),
+    };
+    let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    sha256_hex(file).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// Says which option answers a question that shapes leave open.

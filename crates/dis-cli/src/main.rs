@@ -1,10 +1,12 @@
-//! The `dis` command: train, sample and inspect DiS models.
+//! The `dis` command: train, sample, judge and inspect DiS models.
 
 mod args;
 mod bundled;
+mod classifier;
 mod convert;
 mod device;
 mod encode;
+mod eval;
 mod info;
 mod progress;
 mod sample;
@@ -33,6 +35,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Eval(args) => eval::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::TrainClassifier(args) => classifier::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(args).map(|()| ExitCode::SUCCESS),
         Command::Convert(args) => convert::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Encode(args) => encode::run(&args).map(|()| ExitCode::SUCCESS),

@@ -41,6 +41,35 @@ pub fn decoding(images: u64) -> ProgressBar {
     )
 }
 
+/// For training a classifier.
+pub fn classifier(steps: u64) -> ProgressBar {
+    bar(
+        steps,
+        "[{bar:30}] {pos}/{len}  {per_sec}  {msg}  {eta} left",
+    )
+}
+
+/// For running images through a feature network.
+pub fn features(images: u64) -> ProgressBar {
+    bar(
+        images,
+        "features [{bar:30}] {pos}/{len}  {per_sec}  {eta} left",
+    )
+}
+
+/// For metrics, which do not know how long they take.
+pub fn measuring() -> ProgressBar {
+    bar(1, "measuring {msg} {spinner}")
+}
+
+/// For likelihoods: counts image steps.
+pub fn likelihood(image_steps: u64) -> ProgressBar {
+    bar(
+        image_steps,
+        "bits per dimension [{bar:30}] {percent}%  {per_sec} image steps  {eta} left",
+    )
+}
+
 /// For training.
 #[derive(Debug, Default)]
 pub struct Training {

@@ -67,6 +67,9 @@ pub enum Error {
         /// The original timestep of that iteration.
         timestep: usize,
     },
+    /// The device that holds the images failed, or refused an operation.
+    #[error("images on the device: {0}")]
+    Device(#[from] dis_tensor::TensorError),
     /// The network failed.
     #[error("the network failed: {0}")]
     Network(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -64,6 +64,7 @@
 pub mod blend;
 pub mod bound;
 pub mod denoiser;
+pub mod device;
 pub mod diffusion;
 pub mod edit;
 pub mod error;
@@ -72,7 +73,8 @@ mod likelihood;
 pub mod loss;
 pub mod model;
 pub mod noise;
-pub mod resample;
+mod repeat;
+mod resample;
 pub mod respacing;
 pub mod sampler;
 pub mod schedule;
@@ -82,6 +84,7 @@ pub mod tables;
 pub use blend::{Blended, slerp};
 pub use bound::{BitsPerDim, BoundTerms};
 pub use denoiser::{Conditional, Denoiser, FromFn, from_conditional_fn, from_fn};
+pub use device::OnDevice;
 pub use diffusion::{
     Gaussian, GaussianDiffusion, LogVariance, LossKind, Options, Prediction, Reverse, Variance,
 };

@@ -1,19 +1,25 @@
 //! A [`DisModel`] as the network that samplers see.
 
-use dis_model::{Condition, ConditionKind, DisModel, ModelInput};
+use dis_model::{Condition, ConditionKind, DisModel};
 use dis_scan::ScanBackend;
-use dis_tensor::{Reals, TensorError};
+use dis_tensor::Reals;
 use ndarray::Array4;
 
-use crate::{Conditional, Denoiser, Error, Result};
+use crate::device::OnDevice;
+use crate::repeat::Repeated;
+use crate::{Conditional, Denoiser, Error, Result, State};
 
 /// A model, its weights, and the label of each sample.
+///
+/// On a device that can, what it launches for a batch is recorded at the second call and repeated at
+/// all later ones (see [`ModelDenoiser::recorded`]).
 #[derive(Debug)]
 pub struct ModelDenoiser<'a, B: ScanBackend> {
     backend: &'a B,
     model: &'a DisModel,
     params: &'a Reals<B>,
     labels: &'a [u32],
+    repeated: Repeated<B>,
 }
 
 impl<'a, B: ScanBackend> ModelDenoiser<'a, B> {
@@ -29,49 +35,46 @@ impl<'a, B: ScanBackend> ModelDenoiser<'a, B> {
             model,
             params,
             labels,
+            repeated: Repeated::new(backend),
         }
     }
 
-    fn run(&self, x: &Array4<f32>, t: &[f64], condition: Condition<'_>) -> Result<Array4<f32>> {
+    /// The same network, which launches everything anew at every call unless `recorded`. The results
+    /// are the same, bit for bit.
+    pub fn recorded(mut self, recorded: bool) -> Self {
+        self.repeated.allow(recorded);
+        self
+    }
+
+    fn run(&mut self, x: &OnDevice<B>, t: &[f64], condition: Condition<'_>) -> Result<OnDevice<B>> {
         let config = self.model.config();
-        let (batch, channels, height, width) = x.dim();
+        let [batch, _, height, width] = x.dims();
         let expected = [batch, config.channels, config.image_size, config.image_size];
-        if x.shape() != expected {
-            return Err(Error::shape("model input", x.shape(), &expected));
+        if x.dims() != expected {
+            return Err(Error::shape("model input", &x.dims(), &expected));
         }
-        let image = match x.as_slice() {
-            Some(values) => self.backend.from_f32(values),
-            None => self
-                .backend
-                .from_f32(&x.iter().copied().collect::<Vec<_>>()),
-        };
-        debug_assert_eq!(channels, config.channels);
-        let input = ModelInput {
-            image: &image,
-            t,
-            condition,
-            drop_path: None,
-        };
-        let out = self
-            .model
-            .forward(self.backend, self.params, &input)
-            .map_err(Error::network)?;
-        let shape = (batch, config.out_channels(), height, width);
-        let values = self.backend.to_f32(&out);
-        if let Some(what) = self.backend.failure() {
-            return Err(Error::network(TensorError::Device { op: "read", what }));
+        if t.len() != batch {
+            return Err(Error::Count {
+                what: "timesteps",
+                got: t.len(),
+                expected: batch,
+            });
         }
-        Array4::from_shape_vec(shape, values).map_err(Error::network)
+        let out =
+            self.repeated
+                .forward(self.backend, self.model, self.params, x.buf(), t, condition)?;
+        let dims = [batch, config.out_channels(), height, width];
+        OnDevice::from_buf(self.backend, out, dims)
     }
 }
 
-impl<B: ScanBackend> Conditional for ModelDenoiser<'_, B> {
+impl<B: ScanBackend> Conditional<OnDevice<B>> for ModelDenoiser<'_, B> {
     fn predict_rows(
         &mut self,
-        x: &Array4<f32>,
+        x: &OnDevice<B>,
         t: &[f64],
         conditions: &[Option<usize>],
-    ) -> Result<Array4<f32>> {
+    ) -> Result<OnDevice<B>> {
         if let ConditionKind::None = self.model.config().condition {
             return self.run(x, t, Condition::None);
         }
@@ -93,6 +96,25 @@ impl<B: ScanBackend> Conditional for ModelDenoiser<'_, B> {
             })
             .collect();
         self.run(x, t, Condition::Classes(&labels?))
+    }
+}
+
+impl<B: ScanBackend> Conditional for ModelDenoiser<'_, B> {
+    fn predict_rows(
+        &mut self,
+        x: &Array4<f32>,
+        t: &[f64],
+        conditions: &[Option<usize>],
+    ) -> Result<Array4<f32>> {
+        let x = OnDevice::new(self.backend, x.clone());
+        self.predict_rows(&x, t, conditions)?.fetch()
+    }
+}
+
+impl<B: ScanBackend> Denoiser<OnDevice<B>> for ModelDenoiser<'_, B> {
+    fn predict(&mut self, x: &OnDevice<B>, t: &[f64]) -> Result<OnDevice<B>> {
+        let rows: Vec<Option<usize>> = (0..x.dims()[0]).map(Some).collect();
+        self.predict_rows(x, t, &rows)
     }
 }
 

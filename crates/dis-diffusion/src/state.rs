@@ -18,7 +18,7 @@ pub trait State: Clone {
     fn combine(terms: &[(&[f64], &Self)]) -> Result<Self>;
 
     /// Limits every value to `[low, high]`; not-a-number stays.
-    fn clamp(&mut self, low: f32, high: f32);
+    fn clamp(&mut self, low: f32, high: f32) -> Result<()>;
 
     /// Adds `exp(slope[sample] * log_scale + offset[sample]) * noise`. An offset of minus
     /// infinity adds nothing.
@@ -161,7 +161,7 @@ impl State for Array4<f32> {
         Ok(out)
     }
 
-    fn clamp(&mut self, low: f32, high: f32) {
+    fn clamp(&mut self, low: f32, high: f32) -> Result<()> {
         self.mapv_inplace(|x| {
             // Unlike f32::clamp, accepts any limits.
             if x < low {
@@ -172,6 +172,7 @@ impl State for Array4<f32> {
                 x
             }
         });
+        Ok(())
     }
 
     fn add_noise(
@@ -256,7 +257,7 @@ fn join(axis: usize, parts: &[&Array4<f32>]) -> Result<Array4<f32>> {
     Ok(row_major(joined))
 }
 
-fn row_major(x: Array4<f32>) -> Array4<f32> {
+pub(crate) fn row_major(x: Array4<f32>) -> Array4<f32> {
     if x.is_standard_layout() {
         x
     } else {
@@ -281,7 +282,7 @@ pub(crate) fn same_dims<S: State>(what: &'static str, got: &S, expected: &S) -> 
     }
 }
 
-fn per_sample(what: &'static str, coefficients: &[f64], batch: usize) -> Result<()> {
+pub(crate) fn per_sample(what: &'static str, coefficients: &[f64], batch: usize) -> Result<()> {
     match coefficients.len() {
         1 => Ok(()),
         n if n == batch => Ok(()),

@@ -428,13 +428,13 @@ mod tests {
         refused(|c| c.patch_size = 3, "patch_size");
         refused(|c| c.ssm.d_conv = 5, "d_conv");
         refused(|c| c.embed_dim = 0, "embed_dim");
-        let attention = |c: &mut DisConfig, heads, mlp_ratio| {
+        fn attention(c: &mut DisConfig, heads: Option<usize>, mlp_ratio: usize) {
             c.mixer = MixerKind::Attention(AttentionOptions {
                 heads,
                 mlp_ratio,
                 qkv_bias: false,
             });
-        };
+        }
         refused(|c| attention(c, Some(3), 4), "heads 3");
         refused(|c| attention(c, Some(0), 4), "heads 0");
         refused(|c| attention(c, None, 0), "mlp_ratio");

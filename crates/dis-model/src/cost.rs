@@ -4,12 +4,13 @@
 //! figures for DiS leave out the mixer's scan and convolution (a profiler that saw linear layers
 //! only), so they are lower than these.
 
-use dis_scan::checkpoint_len;
-
 use crate::config::{ConditionKind, Conditioning, DisConfig};
 use crate::error::Result;
+use crate::memory;
 use crate::model::DisModel;
-use dis_ssm::{AttentionConfig, MixingConfig, SkipKind};
+use dis_ssm::{MixingConfig, SkipKind};
+
+pub use crate::memory::Memory;
 
 /// Multiply-adds of one forward pass of one sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,21 +89,6 @@ impl MultiplyAdds {
     }
 }
 
-/// Bytes of float32 buffers, for a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// Weights.
-    pub weights: u64,
-    /// Buffers of a forward pass without gradients.
-    pub inference: u64,
-    /// Gradients, both Adam moments and the moving average.
-    pub optimizer: u64,
-    /// What a training step keeps and works in.
-    pub training: u64,
-    /// The same when blocks are recomputed in the backward.
-    pub training_recompute: u64,
-}
-
 /// The cost of a configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cost {
@@ -135,7 +121,7 @@ impl Cost {
             parameters: model.table().parameters() as u64,
             tokens: config.tokens() as u64,
             macs,
-            memory: memory(config, model.table().len(), batch),
+            memory: memory::memory(config, model.table(), batch),
         })
     }
 }
@@ -194,71 +180,6 @@ fn multiply_adds(config: &DisConfig) -> MultiplyAdds {
             mlp: rows * 2 * d * u(mixer.d_mlp),
             ..around
         },
-    }
-}
-
-/// Elements that a block at work, the saved values of a block and its backward take.
-struct BlockMemory {
-    work: usize,
-    saved: usize,
-    backward: usize,
-}
-
-fn state_space_memory(config: &DisConfig, batch: usize) -> BlockMemory {
-    let mixer = config.state_space();
-    let (d, d_inner, tokens) = (config.embed_dim, mixer.d_inner, config.tokens());
-    let rows = batch * tokens;
-    let dbc = (mixer.dt_rank.next_multiple_of(16) + 2 * mixer.d_state).next_multiple_of(16);
-    let checkpoints = checkpoint_len(batch, tokens, d_inner, mixer.d_state);
-    let branch = rows * (2 * d_inner + dbc);
-    BlockMemory {
-        // x and z, the gated sum, one direction.
-        work: rows * 3 * d_inner + branch,
-        saved: rows * 3 * d_inner + 2 * (branch + checkpoints),
-        // Gradients of x and z, of u and the step, of (dt, B, C), of streams.
-        backward: rows * (4 * d_inner + dbc + 5 * d),
-    }
-}
-
-fn attention_memory(config: &DisConfig, mixer: &AttentionConfig, batch: usize) -> BlockMemory {
-    let (d, tokens) = (config.embed_dim, config.tokens());
-    let rows = batch * tokens;
-    let scores = rows * tokens * mixer.heads;
-    // Queries, keys and values, the context, the stream and its norm, the perceptron's inside.
-    let saved = rows * (6 * d + 2 + mixer.d_mlp) + scores;
-    BlockMemory {
-        // Beside them the attention's output and the activation; or the scores, before them.
-        work: saved + (rows * (d + mixer.d_mlp)).max(scores),
-        saved,
-        // Gradients of the perceptron's inside, or of scores and what they come from; of streams.
-        backward: rows * 5 * d + (rows * 2 * mixer.d_mlp).max(2 * scores + rows * 3 * d),
-    }
-}
-
-fn memory(config: &DisConfig, arena: usize, batch: usize) -> Memory {
-    let block = match config.mixing() {
-        MixingConfig::Mamba(_) => state_space_memory(config, batch),
-        MixingConfig::Attention(mixer) => attention_memory(config, &mixer, batch),
-    };
-    let d = config.embed_dim;
-    let rows = batch * config.tokens();
-    let streams = rows * d;
-    let normed = rows * (d + 2);
-    let skips = if config.skip == SkipKind::None {
-        0
-    } else {
-        config.half_depth()
-    };
-    let saved_block = normed + block.saved;
-    let backward = block.backward;
-    let head = batch * config.patches() * (3 * d + 4);
-    let bytes = |elements: usize| 4 * elements as u64;
-    Memory {
-        weights: bytes(arena),
-        inference: bytes((skips + 4) * streams + (normed + block.work).max(head)),
-        optimizer: bytes(4 * arena),
-        training: bytes(config.blocks() * (2 * streams + saved_block) + backward + head),
-        training_recompute: bytes(config.blocks() * 2 * streams + saved_block + backward + head),
     }
 }
 

@@ -1,34 +1,27 @@
 //! From image, time and condition to tokens, and back for gradients.
 
+use std::sync::Arc;
+
 use dis_scan::ScanBackend;
 use dis_ssm::Scratch;
 use dis_tensor::{Buffer, Layout, PatchOrder, Reals, Tokens, TokensMut};
 
 use crate::config::{ConditionKind, Conditioning};
 use crate::error::{ModelError, Result};
-use crate::model::{Condition, DisModel, ModelInput};
-use crate::time::time_embedding;
+use crate::inputs::{ContextInputs, ModelInputs};
+use crate::model::DisModel;
 
 /// What the embedding keeps for the backward.
 #[derive(Debug)]
 pub(crate) struct SavedEmbedding<B: ScanBackend> {
     patches: Scratch<B>,
-    sinusoid: Scratch<B>,
+    inputs: Arc<ModelInputs<B>>,
     /// Before and after the SiLU of the time MLP.
     mlp: Option<[Scratch<B>; 2]>,
-    labels: Option<B::Buf<u32>>,
-    context: Option<SavedContext<B>>,
     /// Time + condition before SiLU, (batch, 1, D), where norms are modulated.
     condition: Option<Scratch<B>>,
     /// SiLU of it.
     pub(crate) condition_act: Option<Scratch<B>>,
-}
-
-#[derive(Debug)]
-struct SavedContext<B: ScanBackend> {
-    embeddings: Scratch<B>,
-    /// Per sample 1 where the given context is used, and where the null one is.
-    masks: Option<[Scratch<B>; 2]>,
 }
 
 impl DisModel {
@@ -37,37 +30,33 @@ impl DisModel {
         &self,
         backend: &B,
         params: &Reals<B>,
-        input: &ModelInput<'_, B>,
+        image: &Reals<B>,
+        inputs: Arc<ModelInputs<B>>,
     ) -> Result<(Scratch<B>, SavedEmbedding<B>)> {
         let config = &self.config;
-        let (batch, d) = (input.t.len(), config.embed_dim);
+        let (batch, d) = (inputs.batch(), config.embed_dim);
         let grid = self.grid(batch, config.channels, PatchOrder::ChannelFirst);
-        if batch == 0 || input.image.len() != grid.elements() {
+        if image.len() != grid.elements() {
             return Err(ModelError::Input(format!(
                 "an image batch of {} values does not hold {batch} images of {} x {} x {}",
-                input.image.len(),
+                image.len(),
                 config.channels,
                 config.image_size,
                 config.image_size
             )));
         }
-        if let Some(t) = input.t.iter().find(|t| !t.is_finite()) {
-            return Err(ModelError::Input(format!(
-                "diffusion time {t} is not a number"
-            )));
-        }
         let mut tokens = Scratch::dense(backend, batch, config.tokens(), d);
 
         let mut patches = Scratch::dense(backend, batch, grid.tokens(), grid.patch_len());
-        backend.patchify(input.image, grid, patches.view_mut())?;
+        backend.patchify(image, grid, patches.view_mut())?;
         let mut embedded = Scratch::dense(backend, batch, grid.tokens(), d);
         self.patch_embed
             .forward(backend, params, patches.view(), embedded.view_mut())?;
         let extra = config.extra_tokens();
         backend.copy(embedded.view(), tokens.tokens_mut(extra, grid.tokens()))?;
 
-        let (time, sinusoid, mlp) = self.embed_time(backend, params, input.t)?;
-        let (condition_tokens, labels, context) = self.embed_condition(backend, params, input)?;
+        let (time, mlp) = self.embed_time(backend, params, &inputs.sinusoid)?;
+        let condition_tokens = self.embed_condition(backend, params, &inputs)?;
         if config.conditioning == Conditioning::Tokens {
             if let Some(condition) = &condition_tokens {
                 let count = condition.layout.tokens;
@@ -92,10 +81,8 @@ impl DisModel {
         }
         let saved = SavedEmbedding {
             patches,
-            sinusoid,
+            inputs,
             mlp,
-            labels,
-            context,
             condition,
             condition_act,
         };
@@ -107,87 +94,38 @@ impl DisModel {
         &self,
         backend: &B,
         params: &Reals<B>,
-        t: &[f64],
-    ) -> Result<(Scratch<B>, Scratch<B>, Option<[Scratch<B>; 2]>)> {
-        let (batch, d) = (t.len(), self.config.embed_dim);
-        let mut sinusoid = Scratch::dense(backend, batch, 1, d);
-        backend.write_f64(&mut sinusoid.buf, 0, &time_embedding(t, d))?;
+        sinusoid: &Scratch<B>,
+    ) -> Result<(Scratch<B>, Option<[Scratch<B>; 2]>)> {
+        let [batch, _, d] = sinusoid.view().shape();
         let mut time = Scratch::dense(backend, batch, 1, d);
         let Some([first, second]) = &self.time_mlp else {
             backend.copy(sinusoid.view(), time.view_mut())?;
-            return Ok((time, sinusoid, None));
+            return Ok((time, None));
         };
         let mut before = Scratch::dense(backend, batch, 1, 4 * d);
         first.forward(backend, params, sinusoid.view(), before.view_mut())?;
         let mut after = Scratch::dense(backend, batch, 1, 4 * d);
         backend.silu(before.view(), after.view_mut())?;
         second.forward(backend, params, after.view(), time.view_mut())?;
-        Ok((time, sinusoid, Some([before, after])))
+        Ok((time, Some([before, after])))
     }
 
     /// Condition tokens (batch, n, D) before positions.
-    #[allow(clippy::type_complexity)]
     fn embed_condition<B: ScanBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
-        input: &ModelInput<'_, B>,
-    ) -> Result<(
-        Option<Scratch<B>>,
-        Option<B::Buf<u32>>,
-        Option<SavedContext<B>>,
-    )> {
-        let (batch, d) = (input.t.len(), self.config.embed_dim);
-        match (self.config.condition, input.condition) {
-            (ConditionKind::None, Condition::None) => Ok((None, None, None)),
-            (
-                ConditionKind::Classes {
-                    num_classes,
-                    null_label,
-                },
-                Condition::Classes(ids),
-            ) => {
-                if ids.len() != batch {
-                    return Err(ModelError::Input(format!(
-                        "{} labels for a batch of {batch}",
-                        ids.len()
-                    )));
-                }
-                let rows = num_classes + usize::from(null_label);
-                if let Some(id) = ids.iter().find(|&&id| id as usize >= rows) {
-                    return Err(ModelError::Input(format!(
-                        "label {id} is outside the table of {rows} rows"
-                    )));
-                }
-                let table = self.label_table.ok_or_else(missing_table)?;
-                let ids = backend.upload(ids);
-                let mut out = Scratch::dense(backend, batch, 1, d);
-                backend.gather(table.view(params), &ids, out.view_mut())?;
-                Ok((Some(out), Some(ids), None))
-            }
-            (
-                ConditionKind::Context { dim, tokens, .. },
-                Condition::Context { embeddings, null },
-            ) => {
-                if embeddings.len() != batch * tokens * dim || null.len() != batch {
-                    return Err(ModelError::Input(format!(
-                        "a context of {} values and {} flags for a batch of {batch} x {tokens} x {dim}",
-                        embeddings.len(),
-                        null.len()
-                    )));
-                }
-                self.embed_context(backend, params, embeddings, null, dim, tokens)
-                    .map(|(out, saved)| (Some(out), None, Some(saved)))
-            }
-            (ConditionKind::None, _) => Err(ModelError::Input(
-                "a condition was given to an unconditional model".into(),
-            )),
-            (ConditionKind::Classes { .. }, _) => Err(ModelError::Input(
-                "this model needs a class label for every sample".into(),
-            )),
-            (ConditionKind::Context { .. }, _) => Err(ModelError::Input(
-                "this model needs a sequence of embeddings for every sample".into(),
-            )),
+        inputs: &ModelInputs<B>,
+    ) -> Result<Option<Scratch<B>>> {
+        if let Some(ids) = &inputs.labels {
+            let table = self.label_table.ok_or_else(missing_table)?;
+            let mut out = Scratch::dense(backend, inputs.batch(), 1, self.config.embed_dim);
+            backend.gather(table.view(params), ids, out.view_mut())?;
+            return Ok(Some(out));
+        }
+        match &inputs.context {
+            Some(context) => self.embed_context(backend, params, context).map(Some),
+            None => Ok(None),
         }
     }
 
@@ -195,36 +133,21 @@ impl DisModel {
         &self,
         backend: &B,
         params: &Reals<B>,
-        embeddings: &[f32],
-        null: &[bool],
-        dim: usize,
-        tokens: usize,
-    ) -> Result<(Scratch<B>, SavedContext<B>)> {
-        let (batch, d) = (null.len(), self.config.embed_dim);
+        context: &ContextInputs<B>,
+    ) -> Result<Scratch<B>> {
+        let [batch, tokens, _] = context.embeddings.view().shape();
+        let d = self.config.embed_dim;
         let linear = self.context_embed.as_ref().ok_or_else(missing_table)?;
-        let embeddings = Scratch::from_f32(backend, Layout::dense(batch, tokens, dim), embeddings);
         let mut projected = Scratch::dense(backend, batch, tokens, d);
-        linear.forward(backend, params, embeddings.view(), projected.view_mut())?;
-        let Some(table) = self.null_context else {
-            if null.contains(&true) {
-                return Err(ModelError::Input("this model has no null context".into()));
-            }
-            return Ok((
-                projected,
-                SavedContext {
-                    embeddings,
-                    masks: None,
-                },
-            ));
+        linear.forward(
+            backend,
+            params,
+            context.embeddings.view(),
+            projected.view_mut(),
+        )?;
+        let (Some(table), Some(masks)) = (self.null_context, &context.masks) else {
+            return Ok(projected);
         };
-        let mask = |value: bool| {
-            let mask: Vec<f32> = null
-                .iter()
-                .map(|&n| if n == value { 1.0 } else { 0.0 })
-                .collect();
-            Scratch::<B>::from_f32(backend, Layout::dense(batch, 1, 1), &mask)
-        };
-        let masks = [mask(false), mask(true)];
         let mut nulls = Scratch::<B>::zeros(backend, batch, tokens, d);
         let table = Tokens::new(params, Layout::dense(1, tokens, d).at(table.offset));
         backend.add_to_samples(1.0, table, nulls.view_mut())?;
@@ -235,13 +158,7 @@ impl DisModel {
         backend.scale_samples(masks[0].view(), projected.view(), kept.view_mut())?;
         backend.scale_samples(masks[1].view(), nulls.view(), replaced.view_mut())?;
         backend.axpy(1.0, replaced.view(), kept.view_mut())?;
-        Ok((
-            kept,
-            SavedContext {
-                embeddings,
-                masks: Some(masks),
-            },
-        ))
+        Ok(kept)
     }
 
     /// Backward of the embedding. `dtokens` is the gradient of the tokens, `dact` that of SiLU of
@@ -309,7 +226,7 @@ impl DisModel {
         second.backward_input(backend, params, dtime.view(), false, dafter.view_mut())?;
         let mut dbefore = Scratch::new(backend, before.layout);
         backend.silu_backward(before.view(), dafter.view(), dbefore.view_mut())?;
-        first.backward_params(backend, saved.sinusoid.view(), dbefore.view(), grads)?;
+        first.backward_params(backend, saved.inputs.sinusoid.view(), dbefore.view(), grads)?;
         Ok(())
     }
 
@@ -334,10 +251,10 @@ impl DisModel {
         if let Some(dsum) = &dsum {
             backend.add_to_tokens(1.0 / count as f64, dsum.view(), dcondition.view_mut())?;
         }
-        if let (Some(table), Some(ids)) = (self.label_table, &saved.labels) {
+        if let (Some(table), Some(ids)) = (self.label_table, &saved.inputs.labels) {
             backend.scatter_add(dcondition.view(), ids, table.view_mut(grads))?;
         }
-        if let (Some(linear), Some(context)) = (&self.context_embed, &saved.context) {
+        if let (Some(linear), Some(context)) = (&self.context_embed, &saved.inputs.context) {
             if let (Some(null), Some([kept, replaced])) = (self.null_context, &context.masks) {
                 let mut masked = Scratch::new(backend, dcondition.layout);
                 backend.scale_samples(replaced.view(), dcondition.view(), masked.view_mut())?;

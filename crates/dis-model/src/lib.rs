@@ -11,6 +11,8 @@ pub mod config;
 pub mod cost;
 mod embed;
 pub mod error;
+mod inputs;
+mod memory;
 pub mod model;
 pub mod time;
 
@@ -19,4 +21,5 @@ pub use config::{
     AttentionOptions, ConditionKind, Conditioning, DisConfig, MixerKind, SsmConfig, ZOO,
 };
 pub use error::{ModelError, Result};
+pub use inputs::ModelInputs;
 pub use model::{Condition, DisModel, ModelInput, SavedModel};

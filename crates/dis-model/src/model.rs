@@ -5,6 +5,8 @@
 //! second half, last in first out. The decoder normalises twice (the blocks' norm, then a plain
 //! LayerNorm, modulated where there is a condition) and maps each patch token to its pixels.
 
+use std::sync::Arc;
+
 use dis_scan::ScanBackend;
 use dis_ssm::{
     Block, BlockConfig, BlockInput, Init, Linear, MixerInit, NormParams, Param, ParamTable,
@@ -15,6 +17,7 @@ use dis_tensor::{Layout, NormKind, PatchGrid, PatchOrder, Reals};
 use crate::config::{ConditionKind, Conditioning, DisConfig};
 use crate::embed::SavedEmbedding;
 use crate::error::{ModelError, Result};
+use crate::inputs::ModelInputs;
 
 /// The condition of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -250,7 +253,7 @@ impl DisModel {
         params: &Reals<B>,
         input: &ModelInput<'_, B>,
     ) -> Result<Reals<B>> {
-        let (out, _) = self.run(backend, params, input, Keep::Nothing, &mut |_, _, _| {})?;
+        let (out, _) = self.run_input(backend, params, input, Keep::Nothing, &mut |_, _, _| {})?;
         Ok(out)
     }
 
@@ -262,7 +265,7 @@ impl DisModel {
         input: &ModelInput<'_, B>,
         observe: Observe<'_, B>,
     ) -> Result<Reals<B>> {
-        let (out, _) = self.run(backend, params, input, Keep::Nothing, observe)?;
+        let (out, _) = self.run_input(backend, params, input, Keep::Nothing, observe)?;
         Ok(out)
     }
 
@@ -276,10 +279,25 @@ impl DisModel {
         recompute: bool,
     ) -> Result<(Reals<B>, SavedModel<B>)> {
         let keep = if recompute { Keep::Streams } else { Keep::All };
-        self.run(backend, params, input, keep, &mut |_, _, _| {})
+        self.run_input(backend, params, input, keep, &mut |_, _, _| {})
     }
 
-    fn run<B: ScanBackend>(
+    /// As [`DisModel::forward`], with times and conditions that are on the device already: nothing
+    /// comes from the host, so that a device can record it.
+    pub fn forward_inputs<B: ScanBackend>(
+        &self,
+        backend: &B,
+        params: &Reals<B>,
+        image: &Reals<B>,
+        inputs: Arc<ModelInputs<B>>,
+    ) -> Result<Reals<B>> {
+        let (keep, see) = (Keep::Nothing, &mut |_: usize, _: &_, _: &_| {});
+        let drops = self.drop_factors(backend, None, inputs.batch())?;
+        let (out, _) = self.run(backend, params, image, inputs, drops, keep, see)?;
+        Ok(out)
+    }
+
+    fn run_input<B: ScanBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
@@ -287,9 +305,23 @@ impl DisModel {
         keep: Keep,
         observe: Observe<'_, B>,
     ) -> Result<(Reals<B>, SavedModel<B>)> {
+        let inputs = Arc::new(self.inputs(backend, input.t, input.condition)?);
+        let drops = self.drop_factors(backend, input.drop_path, input.t.len())?;
+        self.run(backend, params, input.image, inputs, drops, keep, observe)
+    }
+
+    fn run<B: ScanBackend>(
+        &self,
+        backend: &B,
+        params: &Reals<B>,
+        image: &Reals<B>,
+        inputs: Arc<ModelInputs<B>>,
+        drops: Vec<Option<Scratch<B>>>,
+        keep: Keep,
+        observe: Observe<'_, B>,
+    ) -> Result<(Reals<B>, SavedModel<B>)> {
         let n = self.blocks.len();
-        let (tokens, embedding) = self.embed(backend, params, input)?;
-        let drops = self.drop_factors(backend, input)?;
+        let (tokens, embedding) = self.embed(backend, params, image, inputs)?;
         let layout = tokens.layout;
         let condition = embedding.condition_act.as_ref().map(Scratch::view);
 
@@ -389,13 +421,13 @@ impl DisModel {
     fn drop_factors<B: ScanBackend>(
         &self,
         backend: &B,
-        input: &ModelInput<'_, B>,
+        factors: Option<&[Vec<f32>]>,
+        batch: usize,
     ) -> Result<Vec<Option<Scratch<B>>>> {
         let sites = self.blocks.len() + 1;
-        let Some(factors) = input.drop_path else {
+        let Some(factors) = factors else {
             return Ok((0..sites).map(|_| None).collect());
         };
-        let batch = input.t.len();
         if factors.len() != sites || factors.iter().any(|f| !f.is_empty() && f.len() != batch) {
             return Err(ModelError::Input(format!(
                 "drop path needs {sites} lists, each empty or of {batch} factors"

@@ -449,8 +449,10 @@ fn inputs_that_do_not_fit_are_refused() {
     case.t[0] = f64::NAN;
     assert!(message(&case).contains("NaN"));
     case.t = vec![1.0];
+    assert!(message(&case).contains("3 labels"));
+    case.labels = vec![0];
     assert!(message(&case).contains("image batch"));
-    case.t = vec![1.0; 3];
+    (case.t, case.labels) = (vec![1.0; 3], vec![0, 1, 2]);
     let none = ModelInput {
         condition: Condition::None,
         ..case.input::<Cpu>(&image)

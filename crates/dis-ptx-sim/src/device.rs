@@ -84,6 +84,12 @@ impl Device {
         Ok(())
     }
 
+    /// Declares that from now on only the first `bytes` bytes of an allocation are in use, which
+    /// count as never written; accesses beyond them are faults. What a memory pool hands out.
+    pub fn lend(&mut self, ptr: u64, bytes: usize) -> Result<(), MemoryError> {
+        self.memory.lend(ptr, bytes)
+    }
+
     /// Copies from the host.
     pub fn write(&mut self, ptr: u64, bytes: &[u8]) -> Result<(), MemoryError> {
         let (region, at) = self.memory.range(ptr, bytes.len())?;

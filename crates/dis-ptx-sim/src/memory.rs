@@ -15,6 +15,8 @@ pub(crate) struct Region {
     /// Logarithm of the bytes a cell stands for: 2 until there is a narrower access.
     grain: u32,
     len: usize,
+    /// Bytes that may be accessed: fewer than `len` where only a part is in use.
+    extent: usize,
     freed: bool,
 }
 
@@ -29,12 +31,14 @@ impl Region {
             cells: Vec::new(),
             grain: 2,
             len,
+            extent: len,
             freed: false,
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.len
+    /// Bytes that may be accessed.
+    pub(crate) fn extent(&self) -> usize {
+        self.extent
     }
 
     /// Makes the shadow fine enough for accesses of `bytes` bytes.
@@ -175,9 +179,26 @@ impl Memory {
         }
         *region = Region {
             len: region.len,
+            extent: region.len,
             freed: true,
             ..Region::new(ptr, 0)
         };
+        Ok(())
+    }
+
+    /// Only the first `bytes` bytes of an allocation are in use from now on, and nothing wrote them.
+    pub(crate) fn lend(&mut self, ptr: u64, bytes: usize) -> Result<(), MemoryError> {
+        let index = self.regions.binary_search_by_key(&ptr, |r| r.base);
+        let region = index.ok().map(|i| &mut self.regions[i]);
+        let region = region.ok_or(MemoryError::NotAnAllocation { ptr })?;
+        if region.freed {
+            return Err(MemoryError::Freed { ptr, bytes });
+        }
+        if bytes > region.len {
+            return Err(MemoryError::OutOfBounds { ptr, bytes });
+        }
+        region.written.fill(0);
+        region.extent = bytes;
         Ok(())
     }
 
@@ -189,7 +210,7 @@ impl Memory {
             .checked_sub(1)
             .map(|i| &mut self.regions[i])
             .ok_or(Miss::Outside)?;
-        if (address - region.base).saturating_add(bytes) > region.len as u64 {
+        if (address - region.base).saturating_add(bytes) > region.extent as u64 {
             return Err(Miss::Outside);
         }
         if region.freed {
@@ -233,7 +254,7 @@ impl Memory {
             .map(|i| &self.regions[i])
             .ok_or(outside)?;
         let at = ptr - region.base;
-        if at.saturating_add(bytes as u64) > region.len as u64 {
+        if at.saturating_add(bytes as u64) > region.extent as u64 {
             return Err(outside);
         }
         if region.freed {
@@ -288,6 +309,26 @@ mod tests {
         assert_eq!(memory.find(a, 4).err(), Some(Miss::Freed));
         assert!(memory.free(a).is_err() && memory.free(b + 1).is_err());
         assert_eq!(memory.live_bytes(), 20);
+    }
+
+    #[test]
+    fn only_what_is_lent_can_be_reached() {
+        let mut memory = Memory::new();
+        let a = memory.alloc(64);
+        memory.lend(a, 13).unwrap();
+        assert!(memory.find(a + 9, 4).is_ok() && memory.view(a, 13).is_ok());
+        assert_eq!(memory.find(a + 12, 4).err(), Some(Miss::Outside));
+        assert!(memory.view(a, 14).is_err() && memory.range(a + 13, 1).is_err());
+        let (region, _) = memory.range(a, 13).unwrap();
+        region.note_written(0, 13);
+        memory.lend(a, 64).unwrap();
+        assert_eq!(
+            memory.view(a, 64).unwrap().0.first_unwritten(0, 64),
+            Some(0)
+        );
+        assert!(memory.lend(a, 65).is_err() && memory.lend(a + 4, 4).is_err());
+        memory.free(a).unwrap();
+        assert!(memory.lend(a, 4).is_err());
     }
 
     #[test]

@@ -502,7 +502,7 @@ fn approximate_functions_straddle_the_exact_result() {
         ),
         ("lg2.approx.ftz.f32", |x| libm::log2(x), 2.4e-7),
         ("rcp.approx.ftz.f32", |x| 1.0 / x, 1.2e-7),
-        ("rsqrt.approx.ftz.f32", |x| 1.0 / x.sqrt(), 1.4e-7),
+        ("rsqrt.approx.ftz.f32", |x| 1.0 / x.sqrt(), 3.7e-7),
         ("sqrt.approx.ftz.f32", |x| x.sqrt(), 1.2e-7),
         ("tanh.approx.f32", |x| libm::tanh(x), 5e-4),
     ] {

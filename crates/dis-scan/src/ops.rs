@@ -3,7 +3,7 @@
 //! Shapes are (batch, tokens, channels); D is the number of channels, N that of states. Both
 //! directions read and write the same memory: [`Direction::Reverse`] walks it from the end.
 
-use dis_tensor::{Backend, Reals, Result, Tokens, TokensMut, ViewMut};
+use dis_tensor::{Backend, ImageOps, Reals, Recorder, Result, Tokens, TokensMut, ViewMut};
 
 /// Which way the tokens are walked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,8 +208,8 @@ pub struct ScanPairGrads<'a, Bf: ?Sized> {
     pub arena: &'a mut Bf,
 }
 
-/// A backend that also has the operations of a state space model.
-pub trait ScanBackend: Backend {
+/// All that models and samplers need of a backend: those of a state space model besides the others.
+pub trait ScanBackend: Backend + ImageOps + Recorder {
     /// Causal depthwise convolution and SiLU; `out` (batch, tokens, D) is overwritten.
     fn conv1d(&self, conv: Conv<'_, Reals<Self>>, out: ViewMut<'_, Self>) -> Result<()>;
 

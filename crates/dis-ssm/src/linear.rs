@@ -23,7 +23,7 @@ impl Linear {
         bias: bool,
         init: Init,
     ) -> Self {
-        let weight = table.add(format!("{name}.weight"), &[outputs, inputs], init);
+        let weight = table.add_weight(format!("{name}.weight"), [outputs, inputs], init);
         let bias = bias.then(|| table.add(format!("{name}.bias"), &[outputs], Init::Zeros));
         Self { weight, bias }
     }

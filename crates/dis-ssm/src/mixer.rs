@@ -139,9 +139,9 @@ impl Mixer {
                 Init::fan_in(d_inner),
             );
             let dt = format!("{prefix}dt_proj{suffix}");
-            let dt_proj = table.add(
+            let dt_proj = table.add_weight(
                 format!("{dt}.weight"),
-                &[d_inner, dt_rank],
+                [d_inner, dt_rank],
                 Init::fan_in(dt_rank),
             );
             let dt_bias = table.add(format!("{dt}.bias"), &[d_inner], step_bias);

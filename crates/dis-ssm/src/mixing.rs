@@ -30,9 +30,9 @@ impl MixingConfig {
 #[derive(Clone, Debug)]
 pub enum Mixing {
     /// The bidirectional Mamba mixer.
-    Mamba(Mixer),
+    Mamba(Box<Mixer>),
     /// Attention and perceptron.
-    Attention(Attention),
+    Attention(Box<Attention>),
 }
 
 /// What it keeps for the backward.
@@ -52,10 +52,10 @@ impl Mixing {
     ) -> Self {
         match *config {
             MixingConfig::Mamba(config) => {
-                Self::Mamba(Mixer::new(table, prefix, config, init, out_scale))
+                Self::Mamba(Box::new(Mixer::new(table, prefix, config, init, out_scale)))
             }
             MixingConfig::Attention(config) => {
-                Self::Attention(Attention::new(table, prefix, config, out_scale))
+                Self::Attention(Box::new(Attention::new(table, prefix, config, out_scale)))
             }
         }
     }

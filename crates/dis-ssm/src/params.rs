@@ -113,6 +113,7 @@ const ALIGN: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct ParamTable {
     specs: Vec<ParamSpec>,
+    products: Vec<Layout>,
     len: usize,
 }
 
@@ -120,6 +121,20 @@ impl ParamTable {
     /// An empty table.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Appends the weight of a linear map, (outputs, inputs): a matrix that a forward pass uses in
+    /// products by its transpose and in no other way.
+    pub fn add_weight(&mut self, name: impl Into<String>, shape: [usize; 2], init: Init) -> Param {
+        let weight = self.add(name, &shape, init);
+        self.products.push(weight.layout());
+        weight
+    }
+
+    /// The weights of linear maps, for [`dis_tensor::Backend::prepare_weights`]. Parameters that have been
+    /// prepared serve forward passes only.
+    pub fn products(&self) -> &[Layout] {
+        &self.products
     }
 
     /// Appends a parameter. Vectors (one dimension) become a row.

@@ -236,6 +236,15 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
         c: ViewMut<'_, Self>,
     ) -> Result<()>;
 
+    /// Says that these dense matrices of a buffer will be used as the right operands, transposed, of
+    /// many products ([`Backend::gemm`]), whole or some of their columns, and for nothing else: a
+    /// backend may reorder them for speed. From then on other uses fail or see other values, and
+    /// products are for backends of the same precision only. Products have the same bits as before.
+    fn prepare_weights(&self, buf: &mut Reals<Self>, weights: &[Layout]) -> Result<()> {
+        let _ = (buf, weights);
+        Ok(())
+    }
+
     /// `out(c) += sum over b, t of x(b, t, c)`: the gradient of a bias.
     fn add_column_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
     /// `out(0, t, c) += sum over b of x(b, t, c)`: the gradient of a position table.

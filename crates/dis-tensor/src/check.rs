@@ -31,7 +31,7 @@ pub(crate) fn dst<Bf: Buffer>(name: &'static str, view: &TokensMut<'_, Bf>) -> O
     }
 }
 
-fn invalid(op: &'static str, what: String) -> TensorError {
+pub(crate) fn invalid(op: &'static str, what: String) -> TensorError {
     TensorError::Invalid { op, what }
 }
 
@@ -62,6 +62,41 @@ pub(crate) fn equal(op: &'static str, operands: &[Operand]) -> Result<()> {
         for x in rest {
             shaped(op, *x, first.name, first.layout.shape())?;
         }
+    }
+    Ok(())
+}
+
+/// All operands have the shape of the first, which is one token a sample.
+pub(crate) fn images(op: &'static str, operands: &[Operand]) -> Result<()> {
+    equal(op, operands)?;
+    match operands.first() {
+        Some(first) if first.layout.tokens != 1 => Err(invalid(
+            op,
+            format!(
+                "{} has {} tokens a sample, not one",
+                first.name, first.layout.tokens
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// There are at least `least` of something.
+pub(crate) fn count(op: &'static str, what: &str, got: usize, least: usize) -> Result<()> {
+    if got < least {
+        return Err(invalid(
+            op,
+            format!("{got} {what}, at least {least} expected"),
+        ));
+    }
+    Ok(())
+}
+
+/// A list has one entry for each sample of `of`, or one for all.
+pub(crate) fn sample_list(op: &'static str, what: &str, got: usize, of: Operand) -> Result<()> {
+    let batch = of.layout.batch;
+    if got != 1 && got != batch {
+        return Err(invalid(op, format!("{got} {what} for {batch} samples")));
     }
     Ok(())
 }

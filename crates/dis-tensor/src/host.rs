@@ -6,6 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use crate::backend::{Buffer, Element};
+use crate::cpu::Prepared;
 use crate::error::{Result, TensorError};
 use crate::layout::Layout;
 use crate::pool::{Line, Pool};
@@ -16,6 +17,8 @@ pub struct HostBuf<E: Element> {
     lines: Vec<Line>,
     len: usize,
     pool: Arc<Pool>,
+    /// Matrices in another order, by offset.
+    pub(crate) prepared: Vec<Prepared>,
     element: PhantomData<E>,
 }
 
@@ -26,6 +29,7 @@ impl<E: Element> HostBuf<E> {
             lines: pool.take(len * size_of::<E>()),
             len,
             pool: Arc::clone(pool),
+            prepared: Vec::new(),
             element: PhantomData,
         }
     }

@@ -106,6 +106,11 @@ impl Pool {
     }
 }
 
+/// Bytes that a request for so many takes from a pool.
+pub fn pooled_bytes(bytes: usize) -> usize {
+    size_class(bytes.div_ceil(LINE)) * LINE
+}
+
 /// The number of lines that a request for `lines` gets: eight classes an octave, so that similar
 /// sizes share blocks while at most an eighth is wasted.
 fn size_class(lines: usize) -> usize {

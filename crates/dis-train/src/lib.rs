@@ -7,6 +7,7 @@ pub mod classifier;
 pub mod config;
 pub mod data;
 pub mod error;
+pub mod eval;
 pub mod metrics;
 pub mod plot;
 pub mod run;

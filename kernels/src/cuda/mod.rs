@@ -123,6 +123,10 @@ impl Driver for CudaDriver {
         )
     }
 
+    fn multiprocessors(&self) -> u32 {
+        self.shared.raw.multiprocessors
+    }
+
     fn alloc(&self, bytes: usize) -> Result<u64> {
         self.shared.raw.alloc(bytes)
     }
@@ -132,7 +136,7 @@ impl Driver for CudaDriver {
         let _ = self.shared.raw.free(address);
     }
 
-    fn mark_uninitialised(&self, _address: u64, _bytes: usize) {}
+    fn lend(&self, _address: u64, _bytes: usize) {}
 
     fn upload(&self, address: u64, data: &[u8]) -> Result<()> {
         self.shared.raw.upload(address, data)

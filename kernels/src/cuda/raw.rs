@@ -27,6 +27,7 @@ pub struct Graph(sys::CUgraphExec);
 pub(super) struct Raw {
     pub(super) name: String,
     pub(super) capability: (i32, i32),
+    pub(super) multiprocessors: u32,
     device: sys::CUdevice,
     context: sys::CUcontext,
     stream: sys::CUstream,
@@ -89,11 +90,14 @@ impl Raw {
             attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         );
+        let multiprocessors =
+            attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         // SAFETY: `device` was returned by the driver.
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(unavailable)?;
         let mut raw = Self {
             name,
             capability,
+            multiprocessors: multiprocessors.max(1) as u32,
             device,
             context,
             stream: std::ptr::null_mut(),

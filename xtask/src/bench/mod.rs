@@ -228,7 +228,8 @@ impl Ours {
             "-bf16" => self.cpu.clone().with_precision(Precision::Bfloat16),
             _ => self.cpu.clone(),
         };
-        let (params, image) = (cpu.from_f32(&self.weights), cpu.from_f32(&image));
+        let (mut params, image) = (cpu.from_f32(&self.weights), cpu.from_f32(&image));
+        cpu.prepare_weights(&mut params, self.model.table().products())?;
         let input = ModelInput {
             image: &image,
             t: &vec![500.0; batch],

@@ -96,7 +96,8 @@ pub struct Network<'a, B: ScanBackend> {
     pub model: DisModel,
     /// The parameter arena.
     pub params: Reals<B>,
-    backend: &'a B,
+    /// Where they are.
+    pub backend: &'a B,
 }
 
 /// A batch for a network.

@@ -2,10 +2,9 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use dis_diffusion::{
-    Ancestral, Ddim, Denoiser, PublishedGuidance, Sampler, Sampling, SuppliedNoise,
+    Ancestral, Ddim, Denoiser, OnDevice, PublishedGuidance, Sampler, Sampling, State, SuppliedNoise,
 };
 use dis_scan::ScanBackend;
-use ndarray::Array4;
 use serde_json::Value;
 
 use super::case::{Case, Rule, flag, number, string};
@@ -62,7 +61,7 @@ fn one_loop<B: ScanBackend>(
         .collect();
 
     let clip_denoised = flag(json, "clip_denoised")?;
-    let mut sampler: Box<dyn Sampler> = match string(json, "sampler")? {
+    let mut sampler: Box<dyn Sampler<OnDevice<B>>> = match string(json, "sampler")? {
         "p_sample_loop" => Box::new(Ancestral { clip_denoised }),
         "ddim_sample_loop" => Box::new(Ddim {
             eta: number(json, "eta")?,
@@ -76,21 +75,23 @@ fn one_loop<B: ScanBackend>(
         .transpose()?
         .unwrap_or_default();
     let denoiser = network.denoiser(&ids);
-    let mut denoiser: Box<dyn Denoiser + '_> = match json.get("cfg_scale").and_then(Value::as_f64) {
+    let scale = json.get("cfg_scale").and_then(Value::as_f64);
+    let mut denoiser: Box<dyn Denoiser<OnDevice<B>> + '_> = match scale {
         Some(scale) => Box::new(PublishedGuidance::new(denoiser, scale)),
         None => Box::new(denoiser),
     };
+    let put = |host| OnDevice::new(network.backend, host);
     // Without stored draws the sampler must not ask for any; it fails if it does.
     let mut noise = SuppliedNoise(match case.find(&name("noises")) {
         Some(noises) => {
             let count = noises.shape.first().copied().unwrap_or(0);
             (0..count)
-                .map(|i| image(&noises.row(i)?))
+                .map(|i| Ok(put(image(&noises.row(i)?)?)))
                 .collect::<Result<Vec<_>>>()?
         }
         None => Vec::new(),
     });
-    let start = image(case.tensor(&name("z"))?)?;
+    let start = put(image(case.tensor(&name("z"))?)?);
     let trajectory = case.tensor(&name("trajectory"))?;
     let pred_xstart = case.find(&name("pred_xstart"));
     ensure!(
@@ -118,14 +119,15 @@ fn one_loop<B: ScanBackend>(
                 Some(stored) => magnitude(&stored.row(row)?.f64()),
                 None => 0.0,
             });
-            let compare = |part: &str, ours: &Array4<f32>, golden: &[f64]| {
-                let ours: Vec<f64> = ours.iter().map(|&v| f64::from(v)).collect();
+            let compare = |part: &str, ours: &OnDevice<B>, golden: &[f64]| -> Result<()> {
+                let ours: Vec<f64> = ours.fetch()?.iter().map(|&v| f64::from(v)).collect();
                 let name = format!("{}[{}]", name(part), at.iteration);
                 case.compare(&name, &ours, golden, Rule::OfScale { rtol, scale });
+                Ok(())
             };
-            compare("trajectory", at.sample, &golden);
+            compare("trajectory", at.sample, &golden)?;
             if let Some(stored) = pred_xstart {
-                compare("pred_xstart", at.pred_xstart, &stored.row(row)?.f64());
+                compare("pred_xstart", at.pred_xstart, &stored.row(row)?.f64())?;
             }
         }
     }

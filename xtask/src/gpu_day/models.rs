@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use dis_diffusion::{
-    GaussianDiffusion, ModelDenoiser, Options, SamplerSpec, SeededNoise, Spacing, run_plan,
+    GaussianDiffusion, ModelDenoiser, OnDevice, Options, SamplerSpec, SeededNoise, Spacing, State,
+    run_plan,
 };
 use dis_kernels::Driver;
 use dis_model::cost::Cost;
@@ -146,17 +147,14 @@ fn sample<D: Driver>(day: &Day, driver: &D, config: DisConfig, batch: usize) -> 
     let size = config.image_size;
     let once = || -> Result<f64> {
         let mut noise = SeededNoise::new(day.seed, 0..batch as u64);
-        let from = noise.start([config.channels, size, size]);
+        let from = OnDevice::new(&backend, noise.start([config.channels, size, size]));
         let mut network = ModelDenoiser::new(&backend, &model, &params, &labels);
         driver.synchronise()?;
         let start = Instant::now();
         let image = run_plan(&plan, &mut network, &mut noise, from, |_| {})?;
         driver.synchronise()?;
         let seconds = start.elapsed().as_secs_f64() / steps as f64;
-        ensure!(
-            image.iter().all(|x| x.is_finite()),
-            "samples are not finite"
-        );
+        ensure!(image.is_finite()?, "samples are not finite");
         Ok(seconds)
     };
     if !day.quick {

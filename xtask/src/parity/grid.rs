@@ -6,8 +6,10 @@ use anyhow::Result;
 use dis_scan::{Direction, Discretization, ScanBackend};
 use dis_tensor::random::{Purpose, Stream};
 
+use super::bound;
 use super::data::Outputs;
-use super::model::{VARIANTS, model};
+use super::images::images;
+use super::model::{TOKENS as MODEL_TOKENS, VARIANTS, model};
 use super::operations::{elementwise, norms, optimizer, products, tables};
 use super::state_space::{ScanCase, conv, mixer, scan};
 
@@ -21,6 +23,14 @@ const HOLDS: [Discretization; 2] = [Discretization::Mamba, Discretization::ZeroO
 /// Settings of a simulated device: how `.approx` instructions err, and the order of blocks.
 const SETTINGS: usize = 3;
 
+/// What approximate instructions may add to the error of a problem's outputs.
+pub enum Allowance {
+    /// So many times the error of one exponential, of each output's largest magnitude.
+    Exponentials(usize),
+    /// For each output a bound for each element, absolute.
+    Each(Vec<Vec<f64>>),
+}
+
 /// What is computed.
 #[derive(Clone, Copy, Debug)]
 pub enum Problem {
@@ -32,6 +42,8 @@ pub enum Problem {
     Norms([usize; 3]),
     /// Tables and patches.
     Tables([usize; 3]),
+    /// Batches of images: samples, values.
+    Images([usize; 2]),
     /// Global norm and AdamW.
     Optimizer(usize),
     /// Convolutions: shape, width, direction.
@@ -52,6 +64,7 @@ impl Problem {
             Self::Products(_) => "gemm",
             Self::Norms(_) => "norm",
             Self::Tables(_) => "tables",
+            Self::Images(_) => "images",
             Self::Optimizer(_) => "optimizer",
             Self::Conv(..) => "conv1d",
             Self::Scan(_) => "scan",
@@ -76,6 +89,7 @@ impl Problem {
             Self::Products(sizes) => products(b, sizes, seed),
             Self::Norms(shape) => norms(b, shape, seed),
             Self::Tables(sizes) => tables(b, sizes, seed),
+            Self::Images(sizes) => images(b, sizes, seed),
             Self::Optimizer(n) => optimizer(b, n, seed),
             Self::Conv(shape, width, direction) => conv(b, shape, width, direction, seed),
             Self::Scan(ref case) => scan(b, case, seed),
@@ -84,19 +98,17 @@ impl Problem {
         }
     }
 
-    /// Exponentials, one after the other, whose errors an output may sum up: where every one errs
-    /// to the same side, a state is off by as many errors as steps that it remembers (with these
-    /// operands some hundred: the slowest decay is near 1% a step), and a gradient by those of the
-    /// state and of its adjoint.
-    pub fn chain(&self) -> usize {
-        const REMEMBERED: usize = 128;
-        match *self {
-            Self::Scan(case) => 2 * case.shape[1].min(REMEMBERED),
-            Self::Mixer([_, tokens, _], _) => 2 * tokens.min(REMEMBERED),
-            Self::Model(_) => 16,
-            Self::Elementwise(_) | Self::Conv(..) => 2,
-            _ => 0,
-        }
+    /// What approximate instructions at an end of their documented error may do to the outputs.
+    pub fn allowance(&self, seed: u64) -> Result<Allowance> {
+        Ok(match *self {
+            Self::Scan(ref case) => Allowance::Each(bound::scan(case, seed)?),
+            // No state forgets: then every step's exponential counts in the state and in its adjoint.
+            Self::Mixer([_, tokens, _], _) => Allowance::Exponentials(2 * tokens),
+            Self::Model(_) => Allowance::Exponentials(2 * MODEL_TOKENS),
+            // An exponential and a reciprocal.
+            Self::Elementwise(_) | Self::Images(_) | Self::Conv(..) => Allowance::Exponentials(2),
+            _ => Allowance::Exponentials(0),
+        })
     }
 
     /// Roughly the work that a simulator has, in elements.
@@ -107,6 +119,7 @@ impl Problem {
             }
             Self::Products([m, k, n]) => m * k * n,
             Self::Tables(s) => s.iter().product(),
+            Self::Images([batch, values]) => 12 * batch * values,
             Self::Optimizer(n) => n,
             Self::Scan(c) => c.shape.iter().product::<usize>() * c.states,
             Self::Mixer([b, l, w], n) => b * l * 2 * w * (2 * n + 4 * w),
@@ -156,6 +169,7 @@ fn families() -> Vec<Factors> {
     const COLUMNS: [usize; 4] = [1, 24, 37, 65];
     const COUNTS: [usize; 3] = [1, 3, 7];
     const ENTRIES: [usize; 3] = [1, 5, 11];
+    const VALUES: [usize; 4] = [1, 37, 257, 3072];
     const LENGTHS: [usize; 4] = [1, 37, 5000, 70_000];
     const WIDTHS: [usize; 3] = [12, 19, 37];
     vec![
@@ -167,6 +181,7 @@ fn families() -> Vec<Factors> {
         factors(&[3, 3, 3], |i| {
             Problem::Tables([COUNTS[i[0]], ENTRIES[i[1]], CHANNELS[i[2]]])
         }),
+        factors(&[2, 4], |i| Problem::Images([BATCHES[i[0]], VALUES[i[1]]])),
         factors(&[4], |i| Problem::Optimizer(LENGTHS[i[0]])),
         factors(&[2, 5, 3, 3, 2], |i| {
             Problem::Conv(shape(i), 2 + i[3], DIRECTIONS[i[4]])

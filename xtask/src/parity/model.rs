@@ -27,6 +27,9 @@ pub const VARIANTS: &[&str] = &[
     "recomputed",
 ];
 
+/// Tokens of the largest: four patches, the time, and two of a context.
+pub const TOKENS: usize = 7;
+
 const BATCH: usize = 3;
 
 fn config(variant: usize) -> DisConfig {

@@ -28,18 +28,18 @@ pub struct ScanCase {
 }
 
 /// Inputs of a scan on a backend.
-struct Inputs<B: ScanBackend> {
+pub(super) struct Inputs<B: ScanBackend> {
     u: Field<B>,
     delta: Field<B>,
     a: Field<B>,
     bc: Field<B>,
     d: Field<B>,
-    z: Field<B>,
+    pub(super) z: Field<B>,
     bias: Field<B>,
 }
 
 impl<B: ScanBackend> Inputs<B> {
-    fn new(draw: &mut Draw<'_, B>, case: &ScanCase) -> Self {
+    pub(super) fn new(draw: &mut Draw<'_, B>, case: &ScanCase) -> Self {
         let [batch, tokens, channels] = case.shape;
         let row = [1, 1, channels];
         Self {
@@ -58,7 +58,11 @@ impl<B: ScanBackend> Inputs<B> {
         }
     }
 
-    fn scan(&self, case: &ScanCase, direction: Direction) -> Scan<'_, dis_tensor::Reals<B>> {
+    pub(super) fn scan(
+        &self,
+        case: &ScanCase,
+        direction: Direction,
+    ) -> Scan<'_, dis_tensor::Reals<B>> {
         Scan {
             u: self.u.view(),
             delta: self.delta.view(),
@@ -74,7 +78,8 @@ impl<B: ScanBackend> Inputs<B> {
     }
 }
 
-/// A scan, forward and backward, and both directions at once.
+/// A scan, forward and backward, and both directions at once. `bound::scan` draws the same operands in
+/// the same order.
 pub fn scan<B: ScanBackend>(b: &B, case: &ScanCase, seed: u64) -> Result<Outputs> {
     let mut d = Draw::new(b, seed, (seed % 4) as usize);
     let [batch, tokens, channels] = case.shape;

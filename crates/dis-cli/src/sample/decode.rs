@@ -1,5 +1,7 @@
 //! Pictures of the latents that a model draws, and latents of pictures.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail, ensure};
 use dis_model::Metadata;
 use dis_tensor::Cpu;
@@ -7,8 +9,6 @@ use dis_train::data::{ImageShape, grid};
 use dis_vae::{LatentScale, Tiling, Vae};
 use ndarray::ArrayView4;
 use serde_json::Value;
-
-use crate::args::SampleArgs;
 
 /// Latents up to this side are decoded whole, unless the user says otherwise.
 const WHOLE: usize = 64;
@@ -25,10 +25,14 @@ pub struct Decoder {
 impl Decoder {
     /// What `--vae` asks for; refuses it for a model of pictures, and pictures of latents without
     /// it.
-    pub fn open(args: &SampleArgs, metadata: &Metadata) -> Result<Option<Self>> {
+    pub fn open(
+        vae: Option<&Path>,
+        tile: Option<usize>,
+        metadata: &Metadata,
+    ) -> Result<Option<Self>> {
         let (channels, side) = (metadata.model.channels, metadata.model.image_size);
         let known = metadata.extra.contains_key("latent_scale");
-        let Some(path) = &args.vae else {
+        let Some(path) = vae else {
             if known || !matches!(channels, 1 | 3) {
                 bail!(
                     "this is a model of latents ({channels} channels): give the autoencoder that \
@@ -54,7 +58,7 @@ impl Decoder {
         if trained.is_some_and(|print| print.as_str() != Some(&vae.fingerprint())) {
             eprintln!("warning: the model was trained on latents of another autoencoder");
         }
-        let tiling = match args.vae_tile {
+        let tiling = match tile {
             Some(0) => None,
             Some(size) => Some(Tiling::new(size)),
             None => (side > WHOLE).then_some(Tiling::new(WHOLE)),

@@ -1,9 +1,9 @@
 //! `dis sample`.
 
-mod decode;
+pub mod decode;
 mod given;
-mod output;
-mod plan;
+pub mod output;
+pub mod plan;
 mod trajectory;
 
 use anyhow::{Result, bail, ensure};
@@ -23,7 +23,7 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
     let mut weights = bundled::describe(args.checkpoint.as_deref(), args.raw, args.null_label)?;
     let (model, metadata) = (&weights.model, &weights.metadata);
     let config = *model.config();
-    let decoder = Decoder::open(&args, metadata)?;
+    let decoder = Decoder::open(args.vae.as_deref(), args.vae_tile, metadata)?;
     let shape = decoder.as_ref().map_or(
         ImageShape {
             channels: config.channels,
@@ -39,13 +39,13 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
         "--trajectory: goes with pictures, not with --out {}",
         args.out.display()
     );
-    let guidance = plan::guidance(&args, &config)?;
+    let guidance = plan::guidance(&args.how, args.invert, &config)?;
     let steps = plan_for(
         metadata,
-        plan::sampler(&args)?,
-        args.steps,
-        args.spacing,
-        plan::limit(&args)?,
+        plan::sampler(&args.how)?,
+        args.how.steps,
+        args.how.spacing,
+        plan::limit(&args.how)?,
     )?;
     let strength = plan::strength(&args)?;
     if strength < 1.0 {
@@ -65,13 +65,15 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
                 }
                 None => Task::Generate,
             };
-            let params = weights.file.read_params(backend, model.table())?;
+            let mut params = weights.file.read_params(backend, model.table())?;
             let settings = match target {
                 Target::Npz => {
                     plan::settings(&args, &job, checksum(backend, &params)?, &instructions)
                 }
                 _ => String::new(),
             };
+            // Only now: the checksum is of the weights in the order of the file.
+            backend.prepare_weights(&mut params, model.table().products())?;
             let shown = job.rows.len() * (1 + usize::from(args.invert));
             let mut sink = target.open(&args.out, shape, shown, &args, &settings)?;
             if sink.done() > 0 {
@@ -92,12 +94,14 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
             bar.set_position(sink.done() as u64 * calls);
             bar.reset_eta();
             for rows in job.rows[sink.done()..].chunks(args.batch_size) {
+                let mut kept = Ok(());
                 let drawn = artist.draw(rows, &task, &mut |at| {
                     bar.inc(rows.len() as u64);
-                    if let Some(recorder) = &mut recorder {
-                        recorder.record(at.sample, calls as usize);
+                    if let (Some(recorder), Ok(())) = (&mut recorder, &kept) {
+                        kept = recorder.record(|| Ok(at.sample()?), calls as usize);
                     }
                 })?;
+                kept?;
                 if let Some(recorder) = recorder.take() {
                     recorder.write(|latents| pictures(cpu, decoder.as_ref(), latents), shape)?;
                 }
@@ -128,7 +132,11 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
 }
 
 /// Bytes of what a model draws, decoded if they are latents.
-fn pictures(cpu: &dis_tensor::Cpu, decoder: Option<&Decoder>, values: Vec<f32>) -> Result<Vec<u8>> {
+pub fn pictures(
+    cpu: &dis_tensor::Cpu,
+    decoder: Option<&Decoder>,
+    values: Vec<f32>,
+) -> Result<Vec<u8>> {
     if let Some(bad) = values.iter().position(|x| !x.is_finite()) {
         bail!("the model's value {bad} is not a finite number");
     }

@@ -6,7 +6,7 @@ use dis_model::{ConditionKind, DisConfig, Metadata};
 use dis_train::run::{Row, Task};
 
 use super::given::Given;
-use crate::args::{Between, SampleArgs};
+use crate::args::{Between, SampleArgs, SamplerArgs};
 
 /// Most images of one run: a bound for typing errors.
 const MOST: usize = 10_000_000;
@@ -45,17 +45,28 @@ pub fn rows(args: &SampleArgs, metadata: &Metadata, given: Option<&Given>) -> Re
         (Some(given), _) if args.invert => reconstructions(args, metadata, given)?,
         (Some(given), _) => changes(args, &classes, given),
         (None, Some(between)) => walks(args, &classes, between)?,
-        (None, None) => fresh(args, &classes),
+        (None, None) => fresh(args.num, &classes),
     };
     job.columns = job.columns.clamp(1, 32);
     Ok(job)
 }
 
-fn fresh(args: &SampleArgs, classes: &[Option<u32>]) -> Job {
+/// `num` images from noise, as many of each class; those of `dis sample` with the same numbers.
+pub fn balanced(num: usize, config: &DisConfig) -> Result<Vec<Row>> {
+    ensure!((1..=MOST).contains(&num), "--num must be 1 to {MOST}");
+    let classes: Vec<Option<u32>> = match config.condition {
+        ConditionKind::Classes { num_classes, .. } => (0..num_classes as u32).map(Some).collect(),
+        ConditionKind::None => vec![None],
+        ConditionKind::Context { .. } => {
+            bail!("this model needs a sequence of embeddings for every image; sample it from Rust")
+        }
+    };
+    Ok(fresh(Some(num), &classes).rows)
+}
+
+fn fresh(num: Option<usize>, classes: &[Option<u32>]) -> Job {
     let conditional = classes[0].is_some();
-    let total = args
-        .num
-        .unwrap_or(if conditional { 8 * classes.len() } else { 16 });
+    let total = num.unwrap_or(if conditional { 8 * classes.len() } else { 16 });
     let each = total.div_ceil(classes.len());
     let labels = classes.iter().flat_map(|&c| std::iter::repeat_n(c, each));
     let rows = labels.take(total).enumerate();
@@ -158,11 +169,11 @@ fn walks(args: &SampleArgs, classes: &[Option<u32>], between: Between) -> Result
 }
 
 /// Guidance, as far as the model allows it.
-pub fn guidance(args: &SampleArgs, config: &DisConfig) -> Result<Guidance> {
+pub fn guidance(how: &SamplerArgs, invert: bool, config: &DisConfig) -> Result<Guidance> {
     let can_guide = config.null_label().is_some();
     // Inversion under guidance would have to invert both halves at once.
-    let usual = if can_guide && !args.invert { 1.5 } else { 1.0 };
-    let scale = args.cfg.unwrap_or(usual);
+    let usual = if can_guide && !invert { 1.5 } else { 1.0 };
+    let scale = how.cfg.unwrap_or(usual);
     ensure!(
         scale.is_finite() && scale >= 0.0,
         "--cfg must be a number that is not negative"
@@ -172,34 +183,34 @@ pub fn guidance(args: &SampleArgs, config: &DisConfig) -> Result<Guidance> {
         "--cfg {scale}: guidance needs a model with a null label, and this one has none"
     );
     let mut guidance = Guidance::new(scale);
-    if args.cfg_published {
+    if how.cfg_published {
         guidance.channels = GuidedChannels::FirstThree;
     }
-    if let Some((low, high)) = args.cfg_interval {
+    if let Some((low, high)) = how.cfg_interval {
         guidance.interval = Some(low..=high);
     }
     ensure!(
-        (0.0..=1.0).contains(&args.cfg_rescale),
+        (0.0..=1.0).contains(&how.cfg_rescale),
         "--cfg-rescale must be 0 to 1"
     );
-    guidance.rescale = args.cfg_rescale;
+    guidance.rescale = how.cfg_rescale;
     Ok(guidance)
 }
 
 /// The sampler asked for, with DDIM's noise.
-pub fn sampler(args: &SampleArgs) -> Result<SamplerSpec> {
-    match args.sampler {
-        _ if !(0.0..=1.0).contains(&args.eta) => bail!("--eta must be 0 to 1"),
-        SamplerSpec::Ddim { .. } => Ok(SamplerSpec::Ddim { eta: args.eta }),
-        _ if args.eta != 0.0 => bail!("--eta is for --sampler ddim only"),
+pub fn sampler(how: &SamplerArgs) -> Result<SamplerSpec> {
+    match how.sampler {
+        _ if !(0.0..=1.0).contains(&how.eta) => bail!("--eta must be 0 to 1"),
+        SamplerSpec::Ddim { .. } => Ok(SamplerSpec::Ddim { eta: how.eta }),
+        _ if how.eta != 0.0 => bail!("--eta is for --sampler ddim only"),
         other => Ok(other),
     }
 }
 
 /// How the estimate of the image is limited in every step.
-pub fn limit(args: &SampleArgs) -> Result<Option<Limit>> {
-    match args.clip_quantile {
-        None => Ok(args.clip.then_some(Limit::Clip(1.0))),
+pub fn limit(how: &SamplerArgs) -> Result<Option<Limit>> {
+    match how.clip_quantile {
+        None => Ok(how.clip.then_some(Limit::Clip(1.0))),
         Some(ratio) if ratio > 0.0 && ratio <= 1.0 => Ok(Some(Limit::Dynamic {
             ratio,
             max: f64::INFINITY,
@@ -244,15 +255,18 @@ pub fn settings(args: &SampleArgs, job: &Job, weights: u32, instructions: &str) 
         ("weights", format!("{weights:08x}")),
         ("images", format!("{} ({rows:08x})", job.rows.len())),
         ("--seed", args.seed.to_string()),
-        ("--sampler", args.sampler.to_string()),
-        ("--steps", args.steps.to_string()),
-        ("--spacing", args.spacing.to_string()),
-        ("--eta", args.eta.to_string()),
-        ("--cfg", format!("{:?}", args.cfg)),
-        ("--cfg-interval", format!("{:?}", args.cfg_interval)),
-        ("--cfg-rescale", args.cfg_rescale.to_string()),
-        ("--cfg-published", args.cfg_published.to_string()),
-        ("--clip", format!("{} {:?}", args.clip, args.clip_quantile)),
+        ("--sampler", args.how.sampler.to_string()),
+        ("--steps", args.how.steps.to_string()),
+        ("--spacing", args.how.spacing.to_string()),
+        ("--eta", args.how.eta.to_string()),
+        ("--cfg", format!("{:?}", args.how.cfg)),
+        ("--cfg-interval", format!("{:?}", args.how.cfg_interval)),
+        ("--cfg-rescale", args.how.cfg_rescale.to_string()),
+        ("--cfg-published", args.how.cfg_published.to_string()),
+        (
+            "--clip",
+            format!("{} {:?}", args.how.clip, args.how.clip_quantile),
+        ),
         ("--batch-size", args.batch_size.to_string()),
         (
             "--init-image",

@@ -58,15 +58,21 @@ impl Recorder {
     }
 
     /// Called after every of `steps` steps; keeps evenly spread ones, the last among them.
-    pub fn record(&mut self, sample: &Array4<f32>, steps: usize) {
+    pub fn record(
+        &mut self,
+        sample: impl FnOnce() -> Result<Array4<f32>>,
+        steps: usize,
+    ) -> Result<()> {
         let most = if self.animated { FRAMES } else { MOMENTS }.min(steps.max(1));
         let before = self.step * most / steps.max(1);
         self.step += 1;
         if self.step * most / steps.max(1) > before {
+            let sample = sample()?;
             let rows = self.rows.min(sample.dim().0);
             let shown = sample.slice(s![..rows, .., .., ..]);
             self.frames.push(shown.iter().copied().collect());
         }
+        Ok(())
     }
 
     /// Writes the file. `pictures` turns what the model works on into bytes.

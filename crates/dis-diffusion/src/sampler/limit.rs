@@ -35,7 +35,7 @@ impl Limit {
         let mut x = x;
         match self {
             Self::Clip(bound) if bound > 0.0 => {
-                x.clamp(-bound as f32, bound as f32);
+                x.clamp(-bound as f32, bound as f32)?;
                 Ok(x)
             }
             Self::Dynamic { ratio, max } if (0.0..=1.0).contains(&ratio) && max > 0.0 => {

@@ -26,9 +26,10 @@ impl State for Wide {
         Ok(Self(out))
     }
 
-    fn clamp(&mut self, low: f32, high: f32) {
+    fn clamp(&mut self, low: f32, high: f32) -> Result<()> {
         self.0
             .mapv_inplace(|x| x.clamp(f64::from(low), f64::from(high)));
+        Ok(())
     }
 
     fn add_noise(

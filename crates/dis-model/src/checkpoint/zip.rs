@@ -36,6 +36,9 @@ const END_LEN: usize = 22;
 const END_64_LEN: usize = 56;
 const LOCATOR_LEN: usize = 20;
 
+/// Methods of storing that are read.
+const STORED: u16 = 0;
+const DEFLATED: u16 = 8;
 /// Extra field of zip64 sizes.
 const EXTRA_64: u16 = 1;
 /// Extra field that PyTorch pads with.
@@ -47,9 +50,25 @@ const ALIGN: u64 = 64;
 #[derive(Clone, Copy, Debug)]
 struct Record {
     header: u64,
+    /// Of the data as they are stored.
+    stored: u64,
+    /// Of the data themselves.
     size: u64,
     method: u16,
     flags: u16,
+}
+
+/// Where the data of an entry are, and in which form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// First byte in the file.
+    pub start: u64,
+    /// Bytes in the file; they are all within it.
+    pub stored: u64,
+    /// Bytes that the archive says they become: a claim, if they are deflated.
+    pub size: u64,
+    /// Whether they are deflated (method 8), which is for the caller to undo.
+    pub deflated: bool,
 }
 
 /// The entries of an archive by name.
@@ -146,6 +165,17 @@ impl Archive {
         source: &mut R,
         name: &str,
     ) -> Result<(u64, u64), ZipError> {
+        let place = self.place(source, name)?;
+        if place.deflated {
+            return Err(damaged(format!(
+                "entry {name:?} is compressed (method 8); only stored entries are read"
+            )));
+        }
+        Ok((place.start, place.size))
+    }
+
+    /// As [`Archive::locate`], for readers that can also undo deflate.
+    pub fn place<R: Read + Seek>(&self, source: &mut R, name: &str) -> Result<Place, ZipError> {
         let record = self
             .records
             .get(name)
@@ -153,7 +183,7 @@ impl Archive {
         if record.flags & 1 != 0 {
             return Err(damaged(format!("entry {name:?} is encrypted")));
         }
-        if record.method != 0 {
+        if !matches!(record.method, STORED | DEFLATED) {
             return Err(damaged(format!(
                 "entry {name:?} is compressed (method {}); only stored entries are read",
                 record.method
@@ -170,15 +200,20 @@ impl Archive {
         // Within the file by the read above, so this does not overflow.
         let start = record.header + LOCAL_LEN as u64 + names;
         if start
-            .checked_add(record.size)
+            .checked_add(record.stored)
             .is_none_or(|end| end > self.len)
         {
             return Err(damaged(format!(
                 "entry {name:?} of {} bytes is cut off",
-                record.size
+                record.stored
             )));
         }
-        Ok((start, record.size))
+        Ok(Place {
+            start,
+            stored: record.stored,
+            size: record.size,
+            deflated: record.method == DEFLATED,
+        })
     }
 
     /// All data of an entry of at most `most` bytes.
@@ -263,6 +298,7 @@ fn central(bytes: &[u8]) -> Result<(String, Record, &[u8]), ZipError> {
     }
     let record = Record {
         header,
+        stored,
         size,
         method,
         flags,

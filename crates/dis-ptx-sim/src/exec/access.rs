@@ -143,7 +143,7 @@ fn miss(memory: &Memory, address: u64, bytes: usize, why: Miss, lane: usize) -> 
     let near = match memory.nearest(address) {
         None => "there is no allocation".into(),
         Some(r) => {
-            let (base, len) = (r.base, r.len());
+            let (base, len) = (r.base, r.extent());
             let offset = address.wrapping_sub(base) as i64;
             format!("offset {offset} of the allocation of {len} bytes at {base:#x}")
         }
@@ -166,7 +166,7 @@ fn find_shared(
     lane: usize,
 ) -> Result<&mut Region, Box<Trap>> {
     let inside =
-        |r: &Region| address >= r.base && address - r.base + bytes as u64 <= r.len() as u64;
+        |r: &Region| address >= r.base && address - r.base + bytes as u64 <= r.extent() as u64;
     if let Some(index) = shared.iter().position(inside) {
         return Ok(&mut shared[index]);
     }
@@ -178,7 +178,7 @@ fn find_shared(
         format!(
             "offset {} of a shared variable of {} bytes",
             address - r.base,
-            r.len()
+            r.extent()
         )
     });
     let message = format!("{bytes} bytes at {address:#x} of shared memory: {near}");
@@ -228,7 +228,7 @@ fn unwritten(region: &Region, at: usize, bytes: usize, lane: usize, space: Space
     } else {
         "allocation"
     };
-    let len = region.len();
+    let len = region.extent();
     let message = format!("nothing wrote the byte at offset {offset} of the {what} of {len} bytes");
     Trap::boxed(FaultKind::UninitialisedMemory, lane as u32, message)
 }
@@ -293,7 +293,7 @@ impl Job<'_> {
         if size == 4 && d.file == File::Word && pattern.kind == Kind::Contiguous {
             let region = self.region(space, start, bytes, first)?;
             let at = (start - region.base) as usize;
-            if at + 32 * bytes <= region.len() {
+            if at + 32 * bytes <= region.extent() {
                 return contiguous_load(region, at, warp, d, &who, space, checks);
             }
         } else if size == 4 && d.file == File::Word && pattern.kind == Kind::Uniform {
@@ -353,7 +353,7 @@ impl Job<'_> {
             let start = pattern.addresses[0];
             let region = self.region(space, start, bytes, 0)?;
             let at = (start - region.base) as usize;
-            if at + 32 * bytes <= region.len() {
+            if at + 32 * bytes <= region.extent() {
                 return contiguous_store(region, at, warp, s, &who, space, checks);
             }
         }

@@ -3,6 +3,7 @@
 
 mod elementwise;
 mod gemm;
+mod images;
 mod index;
 mod lanes;
 mod norm;
@@ -11,6 +12,8 @@ mod reduce;
 mod rows;
 mod softmax;
 pub mod threads;
+
+pub(crate) use self::gemm::Prepared;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,6 +25,7 @@ use crate::backend::{Reals, View, ViewMut};
 use crate::check::{self, dst, src};
 use crate::error::{Result, TensorError};
 use crate::host::HostBuf;
+use crate::layout::Layout;
 use crate::pool::{Pool, PoolStats};
 use crate::simd::{self, Level, slices};
 
@@ -298,18 +302,28 @@ impl Backend for Cpu {
             accumulate,
             dst("c", &c),
         )?;
+        let known = &b.buf.prepared;
+        let b = gemm::right(self, b.map(HostBuf::as_slice), transpose_b, known)?;
         gemm::gemm(
             self,
             size,
             a.map(HostBuf::as_slice),
             transpose_a,
-            b.map(HostBuf::as_slice),
-            transpose_b,
+            b,
             bias.map(vector),
             accumulate,
             c.map(HostBuf::as_mut_slice),
         );
         Ok(())
+    }
+
+    fn prepare_weights(&self, buf: &mut Buf, weights: &[Layout]) -> Result<()> {
+        let mut known = std::mem::take(&mut buf.prepared);
+        let outcome = weights
+            .iter()
+            .try_for_each(|x| gemm::prepare(self, buf.as_mut_slice(), &mut known, *x));
+        buf.prepared = known;
+        outcome
     }
 
     fn add_column_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {

@@ -9,8 +9,10 @@
 
 mod buffer;
 mod gemm;
+mod images;
 mod norm;
 mod optim;
+mod record;
 mod sums;
 
 use std::any::TypeId;
@@ -24,6 +26,7 @@ use dis_kernels::patch::{self, Patchify, Unpatchify};
 use dis_kernels::{Block, Contract, Driver, KernelError, Pool};
 
 pub use self::buffer::{DeviceBuf, mat, mat_mut};
+pub use self::record::DeviceRecording;
 use crate::backend::{AdamState, AdamW, Backend, Element, Norm, NormGrads, PatchGrid, PatchOrder};
 use crate::backend::{Reals, View, ViewMut};
 use crate::check::{self, dst, src};

@@ -3,6 +3,7 @@
 //! Nothing here is fast or parallel, and nothing is shared with the CPU backend but the buffers
 //! and the checks of arguments.
 
+mod images;
 mod norm;
 mod optim;
 

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use dis_tensor::random::{Purpose, Stream};
-use dis_tensor::{Backend, Cpu, Layout, Reals, Reference, Result, simd};
+use dis_tensor::{Backend, Cpu, ImageOps, Layout, Reals, Reference, Result, simd};
 
 use crate::operation::Operation;
 
@@ -94,7 +94,7 @@ pub fn cpu(threads: usize) -> Cpu {
 }
 
 /// Runs an operation and returns all buffers afterwards, whole, inputs too.
-pub fn outcome<B: Backend>(
+pub fn outcome<B: Backend + ImageOps>(
     backend: &B,
     operation: &Operation,
     operands: &[Operand],

@@ -1,6 +1,6 @@
 //! Elementwise operations and broadcasts.
 
-use dis_tensor::{Backend, Layout};
+use dis_tensor::{Backend, ImageOps, Layout};
 use proptest::prelude::*;
 
 use crate::draw::{Draw, LEVELS, Operand, check, outcome};
@@ -122,7 +122,7 @@ fn nan_is_not_lost() {
     }
 }
 
-fn nan_passes<B: Backend>(backend: &B) {
+fn nan_passes<B: Backend + ImageOps>(backend: &B) {
     let mut d = Draw::new(1);
     let mut x = d.dense(40);
     x.data[17] = f32::NAN;

@@ -11,6 +11,7 @@ mod gemm;
 #[cfg(feature = "sim")]
 mod gpu;
 mod gradients;
+mod images;
 mod norm;
 mod operation;
 mod optim;

@@ -1,8 +1,8 @@
 //! The operations of a backend as data, so that one function compares them all.
 
 use dis_tensor::{
-    AdamState, AdamW, Backend, Layout, Norm, NormGrads, NormKind, PatchGrid, Reals, Result, Tokens,
-    TokensMut,
+    AdamState, AdamW, Backend, ImageOps, Layout, Norm, NormGrads, NormKind, PatchGrid, Reals,
+    Result, Tokens, TokensMut,
 };
 
 /// Which optional parts of a normalisation are there.
@@ -41,6 +41,13 @@ pub enum Operation {
     SiluBackward,
     NegExp,
     AddProduct,
+    /// Coefficients of each term; operands are the terms, then the output.
+    Combine(Vec<Vec<f64>>),
+    Clamp(f64, f64),
+    /// Slopes and offsets; noise, log scale, output.
+    ExpNoise(Vec<f64>, Vec<f64>),
+    /// weight, a, b, output.
+    Mix,
     Softmax(f64),
     /// y, dout, dx.
     SoftmaxBackward(f64),
@@ -69,7 +76,7 @@ pub enum Operation {
 
 impl Operation {
     /// Runs it on buffers with these views.
-    pub fn run<B: Backend>(
+    pub fn run<B: Backend + ImageOps>(
         &self,
         backend: &B,
         layouts: &[Layout],
@@ -135,6 +142,30 @@ impl Operation {
                 Tokens::new(a, l[0]),
                 Tokens::new(b, l[1]),
                 TokensMut::new(out, l[2]),
+            ),
+            (Self::Combine(coefficients), [terms @ .., out]) => {
+                let terms: Vec<_> = coefficients
+                    .iter()
+                    .zip(terms.iter().zip(l))
+                    .map(|(c, (x, l))| (c.as_slice(), Tokens::new(x, *l)))
+                    .collect();
+                backend.combine(&terms, TokensMut::new(out, l[terms.len()]))
+            }
+            (Self::Clamp(low, high), [x]) => {
+                ImageOps::clamp(backend, *low, *high, TokensMut::new(x, l[0]))
+            }
+            (Self::ExpNoise(slope, offset), [noise, log_scale, out]) => backend.add_noise(
+                Tokens::new(noise, l[0]),
+                Tokens::new(log_scale, l[1]),
+                slope,
+                offset,
+                TokensMut::new(out, l[2]),
+            ),
+            (Self::Mix, [weight, a, b, out]) => backend.mix(
+                Tokens::new(weight, l[0]),
+                Tokens::new(a, l[1]),
+                Tokens::new(b, l[2]),
+                TokensMut::new(out, l[3]),
             ),
             (Self::Softmax(scale), [x, out]) => {
                 backend.softmax(*scale, Tokens::new(x, l[0]), TokensMut::new(out, l[1]))

@@ -25,6 +25,7 @@ mod memory;
 mod npz;
 mod order;
 mod spec;
+mod subset;
 
 use std::sync::Arc;
 
@@ -34,9 +35,12 @@ pub use folder::{FolderDataset, FolderOptions, read_picture};
 pub use latents::{LatentDataset, LatentIndex, Shard, read_shard};
 pub use loader::{Batch, Loader, LoaderOptions, load_batch};
 pub use memory::MemoryDataset;
-pub use npz::{NpzImages, open_npz, read_npz};
+pub use npz::{
+    FloatArray, NpzImages, npz_names, open_npz, read_float_arrays, read_npz, write_float_arrays,
+};
 pub use order::{Draw, Order, batch_indices, epoch_key, flips};
 pub use spec::{DataKind, DataSpec};
+pub use subset::Subset;
 
 pub use cifar::{CIFAR10_CLASSES, open_cifar10};
 pub use idx::{FASHION_CLASSES, open_fashion, open_idx};

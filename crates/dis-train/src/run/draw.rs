@@ -1,8 +1,8 @@
 //! Drawing a batch: from noise, between two noises or classes, or from images that are given.
 
 use dis_diffusion::{
-    Blended, Conditional, Guidance, Guided, ModelDenoiser, Plan, Progress, SeededNoise,
-    image_to_image, inpaint, invert, run_plan, slerp,
+    Blended, Conditional, Guidance, Guided, ModelDenoiser, OnDevice, Plan, Progress, SeededNoise,
+    State, image_to_image, inpaint, invert, run_plan, slerp,
 };
 use dis_model::{ConditionKind, DisModel};
 use dis_scan::ScanBackend;
@@ -63,6 +63,26 @@ pub enum Task {
     },
 }
 
+/// A step that was done.
+pub struct Watched<'a> {
+    /// Its number, from 0.
+    pub iteration: usize,
+    /// Steps in the whole run.
+    pub iterations: usize,
+    fetch: &'a dyn Fn() -> dis_diffusion::Result<Array4<f32>>,
+}
+
+impl Watched<'_> {
+    /// The images after the step, copied from the device: to be asked for only where they are needed,
+    /// since the device waits for it.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub fn sample(&self) -> Result<Array4<f32>> {
+        Ok((self.fetch)()?)
+    }
+}
+
 /// A model ready to draw.
 #[derive(Debug)]
 pub struct Artist<'a, B: ScanBackend> {
@@ -90,7 +110,7 @@ impl<B: ScanBackend> Artist<'_, B> {
         &self,
         rows: &[Row],
         task: &Task,
-        watch: &mut dyn FnMut(Progress<'_>),
+        watch: &mut dyn FnMut(Watched<'_>),
     ) -> Result<Array4<f32>> {
         let classes = matches!(self.model.config().condition, ConditionKind::Classes { .. });
         if !classes {
@@ -130,24 +150,32 @@ impl<B: ScanBackend> Artist<'_, B> {
         )
     }
 
-    fn run<C: Conditional>(
+    fn run<C: Conditional<OnDevice<B>>>(
         &self,
         mut network: Guided<C>,
         rows: &[Row],
         task: &Task,
-        watch: &mut dyn FnMut(Progress<'_>),
+        watch: &mut dyn FnMut(Watched<'_>),
     ) -> Result<Array4<f32>> {
         let mut noise = SeededNoise::new(self.seed, rows.iter().map(|row| row.noise));
-        let start = self.start(rows, &noise)?;
+        let put = |host| OnDevice::new(self.backend, host);
+        let start = put(self.start(rows, &noise)?);
         let (plan, network) = (self.plan, &mut network);
-        Ok(match task {
+        let mut watch = |at: Progress<'_, OnDevice<B>>| {
+            watch(Watched {
+                iteration: at.iteration,
+                iterations: at.iterations,
+                fetch: &|| at.sample.fetch(),
+            });
+        };
+        let drawn = match task {
             Task::Generate => run_plan(plan, network, &mut noise, start, watch)?,
             Task::Change {
                 images,
                 strength,
                 repaint: None,
             } => {
-                let images = given(images, rows)?;
+                let images = put(given(images, rows)?);
                 let noise = &mut noise;
                 image_to_image(plan, network, noise, &start, &images, *strength, watch)?
             }
@@ -156,18 +184,19 @@ impl<B: ScanBackend> Artist<'_, B> {
                 strength,
                 repaint: Some(mask),
             } => {
-                let images = given(images, rows)?;
+                let images = put(given(images, rows)?);
                 let noise = &mut noise;
                 inpaint(
                     plan, network, noise, &start, &images, mask, *strength, watch,
                 )?
             }
             Task::Reconstruct { images, refine } => {
-                let images = given(images, rows)?;
-                let found = invert(plan, network, &images, *refine, &mut *watch)?;
+                let images = put(given(images, rows)?);
+                let found = invert(plan, network, &images, *refine, &mut watch)?;
                 run_plan(plan, network, &mut noise, found, watch)?
             }
-        })
+        };
+        Ok(drawn.fetch()?)
     }
 
     /// Start noise of the rows.

@@ -59,8 +59,30 @@ fn latent_metadata(latents: &LatentIndex) -> Vec<(String, Value)> {
     extra
 }
 
-/// The steps of a sampler through the diffusion that a checkpoint describes (published defaults
-/// where it says nothing).
+/// The diffusion that a checkpoint describes (published defaults where it says nothing).
+///
+/// # Errors
+/// If its metadata describe none that there is.
+pub fn diffusion_options(metadata: &Metadata) -> Result<Options> {
+    match metadata.extra.get("diffusion") {
+        Some(value) => {
+            let config: DiffusionConfig = serde_json::from_value(value.clone()).map_err(|e| {
+                TrainError::config(format!("checkpoint metadata \"diffusion\": {e}"))
+            })?;
+            config.options()
+        }
+        None => Ok(Options {
+            variance: if metadata.model.learn_sigma {
+                Variance::LearnedRange
+            } else {
+                Variance::FixedLarge
+            },
+            ..Options::default()
+        }),
+    }
+}
+
+/// The steps of a sampler through the diffusion that a checkpoint describes.
 pub fn plan_for(
     metadata: &Metadata,
     sampler: SamplerSpec,
@@ -68,22 +90,7 @@ pub fn plan_for(
     spacing: Spacing,
     limit: Option<Limit>,
 ) -> Result<Plan> {
-    let options = match metadata.extra.get("diffusion") {
-        Some(value) => {
-            let config: DiffusionConfig = serde_json::from_value(value.clone()).map_err(|e| {
-                TrainError::config(format!("checkpoint metadata \"diffusion\": {e}"))
-            })?;
-            config.options()?
-        }
-        None => Options {
-            variance: if metadata.model.learn_sigma {
-                Variance::LearnedRange
-            } else {
-                Variance::FixedLarge
-            },
-            ..Options::default()
-        },
-    };
+    let options = diffusion_options(metadata)?;
     if steps == 0 || steps > options.steps {
         return Err(TrainError::config(format!(
             "{steps} sampler steps, but the diffusion has 1 to {}",

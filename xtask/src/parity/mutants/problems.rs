@@ -20,6 +20,10 @@ fn scans() -> Vec<(Problem, u64)> {
         ([1, 18, 37], 3, forward, hold, true, false),
         ([1, 17, 24], 32, reverse, mamba, false, false),
         ([1, 5, 20], 130, forward, mamba, true, true),
+        // All four states of a lane, and lanes that have fewer or none, under the zero-order hold.
+        ([1, 9, 24], 4, reverse, hold, true, false),
+        ([1, 7, 24], 7, forward, hold, false, true),
+        ([1, 5, 20], 130, reverse, hold, true, false),
         ([1, 40, 24], 2, forward, mamba, true, false),
         // Enough threads for the entries of large batches.
         ([46, 18, 736], 16, reverse, mamba, true, true),
@@ -38,8 +42,8 @@ fn scans() -> Vec<(Problem, u64)> {
         out.push((Problem::Scan(case), 7 + states as u64));
     }
     // Both directions in one launch, backward too.
-    out.insert(6, (Problem::Mixer([1, 19, 12], 16), 3));
-    out.insert(6, (Problem::Mixer([2, 5, 12], 4), 2));
+    out.insert(9, (Problem::Mixer([1, 19, 12], 16), 3));
+    out.insert(9, (Problem::Mixer([2, 5, 12], 4), 2));
     out
 }
 
@@ -89,6 +93,9 @@ pub fn of(text: &str) -> Vec<(Problem, u64)> {
         }
         "embed.ptx" | "patch.ptx" => [([3, 5, 24], 1), ([7, 11, 37], 2), ([1, 1, 300], 3)]
             .map(|(s, seed)| (Problem::Tables(s), seed))
+            .to_vec(),
+        "images.ptx" => [([3, 300], 1), ([2, 37], 2), ([1, 1], 3)]
+            .map(|(s, seed)| (Problem::Images(s), seed))
             .to_vec(),
         "optim.ptx" => [(37, 2), (37, 3), (5000, 4), (70_000, 5), (1_060_000, 6)]
             .map(|(n, seed)| (Problem::Optimizer(n), seed))

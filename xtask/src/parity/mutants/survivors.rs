@@ -36,8 +36,6 @@ const TAIL: &str = "the lower part of a constant in two parts: a quarter of it i
 const THRESHOLD: &str = "both formulas hold at the threshold itself";
 const GROUPS: &str = "groups of four and single ones add the same terms in the same order";
 const REFUSED: &str = "ids outside of the table are refused on the host, before the launch";
-const ORDERED: &str = "the barrier between reading and writing these places is the one after the walk of the \
-    chunk; this one only keeps the warps of a block together";
 
 const EXPLAINED: &[Explained] = &[
     explained("elementwise.ptx", "", "constant", "// log2 e", REDUCED),
@@ -122,20 +120,6 @@ const EXPLAINED: &[Explained] = &[
         "%direction, 0;",
         "the two directions are independent: their order does not matter, and a launch of one \
          has the same operands for both",
-    ),
-    explained(
-        "scan_backward.ptx",
-        "dis_scan_backward_any",
-        "barrier",
-        "// all have left the chunk before",
-        ORDERED,
-    ),
-    explained(
-        "scan_backward.ptx",
-        "dis_scan_backward_any",
-        "barrier",
-        "// the fields have been read",
-        ORDERED,
     ),
     explained("reduce.ptx", "", "bound", "%left, 4;", GROUPS),
     explained("reduce.ptx", "", "integer", "%left, 4;", GROUPS),

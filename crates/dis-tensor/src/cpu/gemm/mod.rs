@@ -6,19 +6,24 @@
 //! number of rows, so that a sample has the same alone and in any batch.
 
 mod pack;
+mod prepared;
+mod ready;
 mod target;
 mod tile;
 
 use std::ops::Range;
 
 use self::pack::{Form, Operand};
+pub(crate) use self::prepared::Prepared;
+pub(super) use self::prepared::{prepare, right};
+use self::ready::Columns;
 use self::target::Rect;
 use self::tile::{Base, Block};
+use super::Cpu;
 use super::threads::Pieces;
-use super::{Cpu, Precision};
 use crate::check::GemmSize;
 use crate::layout::{Tokens, TokensMut};
-use crate::simd::pairs::{dispatch_pairs, has_pairs};
+use crate::simd::pairs::dispatch_pairs;
 use crate::simd::{LANES, Level, dispatch};
 
 /// Multiply-adds below which a product runs on the calling thread.
@@ -29,14 +34,22 @@ const STEPS: usize = 512;
 /// Elements of packed columns at once, about half of a second-level cache.
 const COLUMNS: usize = 96 * 1024;
 
-/// `c = op(a) op(b) + bias` or `c += op(a) op(b)`; the arguments have been checked.
+/// The right operand of a product.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Right<'a> {
+    /// A matrix, or its transpose.
+    Plain(Tokens<'a, [f32]>, bool),
+    /// The transpose of a matrix that has been prepared.
+    Prepared(Columns<'a>),
+}
+
+/// `c = op(a) b + bias` or `c += op(a) b`; the arguments have been checked.
 pub(super) fn gemm(
     cpu: &Cpu,
     size: GemmSize,
     a: Tokens<'_, [f32]>,
     transpose_a: bool,
-    b: Tokens<'_, [f32]>,
-    transpose_b: bool,
+    b: Right<'_>,
     bias: Option<&[f32]>,
     accumulate: bool,
     c: TokensMut<'_, [f32]>,
@@ -64,75 +77,132 @@ pub(super) fn gemm(
         }
         return;
     }
-    let level = cpu.level();
-    let form = match cpu.precision() {
-        Precision::Float32 => Form::Single(level),
-        Precision::Bfloat16 if level == Level::Avx512 && has_pairs() => Form::Paired,
-        Precision::Bfloat16 => Form::Rounded(level),
-    };
-    let product = Product {
+    let left = Left {
         cpu,
-        form,
+        form: Form::of(cpu),
         k,
-        units: form.units(k),
         a: Operand::left(a, transpose_a),
-        b: Operand::right(b, transpose_b),
         base,
     };
     // Tiles that fill the registers: thirty-two of 512 bits, or sixteen of half as many.
-    match level {
-        Level::Avx512 | Level::Neon => product.run::<14, 2>(c),
-        Level::Avx2 | Level::Portable => product.run::<6, 1>(c),
+    match (b, cpu.level()) {
+        (Right::Plain(b, transpose), level) => {
+            let b = Operand::right(b, transpose);
+            let product = Product { left, b };
+            match level {
+                Level::Avx512 | Level::Neon => product.run::<14, 2>(c),
+                Level::Avx2 | Level::Portable => product.run::<6, 1>(c),
+            }
+        }
+        (Right::Prepared(columns), Level::Avx512 | Level::Neon) => {
+            left.times::<14, 2>(columns, c);
+        }
+        (Right::Prepared(columns), Level::Avx2 | Level::Portable) => {
+            left.times::<6, 1>(columns, c);
+        }
     }
 }
 
-struct Product<'a> {
+/// Columns of a panel: the vectors of a tile of [`gemm`].
+fn panel_width(level: Level) -> usize {
+    match level {
+        Level::Avx512 | Level::Neon => 2 * LANES,
+        Level::Avx2 | Level::Portable => LANES,
+    }
+}
+
+/// A product but for its right operand.
+struct Left<'a> {
     cpu: &'a Cpu,
     form: Form,
+    /// Steps of the sum.
     k: usize,
-    /// Packed steps of the sum.
-    units: usize,
     a: Operand<'a>,
-    b: Operand<'a>,
     base: Base<'a>,
+}
+
+impl Left<'_> {
+    /// Packed steps of the sum, and how many of them are added before the result is touched. The
+    /// latter depends on the length of the sum alone, so sums are cut at the same places by
+    /// everybody.
+    fn steps(&self) -> (usize, usize) {
+        let units = self.form.units(self.k);
+        (units, units.div_ceil(units.div_ceil(STEPS)))
+    }
+
+    /// How many threads share a product of this size.
+    fn threads(&self, c: &Rect<'_>) -> usize {
+        let work = c.rows().saturating_mul(c.columns()).saturating_mul(self.k);
+        if work < INLINE { 1 } else { self.cpu.threads() }
+    }
+
+    /// What is there before the steps from `from` are added.
+    fn base(&self, from: usize) -> Base<'_> {
+        if from > 0 { Base::Kept } else { self.base }
+    }
+}
+
+fn run_block<const H: usize, const N: usize>(form: Form, block: Block<'_, '_, H, N>) {
+    match form {
+        Form::Single(level) | Form::Rounded(level) => dispatch(level, block),
+        Form::Paired => {
+            dispatch_pairs(block);
+        }
+    }
+}
+
+/// A product whose operands are packed now.
+struct Product<'a> {
+    left: Left<'a>,
+    /// By its columns.
+    b: Operand<'a>,
 }
 
 impl Product<'_> {
     fn run<const H: usize, const N: usize>(&self, c: Rect<'_>) {
-        let (m, n, units) = (c.rows(), c.columns(), self.units);
-        let work = m.saturating_mul(n).saturating_mul(self.k);
-        let mut packed = self.cpu.scratch::<f32>(m.div_ceil(H) * units * LANES);
-        let tiles = Pieces {
-            data: packed.as_chunks_mut::<LANES>().0,
-            width: units,
-            units: 1,
-        };
-        let work_of_packing = m.saturating_mul(self.k);
-        self.cpu
-            .blocks(m.div_ceil(H), 4, work_of_packing, tiles, |range, tiles| {
-                for (tile, out) in range.zip(tiles.data.chunks_exact_mut(units)) {
-                    // Rows beyond the tile fill lanes that nobody reads.
-                    let rows = (m - tile * H).min(LANES);
-                    self.a.pack(self.form, [tile * H, rows], 0..self.k, out, 1);
-                }
-            });
-        let tiles = packed.as_chunks::<LANES>().0;
-        let threads = if work < INLINE { 1 } else { self.cpu.threads() };
+        let (units, steps) = self.left.steps();
+        let (m, n) = (c.rows(), c.columns());
+        let mut packed = self.left.cpu.scratch::<f32>(m.div_ceil(H) * units * LANES);
+        self.pack_rows::<H>(m, units, &mut packed);
+        let tiles = packed.as_chunks().0;
+        let threads = self.left.threads(&c);
         let part = Part { tiles, columns: 0 };
         // Room for the packed columns of every thread, so that what is taken from the pool does not
         // depend on which of them run at the same time.
-        let steps = units.div_ceil(units.div_ceil(STEPS));
         let group = (COLUMNS / (steps * N * LANES)).clamp(1, n.div_ceil(N * LANES));
-        let blocking = Blocking { steps, group };
+        let blocking = Blocking {
+            units,
+            steps,
+            group,
+        };
         let room = group * steps * N * LANES;
-        let mut scratch = self.cpu.scratch::<f32>(threads * room);
+        let mut scratch = self.left.cpu.scratch::<f32>(threads * room);
         let scratch = scratch.as_mut_slice();
         if threads == 1 {
             self.part::<H, N>(part, blocking, c, scratch);
         } else {
             let share = || self.share::<H, N>(part, blocking, c, threads, scratch);
-            self.cpu.install(share);
+            self.left.cpu.install(share);
         }
+    }
+
+    fn pack_rows<const H: usize>(&self, m: usize, units: usize, out: &mut [f32]) {
+        let Left {
+            cpu, form, k, a, ..
+        } = self.left;
+        let tiles = Pieces {
+            data: out.as_chunks_mut::<LANES>().0,
+            width: units,
+            units: 1,
+        };
+        let work = m.saturating_mul(k);
+        cpu.blocks(m.div_ceil(H), 4, work, tiles, |range, tiles| {
+            for (tile, out) in range.zip(tiles.data.chunks_exact_mut(units)) {
+                // Rows beyond the tile fill lanes that nobody reads.
+                let rows = (m - tile * H).min(LANES);
+                a.pack(form, [tile * H, rows], 0..k, out, 1);
+            }
+        });
     }
 
     /// Divides a part among threads: halves of its columns while there are panels, else of its
@@ -159,115 +229,112 @@ impl Product<'_> {
             let second = (units - share(units)) as f64 / (threads - left) as f64;
             first.max(second) * threads as f64 / units as f64
         };
+        let (first, second, here, there);
         if panels > 1 && (tiles < 2 || waste(panels) < waste(tiles) + 0.02) {
             let at = share(panels).max(1) * N * LANES;
-            let (here, there) = c.split_columns(at);
-            let columns = part.columns + at;
-            rayon::join(
-                || self.share::<H, N>(part, blocking, here, left, mine),
-                || {
-                    self.share::<H, N>(
-                        part.at_columns(columns),
-                        blocking,
-                        there,
-                        threads - left,
-                        others,
-                    )
-                },
-            );
+            (here, there) = c.split_columns(at);
+            first = part;
+            second = Part {
+                columns: part.columns + at,
+                ..part
+            };
         } else {
             let at = share(tiles).max(1);
-            let (here, there) = c.split_rows(at * H);
-            let (top, bottom) = part.tiles.split_at(at * self.units);
-            rayon::join(
-                || self.share::<H, N>(part.of_tiles(top), blocking, here, left, mine),
-                || {
-                    self.share::<H, N>(
-                        part.of_tiles(bottom),
-                        blocking,
-                        there,
-                        threads - left,
-                        others,
-                    )
-                },
-            );
+            (here, there) = c.split_rows(at * H);
+            first = part;
+            second = Part {
+                tiles: &part.tiles[at * blocking.units..],
+                ..part
+            };
         }
+        rayon::join(
+            || self.share::<H, N>(first, blocking, here, left, mine),
+            || self.share::<H, N>(second, blocking, there, threads - left, others),
+        );
     }
 
     /// Computes a part on this thread.
     fn part<const H: usize, const N: usize>(
         &self,
         part: Part<'_>,
-        Blocking { steps, group }: Blocking,
+        blocking: Blocking,
         mut c: Rect<'_>,
         scratch: &mut [f32],
     ) {
-        let panels = c.columns().div_ceil(N * LANES);
-        let mut panel = 0;
-        while panel < panels {
-            let count = group.min(panels - panel);
-            let first = panel * N * LANES;
-            let columns = (count * N * LANES).min(c.columns() - first);
+        let Blocking { units, group, .. } = blocking;
+        let width = N * LANES;
+        for first in (0..c.columns()).step_by(group * width) {
+            let columns = (group * width).min(c.columns() - first);
             let mut from = 0;
-            while from < self.units {
-                let steps = steps.min(self.units - from);
-                let packed = &mut scratch[..count * steps * N * LANES];
-                self.pack::<N>(part.columns + first, columns, from..from + steps, packed);
-                let base = match self.base {
-                    _ if from > 0 => Base::Kept,
+            while from < units {
+                let steps = blocking.steps.min(units - from);
+                let packed = scratch.as_chunks_mut().0;
+                let lines = [part.columns + first, columns];
+                let b = self.pack::<N>(lines, from..from + steps, packed);
+                let base = match self.left.base(from) {
                     Base::Bias(bias) => Base::Bias(&bias[part.columns..]),
                     base => base,
                 };
-                let block = Block::<H, N> {
-                    a: &part.tiles[from..],
-                    a_stride: self.units,
-                    b: packed.as_chunks::<LANES>().0.as_chunks::<N>().0,
-                    steps,
-                    base,
-                    c: &mut c,
-                    first,
-                    columns,
-                };
-                match self.form {
-                    Form::Single(level) | Form::Rounded(level) => dispatch(level, block),
-                    Form::Paired => {
-                        dispatch_pairs(block);
-                    }
+                for (tile, row) in (0..c.rows()).step_by(H).enumerate() {
+                    let block = Block::<H, N> {
+                        a: &part.tiles[tile * units + from..][..steps],
+                        b,
+                        b_stride: steps * N,
+                        base,
+                        row,
+                        height: (c.rows() - row).min(H),
+                        c: &mut c,
+                        first,
+                        columns,
+                    };
+                    run_block(self.left.form, block);
                 }
                 from += steps;
             }
-            panel += count;
         }
     }
 
-    /// Packs `columns` from `first` in panels of `N` vectors.
-    fn pack<const N: usize>(
+    /// Packs so many columns from the first.
+    fn pack<'a, const N: usize>(
         &self,
-        first: usize,
-        columns: usize,
+        [first, columns]: [usize; 2],
         steps: Range<usize>,
-        out: &mut [f32],
-    ) {
-        let width = N * LANES;
-        let each = self.form.steps();
-        let sum = steps.start * each..(steps.end * each).min(self.k);
-        for (i, out) in out.chunks_exact_mut(steps.len() * width).enumerate() {
-            let out = out.as_chunks_mut::<LANES>().0;
-            for vector in 0..N {
-                let done = (i * N + vector) * LANES;
-                let lines = [first + done, columns.saturating_sub(done)];
-                let out = &mut out[vector..];
-                self.b.pack(self.form, lines, sum.clone(), out, N);
-            }
+        out: &'a mut [[f32; LANES]],
+    ) -> &'a [[f32; LANES]] {
+        let Left { form, k, .. } = self.left;
+        let sum = steps.start * form.steps()..(steps.end * form.steps()).min(k);
+        pack_columns::<N>(&self.b, form, [first, columns], sum, out)
+    }
+}
+
+/// Packs so many lines from the first, as columns of panels of `N` vectors, and returns the panels.
+fn pack_columns<'a, const N: usize>(
+    source: &Operand<'_>,
+    form: Form,
+    [first, columns]: [usize; 2],
+    sum: Range<usize>,
+    out: &'a mut [[f32; LANES]],
+) -> &'a [[f32; LANES]] {
+    let units = form.units(sum.len());
+    let vectors = columns.div_ceil(LANES);
+    let out = &mut out[..units * vectors];
+    for (i, out) in out.chunks_mut(units * N).enumerate() {
+        let width = out.len() / units;
+        for vector in 0..width {
+            let done = (i * N + vector) * LANES;
+            let lines = [first + done, columns - done];
+            source.pack(form, lines, sum.clone(), &mut out[vector..], width);
         }
     }
+    out
 }
 
 /// How much is packed at once.
 #[derive(Clone, Copy)]
 struct Blocking {
-    /// Packed steps of the sum. They depend on the length of the sum alone, so sums are cut at the
-    /// same places by everybody.
+    /// Packed steps of the whole sum.
+    units: usize,
+    /// Of them, at once.
     steps: usize,
     /// Panels of columns.
     group: usize,
@@ -276,20 +343,8 @@ struct Blocking {
 /// What a thread works on.
 #[derive(Clone, Copy)]
 struct Part<'a> {
-    /// Packed rows, `[tile][step][lane]`.
+    /// Packed rows, `[tile][step][lane]`: its own, and those after them.
     tiles: &'a [[f32; LANES]],
     /// Its first column in the whole.
     columns: usize,
-}
-
-impl<'a> Part<'a> {
-    fn at_columns(self, columns: usize) -> Self {
-        let Self { tiles, .. } = self;
-        Self { tiles, columns }
-    }
-
-    fn of_tiles(self, tiles: &'a [[f32; LANES]]) -> Self {
-        let Self { columns, .. } = self;
-        Self { tiles, columns }
-    }
 }

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use crate::cpu::{Cpu, Precision};
 use crate::layout::{Layout, Tokens};
-use crate::simd::pairs::{PairKernel, Pairs, dispatch_pairs, round_to_bf16};
+use crate::simd::pairs::{PairKernel, Pairs, dispatch_pairs, has_pairs, round_to_bf16};
 use crate::simd::{Kernel, LANES, Level, Simd, Vector, dispatch};
 
 /// An operand of a product: a matrix, or its transpose, as lines along the sum (rows of the left
@@ -11,6 +12,8 @@ use crate::simd::{Kernel, LANES, Level, Simd, Vector, dispatch};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Operand<'a> {
     data: &'a [f32],
+    /// How many lines.
+    lines: usize,
     /// Elements between neighbouring lines.
     outer: usize,
     /// Elements between neighbours along the sum.
@@ -33,16 +36,22 @@ impl<'a> Operand<'a> {
         let Layout {
             offset, row_stride, ..
         } = x.layout;
-        let (outer, inner) = if columns {
-            (1, row_stride)
+        let (lines, outer, inner) = if columns {
+            (x.layout.channels, 1, row_stride)
         } else {
-            (row_stride, 1)
+            (x.layout.rows(), row_stride, 1)
         };
         Self {
+            lines,
             data: &x.buf[offset..x.layout.end()],
             outer,
             inner,
         }
+    }
+
+    /// How many lines there are.
+    pub fn lines(&self) -> usize {
+        self.lines
     }
 
     /// Packs `count` lines from `first`, at most sixteen of them, over the steps from `from` to
@@ -90,6 +99,16 @@ pub(super) enum Form {
 }
 
 impl Form {
+    /// What this backend's products take.
+    pub fn of(cpu: &Cpu) -> Self {
+        let level = cpu.level();
+        match cpu.precision() {
+            Precision::Float32 => Self::Single(level),
+            Precision::Bfloat16 if level == Level::Avx512 && has_pairs() => Self::Paired,
+            Precision::Bfloat16 => Self::Rounded(level),
+        }
+    }
+
     /// Packed steps of so many steps of the sum.
     pub fn units(self, steps: usize) -> usize {
         match self {
@@ -190,7 +209,7 @@ impl<'b> Kernel for Pack<'_, 'b> {
             stride,
             at: 0,
         };
-        source.lines(simd, first, count, steps, &mut sink);
+        source.vectors(simd, first, count, steps, &mut sink);
         out
     }
 }
@@ -207,13 +226,13 @@ impl PairKernel for Pack<'_, '_> {
             stride,
         } = self;
         let mut sink = Doubles(Singles { out, stride, at: 0 });
-        source.lines(simd, first, count, steps, &mut sink);
+        source.vectors(simd, first, count, steps, &mut sink);
     }
 }
 
 impl Operand<'_> {
     #[inline(always)]
-    fn lines<S: Simd>(
+    fn vectors<S: Simd>(
         &self,
         simd: S,
         first: usize,
@@ -221,7 +240,9 @@ impl Operand<'_> {
         steps: Range<usize>,
         sink: &mut impl Sink<S>,
     ) {
-        let Self { data, outer, inner } = *self;
+        let Self {
+            data, outer, inner, ..
+        } = *self;
         let mut step = steps.start;
         if inner == 1 && count == LANES {
             // Whole squares without a detour through memory.

@@ -19,23 +19,25 @@ pub(super) enum Base<'a> {
     Kept,
 }
 
-/// Rows times columns over a part of the sum, with operands packed for tiles of `H` rows and `N`
-/// vectors. As a [`PairKernel`], elements of packed operands are pairs of bfloat16.
+/// One tile of up to `H` rows times panels of `N` vectors of columns, over a part of the sum. As a
+/// [`PairKernel`], elements of packed operands are pairs of bfloat16.
 #[derive(Debug)]
 pub(super) struct Block<'a, 'b, const H: usize, const N: usize> {
-    /// Tiles of rows, each `[step][lane]` with up to `H` lanes in use.
+    /// The rows, `[step][lane]` with `height` lanes in use.
     pub a: &'a [[f32; LANES]],
-    /// Steps from tile to tile.
-    pub a_stride: usize,
-    /// Panels of columns, each `[step][N vectors]`, one after another.
-    pub b: &'a [[[f32; LANES]; N]],
-    /// Steps of the sum.
-    pub steps: usize,
+    /// Panels of columns, each `[step][vector]`. The last one has as many vectors as it needs.
+    pub b: &'a [[f32; LANES]],
+    /// Vectors from panel to panel.
+    pub b_stride: usize,
     /// What to add to.
     pub base: Base<'a>,
-    /// The result: all rows, and the columns of these panels.
+    /// The result.
     pub c: &'a mut Rect<'b>,
-    /// First column.
+    /// First row of it.
+    pub row: usize,
+    /// How many, up to `H`.
+    pub height: usize,
+    /// First column of it.
     pub first: usize,
     /// How many.
     pub columns: usize,
@@ -85,68 +87,61 @@ impl<const H: usize, const N: usize> PairKernel for Block<'_, '_, H, N> {
 impl<const H: usize, const N: usize> Block<'_, '_, H, N> {
     #[inline(always)]
     fn tiles<S: Simd, M: Multiply<S>>(mut self, simd: S) {
-        let rows = self.c.rows();
-        let mut row = 0;
-        let mut tile = 0;
-        while row < rows {
-            let a = &self.a[tile * self.a_stride..][..self.steps];
-            let height = (rows - row).min(H);
-            for (panel, b) in self.b.chunks_exact(self.steps).enumerate() {
-                // Every height is compiled on its own, so that its sums are in registers.
-                macro_rules! heights {
-                    ($($h:literal)*) => {
-                        match height {
-                            $($h => self.tile::<S, M, $h>(simd, a, b, row, panel),)*
-                            _ => self.tile::<S, M, H>(simd, a, b, row, panel),
-                        }
-                    };
-                }
-                heights!(1 2 3 4 5 6 7 8 9 10 11 12 13);
+        let mut done = 0;
+        for b in self.b.chunks(self.b_stride) {
+            // Every size is compiled on its own, so that its sums are in registers.
+            macro_rules! heights {
+                ($vectors:tt: $($h:literal)*) => {
+                    match self.height {
+                        $($h => self.tile::<S, M, $h, $vectors>(simd, b, done),)*
+                        _ => self.tile::<S, M, H, $vectors>(simd, b, done),
+                    }
+                };
             }
-            row += height;
-            tile += 1;
+            if self.columns - done > (N - 1) * LANES {
+                heights!(N: 1 2 3 4 5 6 7 8 9 10 11 12 13);
+            } else {
+                heights!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13);
+            }
+            done += N * LANES;
         }
     }
 
     #[inline(always)]
-    fn tile<S: Simd, M: Multiply<S>, const R: usize>(
+    fn tile<S: Simd, M: Multiply<S>, const R: usize, const V: usize>(
         &mut self,
         simd: S,
-        a: &[[f32; LANES]],
-        b: &[[[f32; LANES]; N]],
-        row: usize,
-        panel: usize,
+        b: &[[f32; LANES]],
+        done: usize,
     ) {
         if R > H {
             return;
         }
-        let mut sums = [[simd.splat(0.0); N]; R];
-        for (a, b) in a.iter().zip(b) {
-            let mut columns = [simd.splat(0.0); N];
-            for n in 0..N {
+        let mut sums = [[simd.splat(0.0); V]; R];
+        for (a, b) in self.a.iter().zip(b.as_chunks::<V>().0) {
+            let mut columns = [simd.splat(0.0); V];
+            for n in 0..V {
                 columns[n] = simd.load(&b[n]);
             }
             for i in 0..R {
                 let x = simd.splat(a[i]);
-                for n in 0..N {
+                for n in 0..V {
                     sums[i][n] = M::multiply(simd, x, columns[n], sums[i][n]);
                 }
             }
         }
         for i in 0..R {
-            for n in 0..N {
-                let column = (panel * N + n) * LANES;
+            for n in 0..V {
+                let column = done + n * LANES;
                 if column >= self.columns {
                     break;
                 }
                 let lanes = (self.columns - column).min(LANES);
-                let out = self.c.row(row + i, self.first + column, lanes);
+                let start = self.first + column;
+                let out = self.c.row(self.row + i, start, lanes);
                 let base = match self.base {
                     Base::Zero => simd.splat(0.0),
-                    Base::Bias(bias) => {
-                        let start = self.first + column;
-                        simd.load_partial(&bias[start..start + lanes])
-                    }
+                    Base::Bias(bias) => simd.load_partial(&bias[start..start + lanes]),
                     Base::Kept => simd.load_partial(out),
                 };
                 (sums[i][n] + base).store_partial(out);

@@ -1,5 +1,8 @@
 //! The simulator as a driver: kernels run on the CPU, at once, and every memory access is checked.
 
+mod gemm;
+mod record;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,12 +10,34 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dis_ptx_sim as ptx;
 pub use dis_ptx_sim::{Approx, Counters, Coverage, Options, Order};
 
+use self::record::Op;
+pub use self::record::Recording;
 use crate::driver::{Driver, GemmCall, Launch};
 use crate::error::{KernelError, Result};
 use crate::ptx::PtxFile;
 
+/// What a device has been asked to do so far, beside what kernels cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Blocks of memory allocated.
+    pub allocations: u64,
+    /// Copies from the host, which do not wait.
+    pub uploads: u64,
+    /// Copies to the host, each of which waits for the device.
+    pub downloads: u64,
+    /// Waits for the device without a copy.
+    pub synchronisations: u64,
+    /// Kernels and products launched by the host, those in recordings not counted.
+    pub launches: u64,
+    /// Recordings repeated.
+    pub replays: u64,
+}
+
 struct State {
     device: ptx::Device,
+    traffic: Traffic,
+    /// What is being recorded, if anything is.
+    recording: Option<Vec<Op>>,
     modules: HashMap<&'static str, Arc<ptx::Module>>,
     replaced: HashMap<&'static str, Arc<str>>,
     counters: BTreeMap<&'static str, Counters>,
@@ -41,6 +66,8 @@ impl Sim {
     pub fn new(options: Options) -> Self {
         let state = State {
             device: ptx::Device::new(options),
+            traffic: Traffic::default(),
+            recording: None,
             modules: HashMap::new(),
             replaced: HashMap::new(),
             counters: BTreeMap::new(),
@@ -86,6 +113,16 @@ impl Sim {
         self.lock().multiprocessors = count;
     }
 
+    /// What the host has asked for so far.
+    pub fn traffic(&self) -> Traffic {
+        self.lock().traffic
+    }
+
+    /// Says that a range counts as never written.
+    pub fn mark_uninitialised(&self, address: u64, bytes: usize) {
+        let _ = self.lock().device.mark_uninitialised(address, bytes);
+    }
+
     /// What each entry has cost so far.
     pub fn counters(&self) -> BTreeMap<&'static str, Counters> {
         self.lock().counters.clone()
@@ -100,94 +137,27 @@ impl Sim {
 
     /// The decoded text.
     pub fn module(&self, file: &'static PtxFile) -> Result<Arc<ptx::Module>> {
-        let mut state = self.lock();
-        if let Some(module) = state.modules.get(file.name) {
+        self.lock().module(file)
+    }
+}
+
+impl State {
+    fn module(&mut self, file: &'static PtxFile) -> Result<Arc<ptx::Module>> {
+        if let Some(module) = self.modules.get(file.name) {
             return Ok(Arc::clone(module));
         }
-        let module = match state.replaced.get(file.name) {
+        let module = match self.replaced.get(file.name) {
             Some(text) => ptx::Module::parse(file.name, text),
             None => ptx::Module::parse(file.name, file.text),
         };
         let module = Arc::new(module.map_err(fault)?);
-        state.modules.insert(file.name, Arc::clone(&module));
+        self.modules.insert(file.name, Arc::clone(&module));
         Ok(module)
     }
 }
 
-/// A matrix on the host, read or written row by row.
-fn read_rows(
-    device: &ptx::Device,
-    address: u64,
-    rows: u32,
-    columns: u32,
-    stride: u32,
-) -> Result<Vec<f32>> {
-    let mut data = vec![0.0f32; rows as usize * columns as usize];
-    if columns > 0 {
-        for (r, row) in data.chunks_exact_mut(columns as usize).enumerate() {
-            let place = address + 4 * r as u64 * u64::from(stride);
-            device
-                .read(place, bytemuck::cast_slice_mut(row))
-                .map_err(fault)?;
-        }
-    }
-    Ok(data)
-}
-
-/// The transpose of a `rows` x `columns` matrix.
-fn transposed(data: &[f32], rows: u32, columns: u32) -> Vec<f32> {
-    let (rows, columns) = (rows as usize, columns as usize);
-    let mut out = vec![0.0; data.len()];
-    for r in 0..rows {
-        for c in 0..columns {
-            out[c * rows + r] = data[r * columns + c];
-        }
-    }
-    out
-}
-
-fn host_gemm(device: &mut ptx::Device, call: &GemmCall) -> Result<()> {
-    let GemmCall { m, n, k, .. } = *call;
-    let a = if call.transpose_a {
-        transposed(&read_rows(device, call.a, k, m, call.lda)?, k, m)
-    } else {
-        read_rows(device, call.a, m, k, call.lda)?
-    };
-    let b = if call.transpose_b {
-        transposed(&read_rows(device, call.b, n, k, call.ldb)?, n, k)
-    } else {
-        read_rows(device, call.b, k, n, call.ldb)?
-    };
-    let old = if call.beta == 0.0 {
-        None
-    } else {
-        Some(read_rows(device, call.c, m, n, call.ldc)?)
-    };
-    let (n, k) = (n as usize, k as usize);
-    let mut row = vec![0.0f32; n];
-    for i in 0..m as usize {
-        row.fill(0.0);
-        for p in 0..k {
-            let factor = a[i * k + p];
-            for (out, x) in row.iter_mut().zip(&b[p * n..]) {
-                *out += factor * x;
-            }
-        }
-        if let Some(old) = &old {
-            for (out, x) in row.iter_mut().zip(&old[i * n..]) {
-                *out += call.beta * x;
-            }
-        }
-        let place = call.c + 4 * i as u64 * u64::from(call.ldc);
-        device
-            .write(place, bytemuck::cast_slice(&row))
-            .map_err(fault)?;
-    }
-    Ok(())
-}
-
 impl Driver for Sim {
-    type Graph = std::convert::Infallible;
+    type Graph = Recording;
 
     fn describe(&self) -> String {
         let options = self.lock().device.options();
@@ -200,7 +170,10 @@ impl Driver for Sim {
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64> {
-        Ok(self.lock().device.alloc(bytes))
+        let mut state = self.lock();
+        state.not_recorded("an allocation")?;
+        state.traffic.allocations += 1;
+        Ok(state.device.alloc(bytes))
     }
 
     fn free(&self, address: u64) {
@@ -208,56 +181,60 @@ impl Driver for Sim {
         let _ = self.lock().device.free(address);
     }
 
-    fn mark_uninitialised(&self, address: u64, bytes: usize) {
-        let _ = self.lock().device.mark_uninitialised(address, bytes);
+    fn lend(&self, address: u64, bytes: usize) {
+        // What fails here is found by the first access.
+        let _ = self.lock().submit(Op::Lend { address, bytes });
     }
 
     fn upload(&self, address: u64, data: &[u8]) -> Result<()> {
         if data.is_empty() {
             return Ok(());
         }
-        self.lock().device.write(address, data).map_err(fault)
+        let mut state = self.lock();
+        state.not_recorded("a copy from the host")?;
+        state.traffic.uploads += 1;
+        state.device.write(address, data).map_err(fault)
     }
 
     fn download(&self, address: u64, out: &mut [u8]) -> Result<()> {
         if out.is_empty() {
             return Ok(());
         }
-        self.lock().device.read(address, out).map_err(fault)
+        let mut state = self.lock();
+        state.not_recorded("a copy to the host")?;
+        state.traffic.downloads += 1;
+        state.device.read(address, out).map_err(fault)
     }
 
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
         if bytes == 0 {
             return Ok(());
         }
-        self.lock().device.copy(to, from, bytes).map_err(fault)
+        self.lock().submit(Op::Copy { from, to, bytes })
     }
 
     fn zero(&self, address: u64, bytes: usize) -> Result<()> {
         if bytes == 0 {
             return Ok(());
         }
-        self.lock().device.fill(address, 0, bytes).map_err(fault)
+        self.lock().submit(Op::Zero { address, bytes })
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<()> {
-        let module = self.module(launch.file)?;
-        let geometry = launch.geometry;
-        let size = ptx::Launch {
-            grid: geometry.grid,
-            block: geometry.block,
-            dynamic_shared: geometry.dynamic_shared,
-        };
         let mut state = self.lock();
-        let counters = state
-            .device
-            .launch(&module, launch.entry, size, launch.args)
-            .map_err(fault)?;
-        *state.counters.entry(launch.entry).or_default() += counters;
-        Ok(())
+        state.traffic.launches += u64::from(state.recording.is_none());
+        state.submit(Op::Launch {
+            file: launch.file,
+            entry: launch.entry,
+            geometry: launch.geometry,
+            args: launch.args.to_vec(),
+        })
     }
 
     fn synchronise(&self) -> Result<()> {
+        let mut state = self.lock();
+        state.not_recorded("a wait")?;
+        state.traffic.synchronisations += 1;
         Ok(())
     }
 
@@ -267,23 +244,22 @@ impl Driver for Sim {
 
     fn gemm(&self, call: &GemmCall) -> Result<bool> {
         if self.host_gemm {
-            host_gemm(&mut self.lock().device, call)?;
+            let mut state = self.lock();
+            state.traffic.launches += u64::from(state.recording.is_none());
+            state.submit(Op::Gemm(*call))?;
         }
         Ok(self.host_gemm)
     }
 
     fn begin_capture(&self) -> Result<bool> {
-        Ok(false)
+        self.lock().begin()
     }
 
-    fn end_capture(&self) -> Result<Self::Graph> {
-        Err(KernelError::Driver {
-            action: "end a capture".into(),
-            message: "the simulator does not record".into(),
-        })
+    fn end_capture(&self) -> Result<Recording> {
+        self.lock().end()
     }
 
-    fn replay(&self, graph: &Self::Graph) -> Result<()> {
-        match *graph {}
+    fn replay(&self, graph: &Recording) -> Result<()> {
+        self.lock().replay(graph)
     }
 }

@@ -1,0 +1,79 @@
+//! `dis train-classifier`.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use dis_train::classifier::{ClassifierOptions, train_classifier};
+use dis_train::data::{self, DataKind, DataSpec, Dataset, Subset};
+
+use crate::eval::args::ClassifierArgs;
+use crate::sample::output::parent_exists;
+use crate::{device, progress};
+
+/// One image of this many is tested on where the data have no part for it.
+const TENTH: usize = 10;
+
+/// Trains a classifier and says how good it is.
+pub fn run(args: &ClassifierArgs) -> Result<()> {
+    ensure!(args.batch_size > 0, "--batch-size must be at least 1");
+    ensure!(args.steps > 0, "--steps must be at least 1");
+    parent_exists(&args.out)?;
+    let spec: DataSpec = args.data.parse()?;
+    let options = ClassifierOptions {
+        steps: args.steps,
+        batch_size: args.batch_size,
+        lr: args.lr,
+        flip: spec.flip,
+        seed: args.seed,
+        ..ClassifierOptions::default()
+    };
+    let (train, test) = parts(args, &spec)?;
+    let cpu = device::open_cpu(&args.device)?;
+    eprintln!("training on {}", train.describe());
+    eprintln!("testing on {}", test.describe());
+    let bar = progress::classifier(args.steps);
+    let trained = cpu.install(|| {
+        train_classifier(&cpu, train, &*test, options, &mut |step, loss| {
+            bar.set_position(step);
+            bar.set_message(format!("loss {loss:.4}"));
+        })
+    });
+    bar.finish_and_clear();
+    let trained = trained?;
+    trained.save(&args.out)?;
+    let out = args.out.display();
+    println!(
+        "{:.2} % of {} test images are labelled right; {out} is for: dis eval --features \
+         classifier:{out}",
+        100.0 * trained.info.test_accuracy,
+        trained.info.test_images
+    );
+    Ok(())
+}
+
+/// What is trained on, and what is tested on.
+fn parts(args: &ClassifierArgs, spec: &DataSpec) -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
+    let train = data::open(spec)?;
+    if let Some(test) = &args.test {
+        return Ok((train, data::open(&test.parse()?)?));
+    }
+    let other = match (&spec.kind, spec.split.as_deref()) {
+        (DataKind::DigitsTrain, _) => Some(DataSpec::new(DataKind::DigitsHeldOut)),
+        (DataKind::Idx(_) | DataKind::Cifar10(_), None | Some("train")) => Some(DataSpec {
+            split: Some("test".into()),
+            ..spec.clone()
+        }),
+        _ => None,
+    };
+    // Files of one split only have no other part.
+    if let Some(test) = other.and_then(|other| data::open(&other).ok()) {
+        return Ok((train, test));
+    }
+    ensure!(
+        train.len() >= 2 * TENTH,
+        "{}: too few images to train and test on; give others with --test",
+        args.data
+    );
+    let (test, train) = Subset::split(&train, train.len() / TENTH, args.seed)?;
+    Ok((Arc::new(train), Arc::new(test)))
+}

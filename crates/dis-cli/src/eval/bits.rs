@@ -1,0 +1,109 @@
+//! `dis eval --bpd`.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use dis_diffusion::GaussianDiffusion;
+use dis_model::checkpoint::write_atomic;
+use dis_train::data::{Dataset, Subset};
+use dis_train::eval::{BitsOptions, BitsReport, bits_per_dim};
+use dis_train::metrics::Bootstrap;
+use dis_train::run::diffusion_options;
+use serde_json::json;
+
+use super::args::EvalArgs;
+use super::output;
+use super::source::{self, Source};
+use crate::device::{self, with_backend};
+use crate::progress;
+
+/// Measures the likelihood of images under a model.
+pub fn run(args: &EvalArgs) -> Result<()> {
+    let model = Source::open("SAMPLES", &args.samples, None, args)?;
+    let shape = model.shape();
+    let (mut weights, text, sha256) = model.model()?;
+    let _ = source::decoder(&weights, args)?;
+    let name = args.reference.as_deref().unwrap_or_default();
+    let (data, given) = Source::open("--reference", name, shape, args)?.data()?;
+    let data: Arc<dyn Dataset> = match args.num.or(args.num_reference) {
+        Some(n) if n != data.len() => Arc::new(Subset::draw(data, n, args.seed)?),
+        _ => data,
+    };
+    let mut options = diffusion_options(&weights.metadata)?;
+    if let Some(steps) = args.bpd_steps {
+        ensure!(
+            (1..=options.steps).contains(&steps),
+            "--bpd-steps must be 1 to {}",
+            options.steps
+        );
+        options.respacing = steps.to_string().parse()?;
+    }
+    let diffusion = GaussianDiffusion::new(&options)?;
+    let device = device::open(&args.device, args.precision)?;
+    let settings = BitsOptions {
+        batch_size: args.batch_size,
+        seed: args.seed,
+        clip: true,
+        bootstrap: Bootstrap {
+            resamples: args.bootstrap,
+            seed: args.seed,
+            ..Bootstrap::default()
+        },
+    };
+    let bar = progress::likelihood(data.len() as u64 * diffusion.steps() as u64);
+    let report = device.cpu.install(|| {
+        with_backend!(device, |backend| {
+            let params = weights.file.read_params(backend, weights.model.table())?;
+            anyhow::Ok(bits_per_dim(
+                backend,
+                &weights.model,
+                &params,
+                &diffusion,
+                &*data,
+                &settings,
+                &mut |n| bar.inc(n as u64),
+            )?)
+        })
+    });
+    bar.finish_and_clear();
+    let report = report?;
+    print(&report, diffusion.steps());
+    if let Some(path) = &args.json {
+        let value = json!({
+            "dis": env!("CARGO_PKG_VERSION"),
+            "instructions": device.instruction_set(),
+            "model": { "given": text, "sha256": sha256 },
+            "reference": { "given": given, "identity": data.identity() },
+            "settings": {
+                "steps": diffusion.steps(), "seed": settings.seed, "clip": settings.clip,
+                "bootstrap": settings.bootstrap,
+                "precision": format!("{:?}", args.precision).to_lowercase(),
+            },
+            "bits_per_dimension": report,
+        });
+        output::save(path, &value)?;
+    }
+    if let Some(path) = &args.plot {
+        write_atomic(path, report.plot().to_svg().as_bytes())
+            .with_context(|| format!("--plot {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn print(report: &BitsReport, steps: usize) {
+    let BitsReport {
+        images, dimensions, ..
+    } = report;
+    println!("{images} images of {dimensions} values, {steps} steps; bits per dimension:");
+    let interval = report
+        .interval
+        .map(|i| format!("  ({:.5} to {:.5})", i.low, i.high));
+    println!(
+        "total      {:.5}{}",
+        report.total,
+        interval.unwrap_or_default()
+    );
+    println!("  prior    {:.5}", report.prior);
+    println!("  steps    {:.5}", report.diffusion);
+    println!("  pixels   {:.5}  (the last step)", report.decoder);
+}

@@ -1,0 +1,68 @@
+//! Images of a model, as evaluators take them: bytes.
+
+use anyhow::Result;
+use dis_train::data::MemoryDataset;
+use dis_train::run::{Artist, Task, plan_for};
+
+use super::args::EvalArgs;
+use super::{source, square};
+use crate::bundled::Weights;
+use crate::device::{Device, with_backend};
+use crate::progress;
+use crate::sample::{decode::Decoder, pictures, plan};
+
+/// Draws `num` images, as many of each class: those that `dis sample` draws with the same options.
+pub fn draw(
+    weights: &mut Weights,
+    num: usize,
+    args: &EvalArgs,
+    device: &Device,
+) -> Result<MemoryDataset> {
+    let decoder = source::decoder(weights, args)?;
+    let config = *weights.model.config();
+    let shape = decoder.as_ref().map_or_else(
+        || square(config.channels, config.image_size),
+        Decoder::shape,
+    );
+    let rows = plan::balanced(num, &config)?;
+    let guidance = plan::guidance(&args.how, false, &config)?;
+    let steps = plan_for(
+        &weights.metadata,
+        plan::sampler(&args.how)?,
+        args.how.steps,
+        args.how.spacing,
+        plan::limit(&args.how)?,
+    )?;
+    let mut bytes = Vec::with_capacity(num * shape.len());
+    let bar = progress::sampling();
+    bar.set_length(num as u64 * plan::iterations(&steps, &Task::Generate)?);
+    bar.reset_eta();
+    with_backend!(device, |backend| {
+        let params = weights.file.read_params(backend, weights.model.table())?;
+        let artist = Artist {
+            backend,
+            model: &weights.model,
+            params: &params,
+            plan: &steps,
+            seed: args.seed,
+            guidance,
+        };
+        for rows in rows.chunks(args.batch_size) {
+            let drawn = artist.draw(rows, &Task::Generate, &mut |_| bar.inc(rows.len() as u64))?;
+            let drawn = drawn.into_iter().collect();
+            bytes.extend(pictures(&device.cpu, decoder.as_ref(), drawn)?);
+        }
+    });
+    bar.finish_and_clear();
+    let labels: Option<Vec<u32>> = rows.iter().map(|row| row.label).collect();
+    let classes = labels.iter().flatten().max().map_or(0, |&l| l as usize + 1);
+    let names = (0..classes).map(|c| c.to_string()).collect();
+    Ok(MemoryDataset::new(
+        "drawn",
+        shape,
+        u8::MAX,
+        bytes,
+        labels,
+        names,
+    )?)
+}

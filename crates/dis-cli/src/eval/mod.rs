@@ -1,0 +1,247 @@
+//! `dis eval`.
+
+pub mod args;
+mod bits;
+mod draw;
+mod network;
+#[cfg(feature = "onnx")]
+mod onnx;
+mod output;
+mod source;
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use dis_train::data::{Dataset, ImageShape, Subset};
+use dis_train::eval::{
+    FeatureNetwork, MeasureOptions, Metric, SavedStatistics, Side, extract, measure, pixel_points,
+};
+use dis_train::metrics::{BallOptions, Bootstrap, KernelOptions};
+use ndarray::Array2;
+
+use crate::device::{self, Device};
+use crate::progress;
+use crate::sample::output::parent_exists;
+use args::EvalArgs;
+use network::Network;
+use output::SideInfo;
+use source::Source;
+
+/// Images drawn from a model that is not told otherwise.
+const DRAWN: usize = 1000;
+/// Most pixels of a side that are held for copies, 1 GiB.
+const MOST_PIXELS: usize = 1 << 28;
+
+/// Judges samples.
+pub fn run(args: &EvalArgs) -> Result<()> {
+    check(args)?;
+    if args.bpd {
+        return bits::run(args);
+    }
+    let network = Network::open(args)?;
+    let hint = network.shape();
+    let reference = match &args.reference {
+        Some(text) => Some(Source::open("--reference", text, hint, args)?),
+        None => None,
+    };
+    let shape = reference.as_ref().and_then(Source::shape).or(hint);
+    let mut samples = Source::open("SAMPLES", &args.samples, shape, args)?;
+    // A folder without a size takes that of the other side, whichever this is.
+    let reference = match (reference, &args.reference) {
+        (Some(Source::Unsized), Some(text)) => {
+            Some(Source::open("--reference", text, samples.shape(), args)?)
+        }
+        (reference, _) => reference,
+    };
+    if let Some(reference) = &reference {
+        fit(&samples, reference)?;
+    }
+    let device = device::open(&args.device, args.precision)?;
+    device.cpu.install(|| {
+        let network = network.build(args, &device.cpu)?;
+        let network = &*network;
+        let num = args.num;
+        let (side, info, data) = take(
+            &mut samples,
+            num.unwrap_or(DRAWN),
+            num,
+            args,
+            network,
+            &device,
+        )?;
+        if let Some(path) = &args.save_statistics {
+            let saved = match &side {
+                Side::Points(features) => SavedStatistics::of(features)?,
+                Side::Statistics(saved) => saved.clone(),
+            };
+            saved.save(path)?;
+            println!("statistics of {} in {}", info.about, path.display());
+        }
+        let Some(mut reference) = reference else {
+            return Ok(());
+        };
+        let drawn = args
+            .num_reference
+            .unwrap_or_else(|| data.as_ref().map_or(DRAWN, |d| d.len()));
+        let (ref_side, ref_info, ref_data) = take(
+            &mut reference,
+            drawn,
+            args.num_reference,
+            args,
+            network,
+            &device,
+        )?;
+        let options = options(args);
+        let pixels = match options.metrics.contains(&Metric::Copies) {
+            true => pixels(data.as_deref(), ref_data.as_deref())?,
+            false => None,
+        };
+        let views = pixels.as_ref().map(|(a, b)| (a.view(), b.view()));
+        let spinner = progress::measuring();
+        let report = measure(&side, &ref_side, views, &options, &mut |metric| {
+            spinner.set_message(metric.name());
+        });
+        spinner.finish_and_clear();
+        let report = report?;
+        println!("samples:   {}", info.about);
+        println!("reference: {}", ref_info.about);
+        println!("features:  {}", network.name());
+        print!("{report}");
+        if let Some(path) = &args.json {
+            let features = output::features(args, network);
+            let parts = output::Parts {
+                samples: &info,
+                reference: &ref_info,
+                features,
+                instructions: device.instruction_set(),
+            };
+            output::write(path, &parts, &options, &report)?;
+        }
+        Ok(())
+    })
+}
+
+fn check(args: &EvalArgs) -> Result<()> {
+    ensure!(args.batch_size > 0, "--batch-size must be at least 1");
+    for (name, num) in [("--num", args.num), ("--num-reference", args.num_reference)] {
+        ensure!(num != Some(0), "{name} must be at least 1");
+    }
+    for path in [&args.json, &args.save_statistics, &args.plot]
+        .into_iter()
+        .flatten()
+    {
+        parent_exists(path)?;
+    }
+    Ok(())
+}
+
+/// Refuses sides of different images before anything is computed.
+fn fit(samples: &Source, reference: &Source) -> Result<()> {
+    if let (Some(a), Some(b)) = (samples.shape(), reference.shape()) {
+        ensure!(
+            a == b,
+            "SAMPLES are images of {a}, but --reference has {b}; pictures of a folder are cropped \
+             to a size with ,size=N and made grey with ,grey"
+        );
+    }
+    Ok(())
+}
+
+fn options(args: &EvalArgs) -> MeasureOptions {
+    let seed = args.seed;
+    MeasureOptions {
+        metrics: match args.metrics.is_empty() {
+            true => Metric::ALL.to_vec(),
+            false => args.metrics.clone(),
+        },
+        bootstrap: Bootstrap {
+            resamples: args.bootstrap,
+            seed,
+            ..Bootstrap::default()
+        },
+        splits: args.splits,
+        kernel: KernelOptions {
+            subsets: args.kid_subsets,
+            size: args.kid_size,
+            seed,
+        },
+        balls: BallOptions {
+            precision_k: args.pr_k,
+            density_k: args.dc_k,
+        },
+    }
+}
+
+type Taken = (Side, SideInfo, Option<Arc<dyn Dataset>>);
+
+/// Features of what a source names: `drawn` images of a model, or `chosen` of those that are there.
+fn take(
+    source: &mut Source,
+    drawn: usize,
+    chosen: Option<usize>,
+    args: &EvalArgs,
+    network: &dyn FeatureNetwork,
+    device: &Device,
+) -> Result<Taken> {
+    let (data, mut info): (Arc<dyn Dataset>, SideInfo) = match source {
+        Source::Statistics {
+            saved,
+            text,
+            sha256,
+        } => {
+            let info = SideInfo::statistics(text, sha256, saved);
+            return Ok((Side::Statistics(saved.clone()), info, None));
+        }
+        Source::Model {
+            weights,
+            text,
+            sha256,
+        } => {
+            let data = draw::draw(weights, drawn, args, device)?;
+            let info = SideInfo::model(text, sha256, args);
+            (Arc::new(data), info)
+        }
+        Source::Data { data, text } => {
+            let data = match chosen {
+                Some(n) if n != data.len() => {
+                    Arc::new(Subset::draw(Arc::clone(data), n, args.seed)?)
+                }
+                _ => Arc::clone(data),
+            };
+            let info = SideInfo::data(text, &*data);
+            (data, info)
+        }
+        Source::Unsized => {
+            anyhow::bail!("folders of pictures on both sides: say with ,size=N how large they are")
+        }
+    };
+    let bar = progress::features(data.len() as u64);
+    let features = extract(network, &*data, args.batch_size, &mut |n| bar.inc(n as u64));
+    bar.finish_and_clear();
+    let features = features?;
+    info.images(data.len(), data.shape(), &features.sha256);
+    Ok((Side::Points(Box::new(features)), info, Some(data)))
+}
+
+/// Pixels of both sides, if there are not too many.
+fn pixels(
+    samples: Option<&dyn Dataset>,
+    reference: Option<&dyn Dataset>,
+) -> Result<Option<(Array2<f32>, Array2<f32>)>> {
+    let size = |data: &dyn Dataset| data.len().saturating_mul(data.shape().len());
+    match samples.zip(reference) {
+        Some((a, b)) if size(a).max(size(b)) <= MOST_PIXELS && b.len() > 1 => {
+            Ok(Some((pixel_points(a)?, pixel_points(b)?)))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Square images of one size.
+pub(crate) fn square(channels: usize, side: usize) -> ImageShape {
+    ImageShape {
+        channels,
+        height: side,
+        width: side,
+    }
+}

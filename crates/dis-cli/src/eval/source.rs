@@ -1,0 +1,150 @@
+//! What the two sides of a comparison are: models, images or statistics.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use dis_train::data::{self, DataKind, DataSpec, Dataset, ImageShape};
+use dis_train::eval::{SavedStatistics, sha256_hex};
+use dis_train::run::RunDir;
+
+use super::args::EvalArgs;
+use super::square;
+use crate::bundled::{self, Weights};
+use crate::sample::decode::Decoder;
+
+/// The word for the model in the program.
+const BUNDLED: &str = "bundled";
+
+/// One side.
+pub enum Source {
+    /// A model that images are drawn from.
+    Model {
+        /// Its weights, not read yet.
+        weights: Box<Weights>,
+        /// As the user named it.
+        text: String,
+        /// Of its file.
+        sha256: String,
+    },
+    /// Images.
+    Data {
+        /// The images.
+        data: Arc<dyn Dataset>,
+        /// As the user named them.
+        text: String,
+    },
+    /// Statistics of features.
+    Statistics {
+        /// The statistics.
+        saved: SavedStatistics,
+        /// As the user named them.
+        text: String,
+        /// Of their file.
+        sha256: String,
+    },
+    /// A folder of pictures whose size must come from the other side.
+    Unsized,
+}
+
+impl Source {
+    /// Finds out what `text`, given as `name`, is. Folders of pictures without a size take `shape`.
+    pub fn open(
+        name: &str,
+        text: &str,
+        shape: Option<ImageShape>,
+        args: &EvalArgs,
+    ) -> Result<Self> {
+        let path = Path::new(text);
+        let extension = path.extension().and_then(|e| e.to_str());
+        let weights = matches!(extension, Some("safetensors" | "pt" | "pth")) && !path.is_dir();
+        if text == BUNDLED || weights || RunDir::is_run(path) {
+            let path = (text != BUNDLED).then_some(path);
+            let weights = bundled::describe(path, args.raw, args.null_label)
+                .with_context(|| format!("{name} {text}"))?;
+            return Ok(Self::Model {
+                sha256: bundled::sha256(path, args.raw)?,
+                weights: Box::new(weights),
+                text: text.to_string(),
+            });
+        }
+        let npz = extension == Some("npz") && path.is_file();
+        if npz && SavedStatistics::is_file(path)? {
+            return Ok(Self::Statistics {
+                saved: SavedStatistics::load(path)?,
+                text: text.to_string(),
+                sha256: hash(path)?,
+            });
+        }
+        let mut spec: DataSpec = text
+            .parse()
+            .with_context(|| format!("{name}: no model, no statistics, and no data set"))?;
+        if matches!(spec.kind, DataKind::Folder(_)) && spec.size.is_none() {
+            let Some(shape) = shape else {
+                return Ok(Self::Unsized);
+            };
+            spec.size = Some(shape.width);
+            spec.grey = shape.channels == 1;
+        }
+        let data = data::open(&spec)?;
+        if data.latents().is_some() {
+            bail!("{name} {text}: latents are no pictures; give the images they are of");
+        }
+        Ok(Self::Data {
+            data,
+            text: text.to_string(),
+        })
+    }
+
+    /// Size of the images, if there are any. Models of latents make larger ones, which are only
+    /// known with their autoencoder.
+    pub fn shape(&self) -> Option<ImageShape> {
+        match self {
+            Self::Model { weights, .. } => {
+                let config = weights.model.config();
+                let latent = weights.metadata.extra.contains_key("latent_scale");
+                let pictures = matches!(config.channels, 1 | 3) && !latent;
+                pictures.then(|| square(config.channels, config.image_size))
+            }
+            Self::Data { data, .. } => Some(data.shape()),
+            Self::Statistics { .. } | Self::Unsized => None,
+        }
+    }
+
+    /// The model, for likelihoods.
+    pub fn model(self) -> Result<(Box<Weights>, String, String)> {
+        match self {
+            Self::Model {
+                weights,
+                text,
+                sha256,
+            } => Ok((weights, text, sha256)),
+            _ => bail!("--bpd: SAMPLES must be a checkpoint or a run, whose likelihood it is"),
+        }
+    }
+
+    /// The images, for likelihoods.
+    pub fn data(self) -> Result<(Arc<dyn Dataset>, String)> {
+        match self {
+            Self::Data { data, text } => Ok((data, text)),
+            _ => bail!("--bpd: --reference must be images"),
+        }
+    }
+}
+
+/// The SHA-256 of a file.
+pub fn hash(path: &Path) -> Result<String> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    sha256_hex(file).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The autoencoder that a model of latents needs.
+pub fn decoder(weights: &Weights, args: &EvalArgs) -> Result<Option<Decoder>> {
+    let decoder = Decoder::open(args.vae.as_deref(), None, &weights.metadata)?;
+    ensure!(
+        decoder.is_none() || !args.bpd,
+        "--bpd: the likelihood of latents is not that of pictures"
+    );
+    Ok(decoder)
+}

@@ -1,0 +1,371 @@
+//! `dis eval` and `dis train-classifier`.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{dis, fail, succeed, workplace};
+use dis_tensor::random::{Purpose, Stream};
+use dis_train::data::{ImageShape, NpzImages, read_float_arrays};
+use serde_json::Value;
+
+/// Runs `dis eval` and reads its JSON.
+fn eval(at: &Path, args: &[&str]) -> Value {
+    let all = [&["eval"], args, &["--json", "e.json", "--bootstrap", "20"]].concat();
+    succeed(at, &all);
+    serde_json::from_str(&fs::read_to_string(at.join("e.json")).unwrap()).unwrap()
+}
+
+fn value(report: &Value, name: &str) -> f64 {
+    let figures = report["results"]["figures"].as_array().unwrap();
+    let figure = figures.iter().find(|f| f["name"] == name);
+    figure.unwrap()["value"].as_f64().unwrap()
+}
+
+fn left_out(report: &Value) -> Vec<&str> {
+    let all = report["results"]["left_out"].as_array().unwrap();
+    all.iter().map(|l| l["metric"].as_str().unwrap()).collect()
+}
+
+/// Grey images of 8 x 8 random bytes.
+fn noise(path: &Path, count: usize) {
+    let shape = ImageShape {
+        channels: 1,
+        height: 8,
+        width: 8,
+    };
+    let mut s = Stream::new(0, Purpose::Test, 0, 0);
+    let bytes: Vec<u8> = (0..count * 64).map(|_| s.next_u32() as u8).collect();
+    let mut images = NpzImages::open(path, shape, count, count, "noise").unwrap();
+    images.append(&bytes).unwrap();
+    images.finish(None).unwrap();
+}
+
+/// As the specification of the command asks: the model lies between real images and noise.
+#[test]
+fn the_model_lies_between_held_out_digits_and_noise() {
+    let dir = workplace();
+    let at = dir.path();
+    noise(&at.join("noise.npz"), 297);
+    let common = ["--reference", "digits-train", "--metrics", "fid,kid,pr,dc"];
+    let with = |samples: &[&str]| eval(at, &[samples, &common[..]].concat());
+    let real = with(&["digits-held-out"]);
+    let model = with(&[
+        "bundled",
+        "--num",
+        "297",
+        "--sampler",
+        "dpmpp-2m",
+        "--spacing",
+        "karras",
+        "--steps",
+        "10",
+    ]);
+    let noise = with(&["noise.npz"]);
+    let fids = [&real, &model, &noise].map(|r| value(r, "fid"));
+    println!(
+        "Frechet distances: held out {}, model {}, noise {}",
+        fids[0], fids[1], fids[2]
+    );
+    assert!(fids[0] < fids[1] && 10.0 * fids[1] < fids[2], "{fids:?}");
+    let kids = [&real, &model, &noise].map(|r| value(r, "kid"));
+    assert!(kids[0] < kids[1] && kids[1] < kids[2], "{kids:?}");
+    assert!(value(&model, "precision") > 0.7 && value(&noise, "precision") == 0.0);
+    assert!(value(&model, "coverage") > 0.3 && value(&noise, "coverage") == 0.0);
+    // Everything that the figures depend on is there.
+    assert_eq!(model["samples"]["sampling"]["sampler"], "dpmpp-2m");
+    assert_eq!(model["samples"]["sha256"].as_str().unwrap().len(), 64);
+    assert_eq!(model["reference"]["images"], 1500);
+    assert_eq!(model["settings"]["bootstrap"]["resamples"], 20);
+}
+
+#[test]
+fn a_copy_of_the_training_set_is_flagged() {
+    let dir = workplace();
+    let common = ["--reference", "digits-train", "--metrics", "copies"];
+    let copied = eval(dir.path(), &[&["digits-train"], &common[..]].concat());
+    assert_eq!(value(&copied, "copies"), 1.0);
+    let warnings = copied["results"]["warnings"].to_string();
+    assert!(
+        warnings.contains("copies of reference images"),
+        "{warnings}"
+    );
+    let held = eval(dir.path(), &[&["digits-held-out"], &common[..]].concat());
+    assert!(value(&held, "copies") < 0.05);
+    assert_eq!(held["results"]["warnings"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn a_run_is_repeated_to_the_byte_and_equals_its_npz() {
+    let dir = workplace();
+    let at = dir.path();
+    let draw = ["--steps", "3", "--num", "40", "--seed", "5"];
+    let run = |threads: &str| {
+        let more = ["--reference", "digits-held-out", "--threads", threads];
+        let report = eval(at, &[&["bundled"], &draw[..], &more].concat());
+        (fs::read(at.join("e.json")).unwrap(), report)
+    };
+    let (one, report) = run("1");
+    assert!(one == run("2").0);
+    succeed(at, &[&["sample", "--out", "s.npz"], &draw[..]].concat());
+    let more = ["--reference", "digits-held-out", "--seed", "5"];
+    let npz = eval(at, &[&["s.npz"], &more[..]].concat());
+    assert_eq!(npz["results"], report["results"]);
+    assert_eq!(
+        npz["samples"]["images_sha256"],
+        report["samples"]["images_sha256"]
+    );
+    // As single pictures too: they are cropped and made grey like the other side.
+    succeed(at, &[&["sample", "--out", "pictures"], &draw[..]].concat());
+    let pictures = eval(at, &[&["pictures"], &more[..]].concat());
+    assert_eq!(value(&pictures, "fid"), value(&npz, "fid"));
+}
+
+#[test]
+fn statistics_are_saved_and_stand_for_images() {
+    let dir = workplace();
+    let at = dir.path();
+    let out = succeed(
+        at,
+        &["eval", "digits-train", "--save-statistics", "train.npz"],
+    );
+    assert!(out.contains("train.npz"), "{out}");
+    let images = eval(at, &["digits-held-out", "--reference", "digits-train"]);
+    let saved = eval(at, &["digits-held-out", "--reference", "train.npz"]);
+    assert_eq!(value(&images, "fid"), value(&saved, "fid"));
+    assert_eq!(
+        left_out(&saved),
+        ["sfid", "is", "kid", "pr", "dc", "labels", "copies"]
+    );
+    let arrays = read_float_arrays(&at.join("train.npz"), &["mu", "sigma"]).unwrap();
+    assert_eq!(arrays["mu"].shape, [64]);
+    assert_eq!(arrays["sigma"].shape, [64, 64]);
+}
+
+#[test]
+fn a_classifier_is_trained_and_its_features_are_used() {
+    let dir = workplace();
+    let at = dir.path();
+    let train = |out: &str, threads: &str| {
+        let args = [
+            "train-classifier",
+            "--data",
+            "digits-train",
+            "--steps",
+            "150",
+            "--out",
+            out,
+            "--threads",
+            threads,
+        ];
+        succeed(at, &args)
+    };
+    let said = train("a.safetensors", "1");
+    let accuracy: f64 = said.split(' ').next().unwrap().parse().unwrap();
+    assert!(
+        accuracy > 93.0 && said.contains("297 test images"),
+        "{said}"
+    );
+    train("b.safetensors", "2");
+    let read = |name: &str| fs::read(at.join(name)).unwrap();
+    assert!(read("a.safetensors") == read("b.safetensors"));
+    noise(&at.join("noise.npz"), 100);
+    let common = [
+        "--reference",
+        "digits-train",
+        "--features",
+        "classifier:a.safetensors",
+    ];
+    let real = eval(at, &[&["digits-held-out"], &common[..]].concat());
+    assert_eq!(left_out(&real), Vec::<&str>::new());
+    assert!(value(&real, "labels") > 0.93 && value(&real, "is") > 7.0);
+    let bad = eval(at, &[&["noise.npz"], &common[..]].concat());
+    assert_eq!(left_out(&bad), ["labels"]);
+    for name in ["fid", "sfid", "kid"] {
+        assert!(value(&bad, name) > 3.0 * value(&real, name), "{name}");
+    }
+    assert!(value(&bad, "is") < value(&real, "is"));
+    // A tenth is held back where the data have no part for testing.
+    let args = [
+        "train-classifier",
+        "--data",
+        "digits",
+        "--steps",
+        "1",
+        "--out",
+        "c.safetensors",
+    ];
+    assert!(succeed(at, &args).contains("179 test images"));
+}
+
+#[test]
+fn bits_per_dimension_have_parts_that_add_up_and_a_plot() {
+    let dir = workplace();
+    let at = dir.path();
+    let args = [
+        "bundled",
+        "--bpd",
+        "--reference",
+        "digits-held-out",
+        "--num",
+        "6",
+        "--bpd-steps",
+        "5",
+        "--plot",
+        "bits.svg",
+    ];
+    let report = eval(at, &args);
+    let bits = &report["bits_per_dimension"];
+    let part = |key: &str| bits[key].as_f64().unwrap();
+    let sum = part("prior") + part("diffusion") + part("decoder");
+    assert!((part("total") - sum).abs() < 1e-9 && sum > 0.0);
+    assert_eq!(bits["terms"].as_array().unwrap().len(), 5);
+    assert!(
+        fs::read_to_string(at.join("bits.svg"))
+            .unwrap()
+            .starts_with("<svg")
+    );
+    fail(
+        at,
+        &["eval", "digits", "--bpd", "--reference", "digits"],
+        &["--bpd", "checkpoint"],
+    );
+}
+
+#[test]
+fn what_cannot_be_compared_is_said() {
+    let dir = workplace();
+    let at = dir.path();
+    let shape = ImageShape {
+        channels: 3,
+        height: 4,
+        width: 4,
+    };
+    let mut images = NpzImages::open(&at.join("colour.npz"), shape, 3, 3, "").unwrap();
+    images.append(&[7; 144]).unwrap();
+    images.finish(None).unwrap();
+    let eval = |args: &[&str], words: &[&str]| fail(at, &[&["eval"], args].concat(), words);
+    eval(
+        &["colour.npz", "--reference", "digits"],
+        &["3x4x4", "1x8x8", "size=N"],
+    );
+    eval(&["digits"], &["--reference"]);
+    eval(
+        &["digits", "--reference", "digits", "--metrics", "fdi"],
+        &["fdi", "copies"],
+    );
+    eval(&["missing.npz", "--reference", "digits"], &["missing.npz"]);
+    eval(
+        &["digits", "--reference", "digits", "--num", "1"],
+        &["at least 2"],
+    );
+    eval(
+        &["digits", "--reference", "digits", "--num", "9999"],
+        &["9999", "1797"],
+    );
+    eval(
+        &["digits", "--reference", "digits", "--features", "inception"],
+        &["pixels, classifier:FILE or onnx:FILE"],
+    );
+    eval(
+        &[
+            "digits",
+            "--reference",
+            "digits",
+            "--features",
+            "classifier:tiny.toml",
+        ],
+        &["tiny.toml"],
+    );
+    fs::create_dir_all(at.join("a")).unwrap();
+    eval(&["a/", "--reference", "a/"], &["size=N"]);
+    fail(
+        at,
+        &[
+            "train-classifier",
+            "--data",
+            "digits,unconditional",
+            "--out",
+            "c.safetensors",
+        ],
+        &["no classes"],
+    );
+    assert!(!at.join("c.safetensors").exists());
+    let help = dis(at, &["eval", "--help"]);
+    assert!(String::from_utf8_lossy(&help.stdout).contains("docs/evaluation.md"));
+}
+
+/// `tests/data/tiny.onnx`: features relu(pixels W) with W(i, j) = ((7 i + 3 j) mod 11 - 5) / 16.
+#[test]
+#[cfg(feature = "onnx")]
+fn features_of_an_onnx_network_are_those_of_its_formula() {
+    use dis_train::data::{Dataset, digits_split};
+    let dir = workplace();
+    let at = dir.path();
+    let onnx = concat!("onnx:", env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny.onnx");
+    let common = ["--features", onnx, "--onnx-range", "0,1"];
+    let save = ["eval", "digits-held-out", "--save-statistics", "s.npz"];
+    succeed(at, &[&save, &common[..]].concat());
+    let mu = &read_float_arrays(&at.join("s.npz"), &["mu"]).unwrap()["mu"];
+    let (_, held) = digits_split(0).unwrap();
+    let mut expected = [0.0; 4];
+    for n in 0..held.len() {
+        let image = held.sample(n, false).unwrap().image;
+        for (j, sum) in expected.iter_mut().enumerate() {
+            let terms = image.iter().enumerate().map(|(i, v)| {
+                let pixel = f64::from(((v + 1.0) * 127.5).round()) / 255.0;
+                pixel * (((7 * i + 3 * j) % 11) as f64 - 5.0) / 16.0
+            });
+            *sum += terms.sum::<f64>().max(0.0) / 297.0;
+        }
+    }
+    assert_eq!(mu.values.len(), 4);
+    for (a, b) in mu.values.iter().zip(expected) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
+    let names = [
+        "--onnx-features",
+        "features",
+        "--onnx-logits",
+        "logits",
+        "--onnx-spatial",
+        "spatial",
+    ];
+    let compare = ["digits-held-out", "--reference", "digits-train"];
+    let report = eval(at, &[&compare, &common[..], &names].concat());
+    assert_eq!(left_out(&report), Vec::<&str>::new());
+    assert!(value(&report, "is") >= 1.0 && value(&report, "sfid") < 1.0);
+    let bad = ["--onnx-features", "nothing"];
+    fail(
+        at,
+        &[&["eval"], &compare[..], &common, &bad].concat(),
+        &["tiny.onnx", "nothing"],
+    );
+    fs::write(at.join("bad.onnx"), [1, 2, 3]).unwrap();
+    fail(
+        at,
+        &[&["eval"], &compare[..], &["--features", "onnx:bad.onnx"]].concat(),
+        &["bad.onnx"],
+    );
+}
+
+#[test]
+#[cfg(not(feature = "onnx"))]
+fn a_build_without_onnx_says_so() {
+    let dir = workplace();
+    fail(
+        dir.path(),
+        &[
+            "eval",
+            "digits",
+            "--reference",
+            "digits",
+            "--features",
+            "onnx:x.onnx",
+        ],
+        &["cargo feature `onnx`"],
+    );
+}

@@ -1,0 +1,71 @@
+//! Batches of images. Per-sample numbers go to the device in stream order, so that nothing waits.
+
+use dis_kernels::images::{AddNoise, Clamp, Combine, Lines, Mix, Terms};
+use dis_kernels::{Block, Driver, KernelError};
+
+use super::{Cuda, mat, mat_mut};
+use crate::backend::{View, ViewMut};
+use crate::check::{self, dst};
+use crate::error::Result;
+use crate::images::{ImageOps, check_add_noise, check_combine, check_mix};
+
+impl<D: Driver> Cuda<D> {
+    /// Puts words that a kernel reads on the device.
+    fn words(&self, op: &'static str, words: &[u64]) -> Result<Block<D>> {
+        let block = self.scratch::<u64>(op, words.len())?;
+        if !words.is_empty() {
+            let bytes = bytemuck::cast_slice(words);
+            self.run(op, |driver| driver.upload(block.address(), bytes))?;
+        }
+        Ok(block)
+    }
+
+    fn refused(&self, op: &'static str) -> impl FnOnce(KernelError) -> crate::TensorError {
+        move |error| self.failed(op, error)
+    }
+}
+
+impl<D: Driver> ImageOps for Cuda<D> {
+    fn combine(&self, terms: &[(&[f64], View<'_, Self>)], out: ViewMut<'_, Self>) -> Result<()> {
+        const OP: &str = "combine";
+        check_combine::<Self>(terms, &out)?;
+        let terms: Vec<_> = terms.iter().map(|(c, x)| (*c, mat(*x))).collect();
+        let terms = Terms::new(&terms).map_err(self.refused(OP))?;
+        let table = self.words(OP, terms.words())?;
+        self.launch(OP, Combine::new(&terms, table.ptr(), mat_mut(out)))
+    }
+
+    fn clamp(&self, low: f64, high: f64, x: ViewMut<'_, Self>) -> Result<()> {
+        check::images("clamp", &[dst("x", &x)])?;
+        let kernel = Clamp::new(low as f32, high as f32, mat_mut(x));
+        self.launch("clamp", kernel)
+    }
+
+    fn add_noise(
+        &self,
+        noise: View<'_, Self>,
+        log_scale: View<'_, Self>,
+        slope: &[f64],
+        offset: &[f64],
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        const OP: &str = "add_noise";
+        check_add_noise::<Self>(&noise, &log_scale, slope, offset, &out)?;
+        let lines = Lines::new(slope, offset, out.layout.batch).map_err(self.refused(OP))?;
+        let at = self.words(OP, lines.words())?;
+        let kernel = AddNoise::new(mat(noise), mat(log_scale), &lines, at.ptr(), mat_mut(out));
+        self.launch(OP, kernel)
+    }
+
+    fn mix(
+        &self,
+        weight: View<'_, Self>,
+        a: View<'_, Self>,
+        b: View<'_, Self>,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        check_mix::<Self>(&weight, &a, &b, &out)?;
+        let kernel = Mix::new(mat(weight), mat(a), mat(b), mat_mut(out));
+        self.launch("mix", kernel)
+    }
+}

@@ -1,0 +1,101 @@
+//! Operations on batches of images, for what a sampler does between two calls of a network.
+
+use crate::backend::{Backend, View, ViewMut};
+use crate::check::{self, Operand, dst, src};
+use crate::error::Result;
+
+/// A device that can do a sampler's arithmetic.
+///
+/// A batch of images is a token matrix with one token a sample, (batch, 1, values): so some channels
+/// of larger images are one too. Per-sample numbers are float64 lists of one entry a sample, or of one
+/// for all. Between loading and storing everything is float64, in the order that is written here, so
+/// that all devices of one precision give the same bits where no exponential is involved.
+pub trait ImageOps: Backend {
+    /// `dst(b) = sum over k of coefficient_k(b) * x_k(b)`: products and sums rounded to float64 each,
+    /// in the order of k from zero, and the total to what is stored. At least one term.
+    ///
+    /// # Errors
+    /// No term, shapes or counts that do not fit, or a device that failed.
+    fn combine(&self, terms: &[(&[f64], View<'_, Self>)], dst: ViewMut<'_, Self>) -> Result<()>;
+
+    /// Limits every value to `[low, high]`; not-a-number stays.
+    ///
+    /// # Errors
+    /// A view that does not fit, or a device that failed.
+    fn clamp(&self, low: f64, high: f64, x: ViewMut<'_, Self>) -> Result<()>;
+
+    /// `dst(b) += exp(slope(b) * log_scale(b) + offset(b)) * noise(b)`. An offset of minus infinity
+    /// adds nothing, whatever `log_scale` holds.
+    ///
+    /// # Errors
+    /// Shapes or counts that do not fit, or a device that failed.
+    fn add_noise(
+        &self,
+        noise: View<'_, Self>,
+        log_scale: View<'_, Self>,
+        slope: &[f64],
+        offset: &[f64],
+        dst: ViewMut<'_, Self>,
+    ) -> Result<()>;
+
+    /// `dst = weight * a + (1 - weight) * b`, and exactly `a` where the weight is 1, `b` where it is 0.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or a device that failed.
+    fn mix(
+        &self,
+        weight: View<'_, Self>,
+        a: View<'_, Self>,
+        b: View<'_, Self>,
+        dst: ViewMut<'_, Self>,
+    ) -> Result<()>;
+}
+
+/// The entry of a per-sample list that belongs to a sample.
+pub(crate) fn of_sample(list: &[f64], sample: usize) -> f64 {
+    list[if list.len() == 1 { 0 } else { sample }]
+}
+
+/// The arguments of [`ImageOps::combine`].
+pub(crate) fn check_combine<B: Backend>(
+    terms: &[(&[f64], View<'_, B>)],
+    out: &ViewMut<'_, B>,
+) -> Result<()> {
+    const OP: &str = "combine";
+    let out = dst("dst", out);
+    let mut operands: Vec<Operand> = vec![out];
+    operands.extend(terms.iter().map(|(_, x)| src("a term", x)));
+    check::images(OP, &operands)?;
+    check::count(OP, "terms", terms.len(), 1)?;
+    for (coefficients, _) in terms {
+        check::sample_list(OP, "coefficients", coefficients.len(), out)?;
+    }
+    Ok(())
+}
+
+/// The arguments of [`ImageOps::add_noise`].
+pub(crate) fn check_add_noise<B: Backend>(
+    noise: &View<'_, B>,
+    log_scale: &View<'_, B>,
+    slope: &[f64],
+    offset: &[f64],
+    out: &ViewMut<'_, B>,
+) -> Result<()> {
+    const OP: &str = "add_noise";
+    let out = dst("dst", out);
+    let operands = [out, src("noise", noise), src("log_scale", log_scale)];
+    check::images(OP, &operands)?;
+    check::sample_list(OP, "slopes", slope.len(), out)?;
+    check::sample_list(OP, "offsets", offset.len(), out)
+}
+
+/// The arguments of [`ImageOps::mix`].
+pub(crate) fn check_mix<B: Backend>(
+    weight: &View<'_, B>,
+    a: &View<'_, B>,
+    b: &View<'_, B>,
+    out: &ViewMut<'_, B>,
+) -> Result<()> {
+    let inputs = [src("weight", weight), src("a", a), src("b", b)];
+    check::images("mix", &[dst("dst", out), inputs[0], inputs[1], inputs[2]])
+}

@@ -1,0 +1,69 @@
+//! Batches of images, from the formulas.
+
+use super::{Reference, add, at, at_mut, for_each, set};
+use crate::backend::{View, ViewMut};
+use crate::check::{self, dst};
+use crate::error::Result;
+use crate::images::{ImageOps, check_add_noise, check_combine, check_mix, of_sample};
+
+impl ImageOps for Reference {
+    fn combine(&self, terms: &[(&[f64], View<'_, Self>)], out: ViewMut<'_, Self>) -> Result<()> {
+        check_combine::<Self>(terms, &out)?;
+        set(out, |b, t, c| {
+            let term = |(list, x): &(&[f64], View<'_, Self>)| of_sample(list, b) * at(x, b, t, c);
+            terms.iter().map(term).sum()
+        });
+        Ok(())
+    }
+
+    fn clamp(&self, low: f64, high: f64, mut x: ViewMut<'_, Self>) -> Result<()> {
+        check::images("clamp", &[dst("x", &x)])?;
+        for_each(x.layout, |b, t, c| {
+            let x = at_mut(&mut x, b, t, c);
+            if *x < low {
+                *x = low;
+            } else if *x > high {
+                *x = high;
+            }
+        });
+        Ok(())
+    }
+
+    fn add_noise(
+        &self,
+        noise: View<'_, Self>,
+        log_scale: View<'_, Self>,
+        slope: &[f64],
+        offset: &[f64],
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        check_add_noise::<Self>(&noise, &log_scale, slope, offset, &out)?;
+        add(out, |b, t, c| {
+            let (slope, offset) = (of_sample(slope, b), of_sample(offset, b));
+            if offset == f64::NEG_INFINITY {
+                return 0.0;
+            }
+            (slope * at(&log_scale, b, t, c) + offset).exp() * at(&noise, b, t, c)
+        });
+        Ok(())
+    }
+
+    fn mix(
+        &self,
+        weight: View<'_, Self>,
+        a: View<'_, Self>,
+        b: View<'_, Self>,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        check_mix::<Self>(&weight, &a, &b, &out)?;
+        set(out, |r, t, c| {
+            let (first, second) = (at(&a, r, t, c), at(&b, r, t, c));
+            match at(&weight, r, t, c) {
+                0.0 => second,
+                1.0 => first,
+                w => w * first + (1.0 - w) * second,
+            }
+        });
+        Ok(())
+    }
+}

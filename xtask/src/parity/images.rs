@@ -1,0 +1,63 @@
+//! What samplers do to batches of images.
+
+use anyhow::Result;
+use dis_scan::ScanBackend;
+
+use super::data::{Draw, Outputs, plain, read};
+
+/// Combinations of up to six terms, limits, noise and mixing of (batch, 1, values).
+pub fn images<B: ScanBackend>(b: &B, [batch, values]: [usize; 2], seed: u64) -> Result<Outputs> {
+    let mut d = Draw::new(b, seed, (seed % 4) as usize);
+    let shape = [batch, 1, values];
+    let fields: Vec<_> = (0..6).map(|_| d.field(shape, plain)).collect();
+    let mut outputs = Outputs::new();
+    // Numbers of each sample, none of them special.
+    let list = |k: usize| -> Vec<f64> {
+        let number = |sample: usize| 0.3 + 0.7 * k as f64 - 0.9 * sample as f64;
+        (0..batch).map(number).collect()
+    };
+    for count in [1, 2, 6] {
+        let lists: Vec<Vec<f64>> = (0..count).map(list).collect();
+        let terms: Vec<_> = lists
+            .iter()
+            .zip(&fields)
+            .map(|(c, x)| (c.as_slice(), x.view()))
+            .collect();
+        let mut out = d.field(shape, plain);
+        b.combine(&terms, out.view_mut())?;
+        outputs.push(("combine", read(b, &out.buf)?));
+    }
+    let mut limited = d.field(shape, plain);
+    b.clamp(-0.8, 0.6, limited.view_mut())?;
+    outputs.push(("clamp", read(b, &limited.buf)?));
+
+    // Exponents on both sides of 0; the last sample of several is masked.
+    let mut offsets = list(0);
+    if batch > 1 {
+        offsets[batch - 1] = f64::NEG_INFINITY;
+    }
+    let mut noised = d.field(shape, plain);
+    let (noise, log_scale) = (fields[0].view(), fields[1].view());
+    b.add_noise(noise, log_scale, &list(1), &offsets, noised.view_mut())?;
+    outputs.push(("add_noise", read(b, &noised.buf)?));
+    // Scales beyond the range of float32, where the noise brings them back.
+    let small = d.field(shape, |x| 1e-30 * x);
+    let mut noised = d.field(shape, plain);
+    b.add_noise(small.view(), log_scale, &[0.5], &[69.0], noised.view_mut())?;
+    outputs.push(("add_noise", read(b, &noised.buf)?));
+    let large = d.field(shape, |x| 1e30 * x);
+    let mut noised = d.field(shape, plain);
+    b.add_noise(large.view(), log_scale, &[0.5], &[-69.0], noised.view_mut())?;
+    outputs.push(("add_noise", read(b, &noised.buf)?));
+
+    let weight = d.field(shape, |x| x.clamp(0.0, 1.0));
+    let mut mixed = d.field(shape, plain);
+    b.mix(
+        weight.view(),
+        fields[2].view(),
+        fields[3].view(),
+        mixed.view_mut(),
+    )?;
+    outputs.push(("mix", read(b, &mixed.buf)?));
+    Ok(outputs)
+}
