@@ -2,6 +2,7 @@
 
 mod bench;
 mod digits;
+mod emoji;
 mod golden;
 mod gpu_day;
 mod kernels;
@@ -35,6 +36,8 @@ enum Task {
     GpuDay(gpu_day::Args),
     /// Judges samples of a digits model against the real digits.
     DigitsCheck(digits::Args),
+    /// Makes a folder of colour pictures from the npm package emoji-datasource-google.
+    Emoji(emoji::Args),
     /// Compares all samplers on a digits model, for docs/results.md.
     SamplerTable(samplers::Args),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::GpuDay(args) => gpu_day::run(&args),
         Task::DigitsCheck(args) => digits::run(&args),
+        Task::Emoji(args) => emoji::run(&args),
         Task::SamplerTable(args) => samplers::run(&args),
     };
     match outcome {

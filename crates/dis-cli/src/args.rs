@@ -35,6 +35,8 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Turn images into latents of an autoencoder, to train on.
     Encode(EncodeArgs),
+    /// Train and judge a grid of runs, and report them together.
+    Study(StudyArgs),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -122,6 +124,34 @@ pub struct TrainArgs {
     /// Run blocks again in the backward: less memory, more time, same results.
     #[arg(long)]
     pub recompute: bool,
+    /// Device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `dis study`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  dis study studies/digits.toml --out runs/study
+  dis study studies/digits.toml --out runs/study      (again after a kill: goes on)
+  dis study studies/digits.toml --list
+
+The file names a base configuration and axes: keys of the run configuration with their values. Each
+variant is trained with each seed in a run directory of its own, and judged every few steps by
+samples. REPORT.md in the directory has tables, plots and samples; docs/study.md explains the file.")]
+pub struct StudyArgs {
+    /// The description (TOML).
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Directory of the runs and the report [default: runs/NAME, after the file].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Only write the report, of the runs that are finished.
+    #[arg(long)]
+    pub report: bool,
+    /// Only list the variants.
+    #[arg(long, conflicts_with = "report")]
+    pub list: bool,
     /// Device.
     #[command(flatten)]
     pub device: DeviceArgs,

@@ -10,6 +10,7 @@ mod eval;
 mod info;
 mod progress;
 mod sample;
+mod study;
 mod train;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Info(args) => info::run(args).map(|()| ExitCode::SUCCESS),
         Command::Convert(args) => convert::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Encode(args) => encode::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Study(args) => study::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "dis", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

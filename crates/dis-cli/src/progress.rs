@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dis_train::StepReport;
 use dis_train::run::{Observer, Started};
+use dis_train::study::StudyObserver;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// A bar with this template; a template that does not parse gives a plain bar.
@@ -132,5 +133,56 @@ impl Observer for Training {
 
     fn warning(&mut self, text: &str) {
         self.say(&format!("warning: {text}"));
+    }
+}
+
+/// For studies: one bar over all steps of all runs.
+#[derive(Debug, Default)]
+pub struct Study {
+    bar: Option<ProgressBar>,
+    name: String,
+}
+
+impl Study {
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) if !bar.is_hidden() => bar.println(text),
+            _ => eprintln!("{text}"),
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl StudyObserver for Study {
+    fn run(&mut self, name: &str, number: usize, runs: usize) {
+        self.name = format!("{number}/{runs} {name}");
+        if self.bar.as_ref().is_none_or(ProgressBar::is_hidden) {
+            eprintln!("run {}", self.name);
+        }
+    }
+
+    fn step(&mut self, done: u64, total: u64, loss: f64) {
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar = bar(total, "[{bar:30}] {percent}%  {msg}  {eta} left");
+            bar.set_position(done);
+            bar.reset_eta();
+            bar
+        });
+        bar.set_position(done);
+        bar.set_message(format!("run {}  loss {loss:.4}", self.name));
+    }
+
+    fn message(&mut self, text: &str) {
+        self.say(&format!("run {}: {text}", self.name));
+    }
+
+    fn warning(&mut self, text: &str) {
+        self.say(&format!("warning: run {}: {text}", self.name));
     }
 }

@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod plot;
 pub mod run;
 pub mod schedule;
+pub mod study;
 pub mod trainer;
 
 pub use config::RunConfig;

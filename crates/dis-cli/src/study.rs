@@ -1,0 +1,70 @@
+//! `dis study`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use dis_train::study::{StudyConfig, expand, run_study, write_report};
+
+use crate::args::{PrecisionKind, StudyArgs};
+use crate::device::{self, with_backend};
+use crate::progress;
+
+/// Exit code after Ctrl-C, as shells expect it.
+const INTERRUPTED: u8 = 130;
+
+/// Runs what is not done yet, then writes the report.
+pub fn run(args: &StudyArgs) -> Result<ExitCode> {
+    let study = StudyConfig::load(&args.file)?;
+    let grid = expand(&study)?;
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => PathBuf::from("runs").join(args.file.file_stem().unwrap_or_default()),
+    };
+    if args.list {
+        for variant in &grid.variants {
+            println!("{}", variant.name);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !args.report {
+        let device = device::open(&args.device, PrecisionKind::F32)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let handler = Arc::clone(&stop);
+        ctrlc::set_handler(move || {
+            if handler.swap(true, Ordering::Relaxed) {
+                // A second Ctrl-C does not wait: what is finished is whole anyway.
+                std::process::exit(i32::from(INTERRUPTED));
+            }
+            eprintln!("\nstopping after this step (Ctrl-C again: at once)");
+        })
+        .context("cannot watch for Ctrl-C")?;
+        let mut observer = progress::Study::default();
+        let instruction_set = device.instruction_set();
+        let done = device.cpu.install(|| {
+            with_backend!(device, |backend| run_study(
+                backend,
+                &study,
+                &grid,
+                &out,
+                &instruction_set,
+                &mut observer,
+                &stop,
+            ))
+        });
+        observer.finish();
+        if !done? {
+            eprintln!(
+                "stopped; continue with: dis study {} --out {}",
+                args.file.display(),
+                out.display()
+            );
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+    }
+    let report = write_report(&study, &grid, &out)?;
+    println!("{}", report.display());
+    Ok(ExitCode::SUCCESS)
+}
