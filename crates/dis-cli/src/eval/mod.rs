@@ -72,7 +72,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         if let Some(path) = &args.save_statistics {
             let saved = match &side {
                 Side::Points(features) => SavedStatistics::of(features)?,
-                Side::Statistics(saved) => saved.clone(),
+                Side::Statistics(saved) => (**saved).clone(),
             };
             saved.save(path)?;
             println!("statistics of {} in {}", info.about, path.display());

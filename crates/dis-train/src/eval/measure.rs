@@ -83,7 +83,7 @@ pub enum Side {
     /// Features of images that are there.
     Points(Box<Features>),
     /// Statistics only.
-    Statistics(SavedStatistics),
+    Statistics(Box<SavedStatistics>),
 }
 
 /// How metrics are measured.
