@@ -56,7 +56,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         with_backend!(device, |backend| {
             let table = weights.model.table();
             let mut params = weights.file.read_params(backend, table)?;
-            backend.prepare(&mut params, table.products())?;
+            backend.prepare_weights(&mut params, table.products())?;
             anyhow::Ok(bits_per_dim(
                 backend,
                 &weights.model,

@@ -41,7 +41,7 @@ pub fn draw(
     with_backend!(device, |backend| {
         let table = weights.model.table();
         let mut params = weights.file.read_params(backend, table)?;
-        backend.prepare(&mut params, table.products())?;
+        backend.prepare_weights(&mut params, table.products())?;
         let artist = Artist {
             backend,
             model: &weights.model,
