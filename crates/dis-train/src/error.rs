@@ -28,9 +28,6 @@ pub enum TrainError {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] dis_tensor::TensorError),
-    /// A metric could not be computed.
-    #[error(transparent)]
-    Metric(#[from] crate::metrics::MetricError),
     /// A file or folder of the run could not be read or written.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
