@@ -1,16 +1,20 @@
-//! Whole models: the forward pass of DiS-S/2 at 32 x 32 and a training step of the digits model.
+//! A mixer alone, and whole models: the forward pass, a sampling step and a training step of DiS-S/2 at
+//! 32 x 32, and a training step of the digits model.
 
 #![allow(missing_docs, clippy::expect_used)]
 
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use dis_diffusion::GaussianDiffusion;
+use dis_diffusion::{
+    Ddim, GaussianDiffusion, Guidance, Guided, ModelDenoiser, Options, SeededNoise, sample,
+};
 use dis_model::{Condition, ConditionKind, DisConfig, DisModel, ModelInput};
+use dis_ssm::{Mixer, MixerConfig, MixerInit, ParamTable, Scratch};
 use dis_tensor::random::{Purpose, Stream};
-use dis_tensor::{Backend, Cpu, Precision};
+use dis_tensor::{Backend, Cpu, Layout, Precision};
 use dis_train::config::TrainConfig;
-use dis_train::data::{LoaderOptions, load_batch, open};
+use dis_train::data::{Batch, ImageShape, LoaderOptions, MemoryDataset, load_batch, open};
 use dis_train::{TrainState, Trainer};
 
 fn cpu(threads: usize) -> Cpu {
@@ -57,33 +61,126 @@ fn forward(c: &mut Criterion) {
     }
 }
 
-fn training(c: &mut Criterion) {
-    let mut config = DisConfig::new(8, 2, 1, 64, 4);
-    config.condition = ConditionKind::Classes {
-        num_classes: 10,
-        null_label: true,
-    };
-    config.drop_path_rate = 0.0;
-    let digits = open(&"digits".parse().expect("a specification")).expect("the digits");
-    let batch = load_batch(&*digits, &LoaderOptions::new(0, 128), 0).expect("a batch");
-    let mut group = c.benchmark_group("training step/digits, batch 128");
-    group.sample_size(10);
+/// The mixer of DiS-S over 257 tokens.
+fn mixer(c: &mut Criterion) {
+    let mut table = ParamTable::new();
+    let config = MixerConfig::new(368);
+    let mixer = Mixer::new(&mut table, "", config, MixerInit::default(), 1.0);
+    let mut group = c.benchmark_group("mixer/257x368");
     for threads in [1, 2] {
         let cpu = cpu(threads);
-        let model = DisModel::new(config).expect("a model");
-        let state = TrainState::new(model.table().initial(0));
-        let diffusion = GaussianDiffusion::new(&Default::default()).expect("a diffusion");
-        let train = TrainConfig {
-            batch_size: 128,
-            ..TrainConfig::default()
-        };
-        let mut trainer =
-            Trainer::new(cpu.clone(), model, diffusion, train, &state).expect("a trainer");
+        let mut params = cpu.from_f32(&table.initial(0));
+        cpu.prepare_weights(&mut params, table.products())
+            .expect("prepared weights");
+        let layout = Layout::dense(1, 257, 368);
+        let x = Scratch::<Cpu>::from_f32(&cpu, layout, &normals(257 * 368));
+        let mut y = Scratch::<Cpu>::new(&cpu, layout);
         group.bench_function(format!("threads {threads}"), |b| {
-            b.iter(|| cpu.install(|| trainer.step(&batch).expect("a step")));
+            b.iter(|| {
+                cpu.install(|| {
+                    mixer
+                        .forward(&cpu, &params, x.view(), y.view_mut())
+                        .expect("output");
+                });
+            });
         });
     }
 }
 
-criterion_group!(benches, forward, training);
+/// Two guided steps of DDIM: both halves of guidance are one batch of two.
+fn sampling(c: &mut Criterion) {
+    let mut config = DisConfig::zoo("DiS-S/2", 32, 3).expect("a zoo entry");
+    config.condition = ConditionKind::Classes {
+        num_classes: 10,
+        null_label: true,
+    };
+    let model = DisModel::new(config).expect("a model");
+    let cpu = cpu(2);
+    let mut params = cpu.from_f32(&model.table().initial(0));
+    cpu.prepare_weights(&mut params, model.table().products())
+        .expect("prepared weights");
+    let diffusion = GaussianDiffusion::new(&Options {
+        respacing: "2".parse().expect("a spacing"),
+        ..Options::default()
+    })
+    .expect("a diffusion");
+    let mut group = c.benchmark_group("sampling/DiS-S2-32x32, two steps of one image");
+    group.sample_size(10);
+    for (name, interval) in [("guided", None), ("guided outside", Some(2000.0..=3000.0))] {
+        let guidance = Guidance {
+            interval,
+            ..Guidance::new(2.0)
+        };
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let network = ModelDenoiser::new(&cpu, &model, &params, &[3]);
+                let mut network = Guided::new(network, guidance.clone());
+                let mut noise = SeededNoise::new(0, 0..1);
+                let start = noise.start([3, 32, 32]);
+                cpu.install(|| {
+                    sample(
+                        &diffusion,
+                        &mut Ddim::default(),
+                        &mut network,
+                        &mut noise,
+                        start,
+                        |_| {},
+                    )
+                    .expect("an image")
+                })
+            });
+        });
+    }
+}
+
+fn training(c: &mut Criterion) {
+    let mut small = DisConfig::new(8, 2, 1, 64, 4);
+    small.condition = ConditionKind::Classes {
+        num_classes: 10,
+        null_label: true,
+    };
+    small.drop_path_rate = 0.0;
+    let digits = open(&"digits".parse().expect("a specification")).expect("the digits");
+    let batch = load_batch(&*digits, &LoaderOptions::new(0, 128), 0).expect("a batch");
+    step(c, "digits, batch 128", small, &batch, &[false]);
+
+    let large = DisConfig::zoo("DiS-S/2", 32, 3).expect("a zoo entry");
+    let shape = ImageShape {
+        channels: 3,
+        height: 32,
+        width: 32,
+    };
+    let grey = vec![128; 8 * shape.len()];
+    let data = MemoryDataset::new("grey", shape, u8::MAX, grey, None, Vec::new());
+    let data = data.expect("a data set");
+    let batch = load_batch(&data, &LoaderOptions::new(0, 8), 0).expect("a batch");
+    step(c, "DiS-S2-32x32, batch 8", large, &batch, &[false, true]);
+}
+
+fn step(c: &mut Criterion, name: &str, config: DisConfig, batch: &Batch, recompute: &[bool]) {
+    let mut group = c.benchmark_group(format!("training step/{name}"));
+    group.sample_size(10);
+    for (threads, &recompute) in [1, 2]
+        .iter()
+        .flat_map(|t| recompute.iter().map(move |r| (t, r)))
+    {
+        let cpu = cpu(*threads);
+        let model = DisModel::new(config).expect("a model");
+        let state = TrainState::new(model.table().initial(0));
+        let diffusion = GaussianDiffusion::new(&Options::default()).expect("a diffusion");
+        let train = TrainConfig {
+            batch_size: batch.draws.len(),
+            recompute,
+            ..TrainConfig::default()
+        };
+        let mut trainer =
+            Trainer::new(cpu.clone(), model, diffusion, train, &state).expect("a trainer");
+        let recompute = if recompute { ", recompute" } else { "" };
+        group.bench_function(format!("threads {threads}{recompute}"), |b| {
+            b.iter(|| cpu.install(|| trainer.step(batch).expect("a step")));
+        });
+    }
+}
+
+criterion_group!(benches, mixer, forward, sampling, training);
 criterion_main!(benches);

@@ -1,4 +1,4 @@
-//! Scan and convolution at the widths of DiS-S and DiS-B (32 x 32 images in patches of 2, and one
+//! Scan and convolution at the widths of DiS-S, DiS-B and DiS-H (32 x 32 images in patches of 2, and one
 //! token more), with softplus, bias, skip and gate. Throughput counts (channel, token) pairs:
 //! nanoseconds per element are its inverse. `DIS_SIMD` picks the instruction set.
 
@@ -14,7 +14,7 @@ use std::time::Instant;
 
 const TOKENS: usize = 257;
 const STATES: usize = 16;
-const WIDTHS: [usize; 2] = [736, 1536];
+const WIDTHS: [usize; 3] = [736, 1536, 3072];
 const THREADS: [usize; 2] = [1, 2];
 
 type Buf = HostBuf<f32>;

@@ -72,7 +72,11 @@ fn the_model_lies_between_held_out_digits_and_noise() {
     );
     assert!(fids[0] < fids[1] && 10.0 * fids[1] < fids[2], "{fids:?}");
     let kids = [&real, &model, &noise].map(|r| value(r, "kid"));
-    assert!(kids[0] < kids[1] && kids[1] < kids[2], "{kids:?}");
+    // Unbiased: for held-out digits and the model it is about zero, on either side.
+    assert!(
+        kids[..2].iter().all(|k| 50.0 * k.abs() < kids[2]),
+        "{kids:?}"
+    );
     assert!(value(&model, "precision") > 0.7 && value(&noise, "precision") == 0.0);
     assert!(value(&model, "coverage") > 0.3 && value(&noise, "coverage") == 0.0);
     // Everything that the figures depend on is there.
@@ -252,7 +256,7 @@ fn what_cannot_be_compared_is_said() {
         &["colour.npz", "--reference", "digits"],
         &["3x4x4", "1x8x8", "size=N"],
     );
-    eval(&["digits"], &["--reference"]);
+    eval(&["digits"], &["required arguments"]);
     eval(
         &["digits", "--reference", "digits", "--metrics", "fdi"],
         &["fdi", "copies"],

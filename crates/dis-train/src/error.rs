@@ -25,6 +25,9 @@ pub enum TrainError {
     /// The diffusion could not be set up or run.
     #[error(transparent)]
     Diffusion(#[from] dis_diffusion::Error),
+    /// A metric could not be computed.
+    #[error(transparent)]
+    Metric(#[from] crate::metrics::MetricError),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] dis_tensor::TensorError),

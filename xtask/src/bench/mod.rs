@@ -1,5 +1,7 @@
 //! `cargo xtask bench --against pytorch`: whole models beside equivalents in PyTorch, in one run.
 
+mod blocks;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -51,6 +53,12 @@ pub struct Args {
     /// Also time a step of training (minutes for PyTorch's loop).
     #[arg(long)]
     training: bool,
+    /// Only these of the other side: eager, compiled, dit.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    only: Vec<String>,
+    /// Instead of whole models, a block of each kind over these numbers of tokens.
+    #[arg(long, value_delimiter = ',', value_name = "TOKENS")]
+    lengths: Vec<usize>,
     /// Write all measurements here.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -68,6 +76,15 @@ pub fn run(args: &Args) -> Result<bool> {
     println!("PyTorch {}", peer.version);
     let mut all = Vec::new();
     for &threads in &args.threads {
+        if !args.lengths.is_empty() {
+            all.extend(blocks::compare(
+                &mut peer,
+                threads,
+                &args.lengths,
+                args.rounds,
+            )?);
+            continue;
+        }
         let mut ours = Ours::new(threads)?;
         println!("{}", ours.cpu.describe());
         for &batch in &args.batch {
@@ -75,10 +92,17 @@ pub fn run(args: &Args) -> Result<bool> {
                 true => &["ours-training", "eager-training", "dit-training"],
                 false => &["ours", "ours-bf16", "eager", "compiled", "dit"],
             };
+            let chosen = |name: &&str| {
+                let kind = name.trim_end_matches("-training");
+                kind.starts_with("ours")
+                    || args.only.is_empty()
+                    || args.only.iter().any(|o| o == kind)
+            };
+            let names: Vec<&str> = names.iter().copied().filter(chosen).collect();
             // The first call of each is not counted: compilation, allocation, caches.
             let mut times = vec![Vec::new(); names.len()];
             for round in 0..=args.rounds {
-                for (name, times) in names.iter().zip(&mut times) {
+                for (&name, times) in names.iter().zip(&mut times) {
                     let seconds = match name.strip_prefix("ours") {
                         Some(kind) => ours.time(kind, batch)?,
                         None => peer.time(name, batch, threads)?,

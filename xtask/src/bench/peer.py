@@ -165,6 +165,11 @@ MODELS = {
 }
 
 
+def block(width, length):
+    """A block of DiT alone, with its arguments."""
+    return DitBlock(width, width // 64), (torch.randn(1, length, width), torch.zeros(1, width))
+
+
 def main():
     torch.manual_seed(0)
     models = {}
@@ -172,6 +177,14 @@ def main():
     for line in sys.stdin:
         name, batch, threads = line.split()
         torch.set_num_threads(int(threads))
+        if name.startswith("dit-block-"):
+            module, inputs = block(768, int(name.removeprefix("dit-block-")))
+            with torch.inference_mode():
+                start = time.perf_counter()
+                module(*inputs)
+                seconds = time.perf_counter() - start
+            print(json.dumps({"seconds": seconds}), flush=True)
+            continue
         training = name.endswith("-training")
         key = name.removesuffix("-training")
         if key not in models:

@@ -50,14 +50,13 @@ pub fn images<B: ScanBackend>(b: &B, [batch, values]: [usize; 2], seed: u64) -> 
     b.add_noise(large.view(), log_scale, &[0.5], &[-69.0], noised.view_mut())?;
     outputs.push(("add_noise", read(b, &noised.buf)?));
 
-    let weight = d.field(shape, |x| x.clamp(0.0, 1.0));
+    // The same normals three times, so that what a weight of 0 or 1 leaves out is infinite.
+    let same = |f: &dyn Fn(f64) -> f64| Draw::new(b, seed + 1, (seed % 4) as usize).field(shape, f);
+    let weight = same(&|x| x.clamp(0.0, 1.0));
+    let first = same(&|x| if x <= 0.0 { f64::INFINITY } else { 2.0 * x });
+    let second = same(&|x| if x >= 1.0 { f64::INFINITY } else { 1.0 - x });
     let mut mixed = d.field(shape, plain);
-    b.mix(
-        weight.view(),
-        fields[2].view(),
-        fields[3].view(),
-        mixed.view_mut(),
-    )?;
+    b.mix(weight.view(), first.view(), second.view(), mixed.view_mut())?;
     outputs.push(("mix", read(b, &mixed.buf)?));
     Ok(outputs)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use dis_diffusion::GaussianDiffusion;
 use dis_model::checkpoint::write_atomic;
+use dis_tensor::Backend;
 use dis_train::data::{Dataset, Subset};
 use dis_train::eval::{BitsOptions, BitsReport, bits_per_dim};
 use dis_train::metrics::Bootstrap;
@@ -53,7 +54,9 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let bar = progress::likelihood(data.len() as u64 * diffusion.steps() as u64);
     let report = device.cpu.install(|| {
         with_backend!(device, |backend| {
-            let params = weights.file.read_params(backend, weights.model.table())?;
+            let table = weights.model.table();
+            let mut params = weights.file.read_params(backend, table)?;
+            backend.prepare_weights(&mut params, table.products())?;
             anyhow::Ok(bits_per_dim(
                 backend,
                 &weights.model,

@@ -1,6 +1,7 @@
 //! Images of a model, as evaluators take them: bytes.
 
 use anyhow::Result;
+use dis_tensor::Backend;
 use dis_train::data::MemoryDataset;
 use dis_train::run::{Artist, Task, plan_for};
 
@@ -38,7 +39,9 @@ pub fn draw(
     bar.set_length(num as u64 * plan::iterations(&steps, &Task::Generate)?);
     bar.reset_eta();
     with_backend!(device, |backend| {
-        let params = weights.file.read_params(backend, weights.model.table())?;
+        let table = weights.model.table();
+        let mut params = weights.file.read_params(backend, table)?;
+        backend.prepare_weights(&mut params, table.products())?;
         let artist = Artist {
             backend,
             model: &weights.model,

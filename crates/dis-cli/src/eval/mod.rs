@@ -72,7 +72,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         if let Some(path) = &args.save_statistics {
             let saved = match &side {
                 Side::Points(features) => SavedStatistics::of(features)?,
-                Side::Statistics(saved) => saved.clone(),
+                Side::Statistics(saved) => (**saved).clone(),
             };
             saved.save(path)?;
             println!("statistics of {} in {}", info.about, path.display());
@@ -202,7 +202,7 @@ fn take(
             (Arc::new(data), info)
         }
         Source::Data { data, text } => {
-            let data = match chosen {
+            let data: Arc<dyn Dataset> = match chosen {
                 Some(n) if n != data.len() => {
                     Arc::new(Subset::draw(Arc::clone(data), n, args.seed)?)
                 }

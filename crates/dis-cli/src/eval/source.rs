@@ -38,7 +38,7 @@ pub enum Source {
     /// Statistics of features.
     Statistics {
         /// The statistics.
-        saved: SavedStatistics,
+        saved: Box<SavedStatistics>,
         /// As the user named them.
         text: String,
         /// Of their file.
@@ -72,7 +72,7 @@ impl Source {
         let npz = extension == Some("npz") && path.is_file();
         if npz && SavedStatistics::is_file(path)? {
             return Ok(Self::Statistics {
-                saved: SavedStatistics::load(path)?,
+                saved: Box::new(SavedStatistics::load(path)?),
                 text: text.to_string(),
                 sha256: hash(path)?,
             });

@@ -24,7 +24,7 @@ pub struct ClassifierInfo {
     pub config: ClassifierConfig,
     /// Names of the classes.
     pub class_names: Vec<String>,
-    /// Share of the test images that it labels right.
+    /// Share of the test images that it labels right, to six places.
     pub test_accuracy: f64,
     /// Number of test images.
     pub test_images: usize,

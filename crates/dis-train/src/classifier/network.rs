@@ -160,7 +160,7 @@ impl ClassifierNet {
     }
 
     /// The last map, as one row an image.
-    fn flat<'a, B: Backend>(map: &'a Scratch<B>) -> View<'a, B> {
+    fn flat<B: Backend>(map: &Scratch<B>) -> View<'_, B> {
         let [batch, tokens, channels] = map.layout.shape();
         Tokens::new(&map.buf, Layout::dense(batch, 1, tokens * channels))
     }

@@ -228,7 +228,9 @@ fn learns_the_digits_and_comes_back_from_its_file_the_same_for_any_threads() {
     let bytes = one.to_bytes().unwrap();
     assert!(bytes == trained(2, 120).to_bytes().unwrap());
     let back = Classifier::from_bytes(&bytes, Path::new("x")).unwrap();
-    assert_eq!((&back.params, &back.info), (&one.params, &one.info));
+    assert!(back.params == one.params);
+    assert_eq!(back.info, one.info);
+    assert!(back.to_bytes().unwrap() == bytes);
     let cpu = Cpu::with_threads(1).unwrap();
     let (_, held) = digits_split(0).unwrap();
     let image = held.sample(3, false).unwrap().image;

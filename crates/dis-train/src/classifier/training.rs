@@ -115,7 +115,9 @@ pub fn train_classifier<B: Backend>(
         },
         net,
     };
-    classifier.info.test_accuracy = accuracy(backend, &classifier, test)?;
+    // Short enough to come back from its text to the bit.
+    let accuracy = accuracy(backend, &classifier, test)?;
+    classifier.info.test_accuracy = (1e6 * accuracy).round() / 1e6;
     Ok(classifier)
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::features::Features;
 use super::report::{Figure, LeftOut, Report};
 use super::statistics::SavedStatistics;
-use crate::error::{Result, TrainError};
+use crate::error::Result;
 use crate::metrics::{
     BallOptions, Bootstrap, Drawn, KernelOptions, MetricError, Statistics, balls, copy_threshold,
     frechet_distance, inception_score, kernel_distance, mean, nearest_distances, softmax,
@@ -83,7 +83,7 @@ pub enum Side {
     /// Features of images that are there.
     Points(Box<Features>),
     /// Statistics only.
-    Statistics(SavedStatistics),
+    Statistics(Box<SavedStatistics>),
 }
 
 /// How metrics are measured.
@@ -414,14 +414,5 @@ impl SavedStatistics {
             features: of(&features.features)?,
             spatial: features.spatial.as_ref().map(of).transpose()?,
         })
-    }
-}
-
-impl From<MetricError> for TrainError {
-    fn from(error: MetricError) -> Self {
-        match error {
-            MetricError::Data(data) => Self::Data(data),
-            other => Self::config(other.to_string()),
-        }
     }
 }

@@ -69,7 +69,7 @@ fn saved_statistics_give_the_same_distance_and_leave_the_rest_out() {
     let Side::Points(features) = &b else { panic!() };
     SavedStatistics::of(features).unwrap().save(&path).unwrap();
     assert!(SavedStatistics::is_file(&path).unwrap());
-    let saved = Side::Statistics(SavedStatistics::load(&path).unwrap());
+    let saved = Side::Statistics(Box::new(SavedStatistics::load(&path).unwrap()));
     let options = options(&[Metric::Kid, Metric::Fid, Metric::Pr, Metric::Copies]);
     let with = |reference: &Side| measure(&a, reference, None, &options, &mut |_| {}).unwrap();
     let (points, statistics) = (with(&b), with(&saved));

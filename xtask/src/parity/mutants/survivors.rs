@@ -121,6 +121,14 @@ const EXPLAINED: &[Explained] = &[
         "the two directions are independent: their order does not matter, and a launch of one \
          has the same operands for both",
     ),
+    explained("images.ptx", "dis_clamp", "bound", "setp.", THRESHOLD),
+    explained(
+        "images.ptx",
+        "dis_add_noise",
+        "integer",
+        "shr.s32         %kh, %k, 1;",
+        "2^k is the same product of any two factors that are normal numbers",
+    ),
     explained("reduce.ptx", "", "bound", "%left, 4;", GROUPS),
     explained("reduce.ptx", "", "integer", "%left, 4;", GROUPS),
     explained("partials.ptx", "", "bound", "%n, %end;", GROUPS),
