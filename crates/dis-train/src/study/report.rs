@@ -181,16 +181,17 @@ impl Report<'_> {
         let name = &axis.name;
         self.line(&format!("## Axis: {name}\n"));
         self.line(
-            "| case | parameters | tokens | multiply-adds | Frechet | class % | coverage % | loss |",
+            "| case | runs | parameters | tokens | multiply-adds | Frechet | class % | coverage % | loss |",
         );
-        self.line("|---|---:|---:|---:|---:|---:|---:|---:|");
+        self.line("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
         for (case, variants) in &axis.cases {
             let costs = variants.iter().map(|&v| &self.results.costs[v]);
             let figure = |figure, digits, factor| {
                 cell(self.results.summary(variants, figure), digits, factor)
             };
             let line = format!(
-                "| {case} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {case} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                self.results.of(variants).count(),
                 range(costs.clone().map(|c| c.parameters)),
                 range(costs.clone().map(|c| c.tokens)),
                 range(costs.map(|c| c.macs.total())),
