@@ -12,6 +12,8 @@ use dis_train::data::ImageShape;
 use dis_train::data::crop::{Filter, Picture, resize};
 use dis_train::eval::{FeatureBatch, FeatureNetwork};
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::DimLike;
+use tract_onnx::tract_hir::infer::Factoid;
 
 use super::args::EvalArgs;
 use super::source;
