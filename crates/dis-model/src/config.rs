@@ -89,9 +89,8 @@ pub struct AttentionOptions {
     /// Heads; when absent the largest divisor of embed_dim that leaves at least 64 channels to
     /// each, or 1.
     pub heads: Option<usize>,
-    /// Width of the perceptron, as a multiple of embed_dim. 4 is U-ViT's; 3 has about as many
-    /// parameters as the Mamba mixer at small widths, 2 at large ones (without U-ViT's total of
-    /// 12 D^2 a block, of which the perceptron has 8).
+    /// Width of the perceptron, as a multiple of embed_dim. 4 is U-ViT's and makes 12 D^2
+    /// weights a block; the Mamba mixer has about 6.5 D^2 + 128 D.
     pub mlp_ratio: usize,
     /// Whether queries, keys and values have a bias.
     pub qkv_bias: bool,
