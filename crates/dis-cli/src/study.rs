@@ -5,11 +5,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use dis_train::classifier::Classifier;
+use dis_train::eval::{ClassifierFeatures, FeatureNetwork, PixelFeatures};
 use dis_train::study::{StudyConfig, expand, run_study, write_report};
 
 use crate::args::{PrecisionKind, StudyArgs};
 use crate::device::{self, with_backend};
+use crate::eval::args::FeatureSpec;
 use crate::progress;
 
 /// Exit code after Ctrl-C, as shells expect it.
@@ -30,6 +33,7 @@ pub fn run(args: &StudyArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if !args.report {
+        let features = open_features(&study)?;
         let device = device::open(&args.device, PrecisionKind::F32)?;
         let stop = Arc::new(AtomicBool::new(false));
         let handler = Arc::clone(&stop);
@@ -41,6 +45,10 @@ pub fn run(args: &StudyArgs) -> Result<ExitCode> {
             eprintln!("\nstopping after this step (Ctrl-C again: at once)");
         })
         .context("cannot watch for Ctrl-C")?;
+        let network: Box<dyn FeatureNetwork + Sync> = match &features {
+            Some(classifier) => Box::new(ClassifierFeatures::new(classifier, &device.cpu)?),
+            None => Box::new(PixelFeatures),
+        };
         let mut observer = progress::Study::default();
         let instruction_set = device.instruction_set();
         let done = device.cpu.install(|| {
@@ -49,6 +57,7 @@ pub fn run(args: &StudyArgs) -> Result<ExitCode> {
                 &study,
                 &grid,
                 &out,
+                network.as_ref(),
                 &instruction_set,
                 &mut observer,
                 &stop,
@@ -67,4 +76,21 @@ pub fn run(args: &StudyArgs) -> Result<ExitCode> {
     let report = write_report(&study, &grid, &out)?;
     println!("{}", report.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// The classifier that `evaluate.features` names; none for pixels.
+fn open_features(study: &StudyConfig) -> Result<Option<Classifier>> {
+    let Some(features) = &study.evaluate.features else {
+        return Ok(None);
+    };
+    match features.parse::<FeatureSpec>() {
+        Ok(FeatureSpec::Pixels) => Ok(None),
+        Ok(FeatureSpec::Classifier(path)) => Ok(Some(Classifier::load(&path)?)),
+        Ok(FeatureSpec::Onnx(_)) => {
+            bail!(
+                "evaluate.features: a study compares pixels or classifier:FILE, not ONNX features"
+            )
+        }
+        Err(e) => bail!("evaluate.features: {e}"),
+    }
 }

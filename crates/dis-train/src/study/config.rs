@@ -83,6 +83,10 @@ pub struct Evaluate {
     /// What they are compared with, a data specification; what is trained on when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
+    /// What is compared: `pixels`, the default, or `classifier:FILE`, the features of a classifier of
+    /// `dis train-classifier`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<String>,
     /// Images of the reference, evenly chosen: distances cost samples x references.
     #[serde(default = "reference_limit")]
     pub reference_limit: usize,

@@ -1,4 +1,4 @@
-//! Judges a checkpoint by samples: Frechet distance of pixels, agreement of their class with the
+//! Judges a checkpoint by samples: Frechet distance of features, agreement of their class with the
 //! nearest real images, coverage.
 
 use dis_diffusion::{Guidance, SamplerSpec, Spacing};
@@ -10,11 +10,14 @@ use serde::{Deserialize, Serialize};
 use super::config::Evaluate;
 use crate::data::{Dataset, ImageShape, grid};
 use crate::error::{Result, TrainError};
+use crate::eval::{FeatureNetwork, PixelFeatures};
 use crate::metrics::{Statistics, coverage, frechet_distance, knn_accuracy};
 use crate::run::{SampleSpec, generate, plan_for};
 
 /// Rows of a picture of samples.
 const ROWS: usize = 6;
+/// Images a network sees at a time.
+const BATCH: usize = 100;
 /// Columns where there are no classes.
 const COLUMNS: usize = 10;
 
@@ -24,7 +27,7 @@ const COLUMNS: usize = 10;
 pub struct Evaluation {
     /// Steps trained.
     pub step: u64,
-    /// Frechet distance of samples and reference, on pixels in [0, 1].
+    /// Frechet distance of the features of samples and reference.
     pub frechet: f64,
     /// Fraction of samples whose nearest real images have the class asked for; none without
     /// classes.
@@ -33,38 +36,52 @@ pub struct Evaluation {
     pub coverage: f64,
     /// How it was measured.
     pub settings: Evaluate,
+    /// [`FeatureNetwork::identity`] of what made the features.
+    #[serde(default = "pixels")]
+    pub network: String,
+}
+
+/// What evaluations without a network were measured with.
+fn pixels() -> String {
+    PixelFeatures.identity()
 }
 
 /// A reference, and how samples are drawn to be compared with it.
-#[derive(Debug)]
-pub struct Judge {
+pub struct Judge<'a> {
     settings: Evaluate,
+    network: &'a dyn FeatureNetwork,
     shape: ImageShape,
+    /// (reference images, features)
     points: Array2<f32>,
     labels: Option<Vec<u32>>,
     statistics: Statistics,
 }
 
-impl Judge {
-    /// Reads the reference.
+impl<'a> Judge<'a> {
+    /// Reads the reference, to be compared by the features of `network`.
     ///
     /// # Errors
-    /// If it cannot be read, or has fewer than two images.
-    pub fn new(settings: &Evaluate, data: &dyn Dataset) -> Result<Self> {
+    /// If it cannot be read, has fewer than two images, or images that the network does not take.
+    pub fn new(
+        settings: &Evaluate,
+        data: &dyn Dataset,
+        network: &'a dyn FeatureNetwork,
+    ) -> Result<Self> {
         let shape = data.shape();
+        network.check(shape)?;
         let count = data.len().min(settings.reference_limit);
-        let mut points = vec![0.0; count * shape.len()];
+        let mut images = vec![0.0; count * shape.len()];
         let mut labels = Vec::with_capacity(count);
-        for (i, out) in points.chunks_exact_mut(shape.len().max(1)).enumerate() {
+        for (i, out) in images.chunks_exact_mut(shape.len().max(1)).enumerate() {
             // Evenly over the whole: data sets are often sorted.
             let index = (i as u128 * data.len() as u128 / count.max(1) as u128) as usize;
             data.read(index, false, out)?;
             labels.extend(data.label(index));
         }
-        to_unit(&mut points);
-        let points = matrix(points, shape)?;
+        let points = points(network, &images, shape)?;
         Ok(Self {
             settings: settings.clone(),
+            network,
             statistics: Statistics::from_points(points.view())?,
             labels: (labels.len() == count).then_some(labels),
             shape,
@@ -120,9 +137,7 @@ impl Judge {
         )?;
         let shown = self.columns(spec.labels.iter().max()) * ROWS * self.shape.len();
         let picture = values[..values.len().min(shown)].to_vec();
-        let mut points = values;
-        to_unit(&mut points);
-        let points = matrix(points, self.shape)?;
+        let points = points(self.network, &values, self.shape)?;
         let real = self.points.view();
         let agreement = match &self.labels {
             Some(known) if !spec.labels.is_empty() => Some(knn_accuracy(
@@ -140,6 +155,7 @@ impl Judge {
             agreement,
             coverage: coverage(real, points.view(), e.neighbours)?,
             settings: e.clone(),
+            network: self.network.identity(),
         };
         Ok((figures, picture))
     }
@@ -170,14 +186,15 @@ impl Judge {
     }
 }
 
-fn to_unit(values: &mut [f32]) {
-    for v in values {
-        *v = ((*v + 1.0) / 2.0).clamp(0.0, 1.0);
+/// Features of images in [-1, 1], clipped to it as they are when stored: (images, features).
+fn points(network: &dyn FeatureNetwork, images: &[f32], shape: ImageShape) -> Result<Array2<f32>> {
+    let count = images.len() / shape.len().max(1);
+    let clipped: Vec<f32> = images.iter().map(|v| v.clamp(-1.0, 1.0)).collect();
+    let mut features = Vec::new();
+    for batch in clipped.chunks(BATCH * shape.len().max(1)) {
+        features.extend(network.run(batch, shape)?.features);
     }
-}
-
-fn matrix(values: Vec<f32>, shape: ImageShape) -> Result<Array2<f32>> {
-    let rows = values.len() / shape.len().max(1);
-    Array2::from_shape_vec((rows, shape.len()), values)
-        .map_err(|e| TrainError::config(format!("images of {shape}: {e}")))
+    let found = features.len();
+    Array2::from_shape_vec((count, found / count.max(1)), features)
+        .map_err(|_| TrainError::config(format!("{found} features of {count} images")))
 }

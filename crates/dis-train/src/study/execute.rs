@@ -14,6 +14,7 @@ use super::expand::{Grid, Variant};
 use crate::config::RunConfig;
 use crate::data::{DataSpec, Dataset, grid, open};
 use crate::error::{Result, TrainError};
+use crate::eval::FeatureNetwork;
 use crate::run::{Observer, RunDir, Start, train};
 use crate::trainer::StepReport;
 
@@ -52,7 +53,8 @@ pub(super) fn evaluation_steps(every: u64, steps: u64) -> impl Iterator<Item = u
         .chain([steps])
 }
 
-/// Trains and judges all runs in the directory `out` that are not done. Returns whether all are
+/// Trains and judges all runs in the directory `out` that are not done, by the features of `network`,
+/// which `evaluate.features` names. Returns whether all are
 /// done: not if `stop` was set, after which the same call goes on.
 ///
 /// # Errors
@@ -62,6 +64,7 @@ pub fn run_study<B: ScanBackend>(
     study: &StudyConfig,
     grid: &Grid,
     out: &Path,
+    network: &dyn FeatureNetwork,
     instruction_set: &str,
     observer: &mut dyn StudyObserver,
     stop: &AtomicBool,
@@ -74,6 +77,7 @@ pub fn run_study<B: ScanBackend>(
     let mut runner = Runner {
         backend,
         study,
+        network,
         instruction_set,
         observer,
         stop,
@@ -102,6 +106,7 @@ pub fn run_study<B: ScanBackend>(
 struct Runner<'a, B: ScanBackend> {
     backend: &'a B,
     study: &'a StudyConfig,
+    network: &'a dyn FeatureNetwork,
     instruction_set: &'a str,
     observer: &'a mut dyn StudyObserver,
     stop: &'a AtomicBool,
@@ -109,7 +114,7 @@ struct Runner<'a, B: ScanBackend> {
     before: u64,
     total: u64,
     /// By specification.
-    judges: Vec<(String, Arc<Judge>)>,
+    judges: Vec<(String, Arc<Judge<'a>>)>,
 }
 
 impl<B: ScanBackend> Runner<'_, B> {
@@ -175,7 +180,7 @@ impl<B: ScanBackend> Runner<'_, B> {
             Some((_, judge)) => Arc::clone(judge),
             None => {
                 let data: Arc<dyn Dataset> = open(&spec.parse::<DataSpec>()?)?;
-                let judge = Arc::new(Judge::new(&self.study.evaluate, &*data)?);
+                let judge = Arc::new(Judge::new(&self.study.evaluate, &*data, self.network)?);
                 self.judges.push((spec, Arc::clone(&judge)));
                 judge
             }

@@ -72,7 +72,7 @@ pub(super) fn distance(results: &Results<'_>, axis: &GridAxis, against: Against)
         Against::Steps => "training steps",
         Against::MultiplyAdds => "multiply-adds of training",
     };
-    let mut plot = Plot::new(&axis.name, x_label, "Frechet distance of pixels").log_y();
+    let mut plot = Plot::new(&axis.name, x_label, "Frechet distance").log_y();
     if against == Against::MultiplyAdds {
         plot = plot.log_x();
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use dis_model::checkpoint::write_atomic;
 
-use super::config::StudyConfig;
+use super::config::{Evaluate, StudyConfig};
 use super::cost::{CostPoint, cost_by_tokens, exponent};
 use super::expand::{Grid, GridAxis};
 use super::plots::{self, Against};
@@ -19,7 +19,7 @@ use crate::error::{Result, TrainError};
 /// # Errors
 /// If a run's files cannot be read, or the report not written.
 pub fn write_report(study: &StudyConfig, grid: &Grid, out: &Path) -> Result<PathBuf> {
-    let results = Results::read(grid, study.evaluate.every, out)?;
+    let results = Results::read(grid, &study.evaluate, out)?;
     for folder in ["plots", "samples"] {
         let folder = out.join(folder);
         fs::create_dir_all(&folder).map_err(|e| TrainError::io(&folder, "create it", e))?;
@@ -41,6 +41,14 @@ struct Report<'a> {
     results: Results<'a>,
     out: &'a Path,
     text: String,
+}
+
+/// What images are compared by.
+fn compared_by(evaluate: &Evaluate) -> String {
+    match &evaluate.features {
+        Some(features) if features != "pixels" => format!("the features of `{features}`"),
+        _ => "the pixels in [0, 1]".into(),
+    }
 }
 
 /// `1234567` as `1.23 M`.
@@ -100,14 +108,15 @@ impl Report<'_> {
         let e = &self.study.evaluate;
         let (done, all) = self.results.counts();
         let base = &self.results.grid.variants[0].config;
+        let compared = compared_by(e);
         let text = format!(
             "# {}\n\n## What was run\n\n\
              {done} of {all} runs: {} configurations with {} seeds each, on `{}`. Every {} steps {} images \
              ({} in {} steps, {} spacing, guidance {}) from the moving average of the weights are compared with \
              at most {} of `{}`.\n\n\
-             - Frechet: distance of the pixels in [0, 1]; smaller is better.\n\
-             - Class: share of images whose {} nearest real images have the class asked for.\n\
-             - Coverage: share of real images with a sample nearer than their {}th real neighbour.\n\
+             - Frechet: distance of {compared}; smaller is better.\n\
+             - Class: share of images whose {} nearest real images, by {compared}, have the class asked for.\n\
+             - Coverage: share of real images with a sample nearer than their {}th real neighbour, by the same.\n\
              - Loss: mean over the last tenth of the training.\n\
              - Multiply-adds: of a forward pass of one image.\n\n\
              Figures are means over the seeds with 95 % intervals by Student's t. Bands in plots reach from the \

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dis_model::cost::Cost;
 
+use super::config::Evaluate;
 use super::evaluate::Evaluation;
 use super::execute::{evaluation_path, evaluation_steps, picture_path, run_dir};
 use super::expand::Grid;
@@ -23,9 +24,9 @@ pub(super) struct RunResult {
 }
 
 impl RunResult {
-    fn read(dir: &Path, every: u64, steps: u64) -> Result<Option<Self>> {
+    fn read(dir: &Path, settings: &Evaluate, steps: u64) -> Result<Option<Self>> {
         let mut evaluations = Vec::new();
-        for step in evaluation_steps(every, steps) {
+        for step in evaluation_steps(settings.every, steps) {
             let path = evaluation_path(dir, step);
             let text = match std::fs::read_to_string(&path) {
                 Ok(text) => text,
@@ -34,9 +35,18 @@ impl RunResult {
             };
             let figures: Evaluation =
                 serde_json::from_str(&text).map_err(|e| TrainError::RunDir {
-                    path,
+                    path: path.clone(),
                     what: e.to_string(),
                 })?;
+            if figures.settings != *settings {
+                return Err(TrainError::RunDir {
+                    path,
+                    what:
+                        "this run was judged with other settings of [evaluate] than the study has \
+                           now; choose another --out, or put them back"
+                            .into(),
+                });
+            }
             evaluations.push(figures);
         }
         let losses = read_metrics(&dir.join("metrics.jsonl"))?
@@ -78,12 +88,12 @@ pub(super) struct Results<'a> {
 }
 
 impl<'a> Results<'a> {
-    pub(super) fn read(grid: &'a Grid, every: u64, out: &Path) -> Result<Self> {
+    pub(super) fn read(grid: &'a Grid, settings: &Evaluate, out: &Path) -> Result<Self> {
         let mut runs = Vec::new();
         let mut costs = Vec::new();
         for variant in &grid.variants {
             let steps = variant.config.train.steps;
-            let read = |&seed: &u64| RunResult::read(&run_dir(out, variant, seed), every, steps);
+            let read = |&seed: &u64| RunResult::read(&run_dir(out, variant, seed), settings, steps);
             runs.push(grid.seeds.iter().map(read).collect::<Result<Vec<_>>>()?);
             costs.push(Cost::of(&variant.model, 1)?);
         }
