@@ -1,5 +1,5 @@
-//! Products by columns that lie packed already: rows are packed a tile at a time, into first-level
-//! cache, and threads share the rows.
+//! Products by columns that lie packed already: rows are packed a few tiles at a time, into
+//! second-level cache, and threads share the rows.
 
 use std::ops::Range;
 
@@ -7,6 +7,10 @@ use super::target::Rect;
 use super::tile::Block;
 use super::{COLUMNS, Left, run_block};
 use crate::simd::LANES;
+
+/// Tiles of rows that are packed at once: beside packed columns, as many as a second-level cache
+/// holds.
+const TILES: usize = 8;
 
 /// Packed columns of a product.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +30,8 @@ impl Left<'_> {
     pub(super) fn times<const H: usize, const N: usize>(&self, columns: Columns<'_>, c: Rect<'_>) {
         let threads = self.threads(&c);
         let (_, steps) = self.steps();
-        let mut scratch = self.cpu.scratch::<f32>(threads * steps * LANES);
+        let tiles = c.rows().div_ceil(threads).div_ceil(H).min(TILES);
+        let mut scratch = self.cpu.scratch::<f32>(threads * tiles * steps * LANES);
         let scratch = scratch.as_chunks_mut().0;
         if threads == 1 {
             self.rows::<H, N>(columns, 0, c, scratch);
@@ -69,18 +74,27 @@ impl Left<'_> {
         let (units, steps) = self.steps();
         let panels = c.columns().div_ceil(N * LANES);
         let group = (COLUMNS / (steps * N * LANES)).max(1);
-        for panel in (0..panels).step_by(group) {
+        // Blocks of the same size, none with more tiles than there is scratch for.
+        let (tiles, room) = (c.rows().div_ceil(H), scratch.len() / steps);
+        let rows = tiles.div_ceil(tiles.div_ceil(room)) * H;
+        for block in (0..c.rows()).step_by(rows) {
+            let block = block..c.rows().min(block + rows);
             for from in (0..units).step_by(steps) {
-                let a = &mut scratch[..steps.min(units - from)];
-                for row in (0..c.rows()).step_by(H) {
+                let steps = steps.min(units - from);
+                let tiles = || block.clone().step_by(H);
+                for (row, a) in tiles().zip(scratch.chunks_exact_mut(steps)) {
                     self.pack_tile(first + row, from, a);
+                }
+                for panel in (0..panels).step_by(group) {
                     let part = Panels {
                         columns,
                         range: panel..panels.min(panel + group),
                         from,
                     };
-                    let height = (c.rows() - row).min(H);
-                    self.tile::<H, N>(a, part, row, height, &mut c);
+                    for (row, a) in tiles().zip(scratch.chunks_exact(steps)) {
+                        let height = (block.end - row).min(H);
+                        self.tile::<H, N>(a, part.clone(), row, height, &mut c);
+                    }
                 }
             }
         }
@@ -148,6 +162,7 @@ impl Left<'_> {
 }
 
 /// Some panels, counting that of the rest, from a packed step on.
+#[derive(Clone)]
 struct Panels<'a> {
     columns: Columns<'a>,
     range: Range<usize>,

@@ -2,6 +2,8 @@
 
 use std::marker::PhantomData;
 
+use crate::simd::LANES;
+
 /// A part of a row-major matrix that nobody else touches: some rows of some columns.
 #[derive(Debug)]
 pub(super) struct Rect<'a> {
@@ -82,6 +84,26 @@ impl<'a> Rect<'a> {
         // columns are within this part (asserted), which lies within the whole. Parts made by
         // splitting share no element, and `&mut self` excludes another slice of this one.
         unsafe { std::slice::from_raw_parts_mut(start, len) }
+    }
+}
+
+impl Rect<'_> {
+    /// A vector of each of `R` rows from row `row` on, from column `first` on.
+    #[inline(always)]
+    pub fn tile<const R: usize, const V: usize>(
+        &mut self,
+        row: usize,
+        first: usize,
+    ) -> [&mut [[f32; LANES]; V]; R] {
+        assert!(row + R <= self.rows && first + V * LANES <= self.columns);
+        let start = self.start.wrapping_add(row * self.stride + first);
+        std::array::from_fn(|i| {
+            let start = start.wrapping_add(i * self.stride).cast();
+            // SAFETY: as in `row`, for row `row + i` and `V * LANES` elements (asserted), which an
+            // array of arrays is without padding or further alignment. Rows do not overlap (asserted by `new`), so the
+            // references of one call share no element.
+            unsafe { &mut *start }
+        })
     }
 }
 

@@ -130,21 +130,63 @@ impl<const H: usize, const N: usize> Block<'_, '_, H, N> {
                 }
             }
         }
-        for i in 0..R {
-            for n in 0..V {
-                let column = done + n * LANES;
-                if column >= self.columns {
-                    break;
+        // No loop that is left indexes the sums, so they stay in registers.
+        if self.columns - done < V * LANES {
+            let mut stored = [[[0.0; LANES]; V]; R];
+            for i in 0..R {
+                for n in 0..V {
+                    sums[i][n].store(&mut stored[i][n]);
                 }
-                let lanes = (self.columns - column).min(LANES);
-                let start = self.first + column;
-                let out = self.c.row(self.row + i, start, lanes);
+            }
+            return self.store_part(simd, &stored, done);
+        }
+        let first = self.first + done;
+        let out = self.c.tile::<R, V>(self.row, first);
+        match self.base {
+            Base::Zero => {
+                for i in 0..R {
+                    for n in 0..V {
+                        (sums[i][n] + simd.splat(0.0)).store(&mut out[i][n]);
+                    }
+                }
+            }
+            Base::Bias(bias) => {
+                let bias = bias[first..first + V * LANES].as_chunks().0;
+                for n in 0..V {
+                    let bias = simd.load(&bias[n]);
+                    for i in 0..R {
+                        (sums[i][n] + bias).store(&mut out[i][n]);
+                    }
+                }
+            }
+            Base::Kept => {
+                for i in 0..R {
+                    for n in 0..V {
+                        (sums[i][n] + simd.load(&out[i][n])).store(&mut out[i][n]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stores the sums of a tile that reaches beyond the columns.
+    #[inline(always)]
+    fn store_part<S: Simd, const V: usize>(
+        &mut self,
+        simd: S,
+        sums: &[[[f32; LANES]; V]],
+        done: usize,
+    ) {
+        let (start, width) = (self.first + done, self.columns - done);
+        for (i, sums) in sums.iter().enumerate() {
+            let out = self.c.row(self.row + i, start, width);
+            for (n, (sum, out)) in sums.iter().zip(out.chunks_mut(LANES)).enumerate() {
                 let base = match self.base {
                     Base::Zero => simd.splat(0.0),
-                    Base::Bias(bias) => simd.load_partial(&bias[start..start + lanes]),
+                    Base::Bias(bias) => simd.load_partial(&bias[start + n * LANES..][..out.len()]),
                     Base::Kept => simd.load_partial(out),
                 };
-                (sums[i][n] + base).store_partial(out);
+                (simd.load(sum) + base).store_partial(out);
             }
         }
     }
