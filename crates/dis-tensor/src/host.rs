@@ -6,15 +6,16 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use crate::backend::{Buffer, Element};
+use crate::block::Block;
 use crate::cpu::Prepared;
 use crate::error::{Result, TensorError};
 use crate::layout::Layout;
-use crate::pool::{Line, Pool};
+use crate::pool::Pool;
 
 /// Elements in host memory, aligned to a cache line. The memory returns to its backend's pool
 /// when the buffer is dropped.
 pub struct HostBuf<E: Element> {
-    lines: Vec<Line>,
+    lines: Block,
     len: usize,
     pool: Arc<Pool>,
     /// Matrices in another order, by offset.
@@ -50,13 +51,13 @@ impl<E: Element> HostBuf<E> {
 
     /// The elements.
     pub fn as_slice(&self) -> &[E] {
-        let bytes: &[u8] = bytemuck::cast_slice(&self.lines);
+        let bytes: &[u8] = bytemuck::cast_slice(&*self.lines);
         bytemuck::cast_slice(&bytes[..self.len * size_of::<E>()])
     }
 
     /// The elements, to change.
     pub fn as_mut_slice(&mut self) -> &mut [E] {
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.lines);
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut *self.lines);
         bytemuck::cast_slice_mut(&mut bytes[..self.len * size_of::<E>()])
     }
 

@@ -2,6 +2,7 @@
 //! implementation and a naive float64 one that serves as oracle, and counter-based random numbers.
 
 pub mod backend;
+mod block;
 mod check;
 pub mod cpu;
 #[cfg(feature = "gpu")]

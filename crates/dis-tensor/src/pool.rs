@@ -3,13 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The unit of pooled memory: one cache line, and so the alignment of every buffer.
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-pub(crate) struct Line([u8; LINE]);
-
-/// Bytes of a [`Line`].
-pub(crate) const LINE: usize = 64;
+use crate::block::{Block, LINE, Line};
 
 /// What unspecified contents look like in debug builds: NaN in every float format, so that a
 /// result that depends on them shows.
@@ -31,7 +25,7 @@ pub struct PoolStats {
 #[derive(Debug, Default)]
 struct State {
     /// Free blocks by their size in lines; every block's length is a size class.
-    free: BTreeMap<usize, Vec<Vec<Line>>>,
+    free: BTreeMap<usize, Vec<Block>>,
     stats: PoolStats,
 }
 
@@ -52,12 +46,12 @@ impl Pool {
     }
 
     /// At least `bytes` bytes of unspecified content.
-    pub(crate) fn take(&self, bytes: usize) -> Vec<Line> {
+    pub(crate) fn take(&self, bytes: usize) -> Block {
         let lines = size_class(bytes.div_ceil(LINE));
         if lines == 0 {
-            return Vec::new();
+            return Block::default();
         }
-        let reused = {
+        let (reused, number) = {
             let mut state = self.lock();
             state.stats.bytes_in_use += lines * LINE;
             let block = state.free.get_mut(&lines).and_then(Vec::pop);
@@ -67,7 +61,7 @@ impl Pool {
                 state.stats.allocations += 1;
                 state.stats.bytes_held += lines * LINE;
             }
-            block
+            (block, state.stats.allocations)
         };
         match reused {
             Some(mut block) => {
@@ -76,12 +70,12 @@ impl Pool {
                 }
                 block
             }
-            None => vec![POISON; lines],
+            None => Block::filled(lines, POISON, number),
         }
     }
 
     /// Takes back a block from [`Pool::take`].
-    pub(crate) fn give(&self, block: Vec<Line>) {
+    pub(crate) fn give(&self, block: Block) {
         if block.is_empty() {
             return;
         }
