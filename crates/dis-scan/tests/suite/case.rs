@@ -174,6 +174,31 @@ impl Inputs {
         }
     }
 
+    /// The same problem with the magnitudes of its inputs, the gate in that of `dout`. Steps and gains are
+    /// positive anyway, so its sums are those of the magnitudes of this problem's terms.
+    pub fn magnitudes(&self) -> Self {
+        let mut inputs = self.clone();
+        inputs.options.z = false;
+        inputs.options.accumulate = false;
+        if let Some(z) = inputs.z.take() {
+            let layout = inputs.dout.layout;
+            for b in 0..layout.batch {
+                for t in 0..layout.tokens {
+                    let (to, from) = (layout.row(b, t), z.layout.row(b, t));
+                    for c in 0..layout.channels {
+                        inputs.dout.wide[to + c] *= oracle::silu(z.wide[from + c]);
+                    }
+                }
+            }
+        }
+        let vectors = inputs.d.iter_mut();
+        let matrices = [&mut inputs.u, &mut inputs.bc, &mut inputs.dout];
+        for matrix in vectors.chain(matrices) {
+            matrix.wide.iter_mut().for_each(|x| *x = x.abs());
+        }
+        inputs
+    }
+
     pub fn wide(&self) -> Scan<'_, [f64]> {
         Scan {
             u: self.u.wide(),

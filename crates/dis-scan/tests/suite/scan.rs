@@ -40,6 +40,11 @@ fn compare(options: &Options, floor: f64) -> Result<(), TestCaseError> {
     let mut fresh = Outputs::new(&inputs);
     let start = fresh.clone();
     fresh.run_oracle(&inputs);
+    let magnitudes = inputs.magnitudes();
+    let mut sums = Outputs::new(&magnitudes);
+    sums.run_oracle(&magnitudes);
+    // dA is a sum over tokens of products of two sums over tokens.
+    let da_terms = sums.da.magnitude();
     let check = |what: &str, rtol: f64, run: &dyn Fn(&mut Outputs)| -> Result<(), TestCaseError> {
         let mut fast = fresh.clone();
         for ((_, to), (_, from)) in fast_fields(&mut fast).into_iter().zip(start.all()) {
@@ -49,11 +54,10 @@ fn compare(options: &Options, floor: f64) -> Result<(), TestCaseError> {
         // Sums over tokens may cancel: their error is that of the terms.
         let terms = fast.du.magnitude().max(fast.ddelta.magnitude());
         for (name, matrix) in fast.all() {
-            let summed = matches!(name, "da" | "arena");
-            let floor = if summed && floor > 0.0 {
-                terms.max(floor)
-            } else {
-                floor
+            let floor = match name {
+                "da" if floor > 0.0 => terms.max(floor).max(da_terms),
+                "arena" if floor > 0.0 => terms.max(floor),
+                _ => floor,
             };
             matrix
                 .check(name, rtol, floor)
