@@ -159,6 +159,16 @@ fn mistakes_in_the_file_are_named() {
         ),
         ("every = 20", "evry = 20", ["s.toml", "line"]),
         (
+            "every = 20",
+            "every = 20\nfeatures = \"inception\"",
+            ["evaluate.features", "classifier:FILE"],
+        ),
+        (
+            "every = 20",
+            "every = 20\nfeatures = \"classifier:absent.safetensors\"",
+            ["absent.safetensors", "read it"],
+        ),
+        (
             "values = [2, 4]",
             "values = [2, 3]",
             ["patch size", "best_first"],
@@ -178,14 +188,94 @@ fn mistakes_in_the_file_are_named() {
     assert!(!at.join("runs").exists());
 }
 
+/// With `features`, another network judges, and figures of different networks do not mix.
+#[test]
+fn a_classifier_can_judge() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    let classifier = ["--data", "digits-train", "--steps", "5"];
+    let args = [
+        &["train-classifier", "--out", "c.safetensors"],
+        &classifier[..],
+    ]
+    .concat();
+    succeed(at, &args);
+    let pixels = r#"
+        title = "Judged by a classifier"
+        seeds = [0]
+        [evaluate]
+        every = 5
+        samples = 20
+        reference_limit = 100
+        steps = 2
+        [base.model]
+        patch_size = 4
+        embed_dim = 16
+        depth = 2
+        [base.data]
+        spec = "digits-train"
+        [base.train]
+        steps = 5
+        batch_size = 8
+        log_every = 1
+        [[axis]]
+        name = "long skips"
+        key = "model.skip"
+        values = ["concat", "none"]
+    "#;
+    let judged = pixels.replace(
+        "every = 5",
+        "every = 5\nfeatures = \"classifier:c.safetensors\"",
+    );
+    fs::write(at.join("pixels.toml"), pixels).unwrap();
+    fs::write(at.join("judged.toml"), judged).unwrap();
+    let mut distances = Vec::new();
+    for (name, network, by) in [
+        ("pixels", "pixels in [0, 1]", "distance of the pixels"),
+        (
+            "judged",
+            "classifier sha256=",
+            "the features of `classifier:c.safetensors`",
+        ),
+    ] {
+        succeed(at, &["study", &format!("{name}.toml"), "--out", name]);
+        let report = fs::read_to_string(at.join(name).join("REPORT.md")).unwrap();
+        assert!(report.contains(by), "{report}");
+        let path = at
+            .join(name)
+            .join("runs/base/seed-0/eval/step-00000005.json");
+        let figures: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        assert!(
+            figures["network"].as_str().unwrap().starts_with(network),
+            "{figures}"
+        );
+        distances.push(figures["frechet"].as_f64().unwrap());
+    }
+    assert!(distances[0] != distances[1]);
+    fail(
+        at,
+        &["study", "pixels.toml", "--out", "judged", "--report"],
+        &["step-00000005.json", "other settings of [evaluate]"],
+    );
+}
+
 /// Every study of the repository is one that can be run.
 #[test]
 fn studies_of_the_repository_expand() {
     let dir = tempfile::tempdir().unwrap();
-    let file = smoke().with_file_name("digits.toml");
-    let output = dis(dir.path(), &["study", file.to_str().unwrap(), "--list"]);
-    let names = String::from_utf8(output.stdout).unwrap();
-    let names: Vec<&str> = names.lines().collect();
-    assert_eq!(names[..3], ["base", "patch-size-1", "patch-size-4"]);
-    assert_eq!(names.len(), 12);
+    for (name, first, count) in [
+        ("digits.toml", ["base", "patch-size-1", "patch-size-4"], 12),
+        (
+            "fashion.toml",
+            ["base", "patch-size-7", "patch-size-14"],
+            11,
+        ),
+    ] {
+        let file = smoke().with_file_name(name);
+        let output = dis(dir.path(), &["study", file.to_str().unwrap(), "--list"]);
+        let names = String::from_utf8(output.stdout).unwrap();
+        let names: Vec<&str> = names.lines().collect();
+        assert_eq!(names[..3], first);
+        assert_eq!(names.len(), count);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dis_model::checkpoint::write_atomic;
@@ -114,7 +114,7 @@ struct Runner<'a, B: ScanBackend> {
     before: u64,
     total: u64,
     /// By specification.
-    judges: Vec<(String, Arc<Judge<'a>>)>,
+    judges: Vec<(String, Rc<Judge<'a>>)>,
 }
 
 impl<B: ScanBackend> Runner<'_, B> {
@@ -177,10 +177,10 @@ impl<B: ScanBackend> Runner<'_, B> {
         let reference = self.study.evaluate.reference.as_ref();
         let spec = reference.unwrap_or(&config.data.spec).clone();
         let judge = match self.judges.iter().find(|(s, _)| *s == spec) {
-            Some((_, judge)) => Arc::clone(judge),
+            Some((_, judge)) => Rc::clone(judge),
             None => {
                 let data: Arc<dyn Dataset> = open(&spec.parse::<DataSpec>()?)?;
-                let judge = Arc::new(Judge::new(&self.study.evaluate, &*data, self.network)?);
+                let judge = Rc::new(Judge::new(&self.study.evaluate, &*data, self.network)?);
                 self.judges.push((spec, Arc::clone(&judge)));
                 judge
             }
