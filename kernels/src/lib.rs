@@ -22,6 +22,7 @@ pub mod elementwise;
 pub mod embed;
 pub mod gemm;
 pub mod images;
+pub mod loss;
 pub mod norm;
 pub mod optim;
 pub mod patch;
@@ -47,6 +48,7 @@ pub fn contracts() -> Vec<ContractInfo> {
         embed::CONTRACTS,
         patch::CONTRACTS,
         images::CONTRACTS,
+        loss::CONTRACTS,
         optim::CONTRACTS,
         gemm::CONTRACTS,
         scan::CONTRACTS,

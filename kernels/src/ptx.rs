@@ -46,6 +46,8 @@ files! {
     PATCH = "patch.ptx";
     /// Batches of images, for samplers.
     IMAGES = "images.ptx";
+    /// The training loss.
+    LOSS = "loss.ptx";
     /// The optimizer.
     OPTIM = "optim.ptx";
     /// The matrix product.

@@ -3,10 +3,9 @@
 
 use std::f64::consts::LN_2;
 
+use dis_tensor::likelihood::kl;
 use ndarray::{Array2, Array4, ArrayView4, Axis, Zip};
 
-use crate::likelihood::kl;
-use crate::loss::{Inputs, wide};
 use crate::{Denoiser, Error, GaussianDiffusion, Noise, Result};
 
 /// Terms of the bound at one step.
@@ -60,19 +59,27 @@ impl GaussianDiffusion {
         let mut pred_xstart = Array4::zeros(x_start.raw_dim());
         let mut bits = Vec::with_capacity(batch);
         for (row, mut image) in pred_xstart.axis_iter_mut(Axis(0)).enumerate() {
-            let x_start = wide(x_start.index_axis(Axis(0), row));
-            let x_t = wide(x_t.index_axis(Axis(0), row));
-            let output = wide(output.index_axis(Axis(0), row));
-            let inputs = Inputs {
-                x_start: &x_start,
-                x_t: &x_t,
-                noise: &[],
-                output: &output,
-            };
+            let step = self.bound_step(t[row], 1.0);
+            let (x_start, x_t) = (
+                x_start.index_axis(Axis(0), row),
+                x_t.index_axis(Axis(0), row),
+            );
+            let output = output.index_axis(Axis(0), row);
+            let variances = output
+                .iter()
+                .skip(x_start.len())
+                .map(|v| Some(f64::from(*v)));
+            let predictions = output.iter().zip(variances.chain(std::iter::repeat(None)));
             let mut nats = 0.0;
-            for (i, estimate) in image.iter_mut().enumerate() {
-                let (term, pred) = self.bound_element(t[row], &inputs, i, clip_denoised);
-                nats += term.value;
+            for (((estimate, x), x_t), (o, variance)) in
+                image.iter_mut().zip(x_start).zip(x_t).zip(predictions)
+            {
+                let (x, x_t) = (f64::from(*x), f64::from(*x_t));
+                let mut pred = step.estimate(f64::from(*o), x_t);
+                if clip_denoised {
+                    pred = pred.clamp(-1.0, 1.0);
+                }
+                nats += step.term(x, x_t, pred, variance).value;
                 *estimate = pred as f32;
             }
             bits.push(nats / (x_start.len() as f64 * LN_2));

@@ -91,7 +91,7 @@ impl<B: ScanBackend> OnDevice<B> {
         Layout::dense(self.dims[0], 1, self.values())
     }
 
-    fn view(&self) -> View<'_, B> {
+    pub(crate) fn view(&self) -> View<'_, B> {
         Tokens::new(&self.buf, self.layout())
     }
 
@@ -100,6 +100,13 @@ impl<B: ScanBackend> OnDevice<B> {
         let mut buf = self.backend.alloc(dims.iter().product());
         f(&mut buf)?;
         Self::from_buf(&self.backend, buf, dims)
+    }
+
+    /// New images of the same dimensions, written by `f`.
+    pub(crate) fn like(&self, f: impl FnOnce(&B, ViewMut<'_, B>) -> Result<()>) -> Result<Self> {
+        self.made(self.dims, |buf| {
+            f(&self.backend, TokensMut::new(buf, self.layout()))
+        })
     }
 
     /// The images, to change: a copy of them where they are shared.

@@ -69,7 +69,6 @@ pub mod diffusion;
 pub mod edit;
 pub mod error;
 pub mod guidance;
-mod likelihood;
 pub mod loss;
 pub mod model;
 pub mod noise;

@@ -1,14 +1,15 @@
 //! Training losses with their gradient with respect to the network output (Ho et al., 2020,
-//! equation 14; the hybrid with learned variances: Nichol and Dhariwal, 2021, equation 16). All
-//! in float64; only inputs and the gradient are float32.
+//! equation 14; the hybrid with learned variances: Nichol and Dhariwal, 2021, equation 16). Computed
+//! where a backend computes ([`ImageOps::gaussian_loss`](dis_tensor::ImageOps::gaussian_loss)), all in
+//! float64; only inputs and the gradient are float32.
 
 use std::f64::consts::LN_2;
 
-use ndarray::{Array4, ArrayView3, ArrayView4, Axis};
-use rayon::prelude::*;
+use dis_scan::ScanBackend;
+use dis_tensor::{BoundStep, Cpu, LossInputs, LossStep};
+use ndarray::{Array4, ArrayView4};
 
-use crate::likelihood::{Term, discretised_nll, kl};
-use crate::{Error, GaussianDiffusion, LossKind, Prediction, Result};
+use crate::{Error, GaussianDiffusion, LossKind, OnDevice, Prediction, Result, State};
 
 /// The loss of a batch.
 #[derive(Clone, Debug)]
@@ -22,29 +23,11 @@ pub struct Loss {
     pub total: Vec<f64>,
     /// Mean over the batch of weight times loss: what the gradient belongs to.
     pub mean: f64,
-    /// Gradient of `mean` with respect to the network output.
-    pub gradient: Array4<f32>,
-}
-
-/// One sample in float64.
-pub(crate) struct Inputs<'a> {
-    pub x_start: &'a [f64],
-    pub x_t: &'a [f64],
-    pub noise: &'a [f64],
-    /// Prediction channels, then variance channels if learned.
-    pub output: &'a [f64],
-}
-
-/// Loss terms of one sample and the gradient of their sum.
-pub(crate) struct SampleLoss {
-    pub mse: f64,
-    pub vb: f64,
-    pub gradient: Vec<f64>,
 }
 
 impl GaussianDiffusion {
     /// The training loss of a network's `output` at `x_t = q_sample(x_start, t, noise)`, and its
-    /// gradient. `t` holds a step for each sample; `weights`, if given, a factor for each.
+    /// gradient, on arrays. `t` holds a step for each sample; `weights`, if given, a factor for each.
     /// A sample's part of the sum does not depend on threads.
     ///
     /// # Errors
@@ -56,73 +39,84 @@ impl GaussianDiffusion {
         t: &[usize],
         output: ArrayView4<'_, f32>,
         weights: Option<&[f64]>,
-    ) -> Result<Loss> {
-        let (batch, channels, height, width) = x_start.dim();
+    ) -> Result<(Loss, Array4<f32>)> {
+        let cpu = Cpu::new();
+        let put = |x: ArrayView4<'_, f32>| OnDevice::new(&cpu, x.to_owned());
+        let mut sums = dis_tensor::Backend::alloc(&cpu, 2 * t.len());
+        let (x_start, noise, output) = (put(x_start), put(noise), put(output));
+        let gradient =
+            self.training_loss_on(&x_start, &noise, t, &output, weights, (&mut sums, 0))?;
+        Ok((self.loss_of_sums(&sums, weights)?, gradient.fetch()?))
+    }
+
+    /// The gradient of the training loss with respect to a network's `output` at
+    /// `x_t = q_sample(x_start, t, noise)`, where the images are; nothing waits for the device. `t` holds
+    /// a step for each sample; `weights`, if given, a factor for each. The sums that make up the loss go
+    /// to `2 * batch` elements of a buffer from an offset on: what is read of them, any time later, makes
+    /// the loss by [`loss_of_sums`](Self::loss_of_sums).
+    ///
+    /// Where the loss of a sample is not finite (or beyond the range of float32) some of its gradient is
+    /// NaN.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, a step that does not exist, a wrong number of weights, a device that failed.
+    pub fn training_loss_on<B: ScanBackend>(
+        &self,
+        x_start: &OnDevice<B>,
+        noise: &OnDevice<B>,
+        t: &[usize],
+        output: &OnDevice<B>,
+        weights: Option<&[f64]>,
+        (sums, at): (&mut B::Buf<f64>, usize),
+    ) -> Result<OnDevice<B>> {
+        let [batch, channels, height, width] = x_start.dims();
         self.check_steps(t, batch)?;
-        if noise.dim() != x_start.dim() {
-            return Err(Error::shape("noise", noise.shape(), x_start.shape()));
+        if noise.dims() != x_start.dims() {
+            return Err(Error::shape("noise", &noise.dims(), &x_start.dims()));
         }
         let expected = [batch, self.network_channels(channels), height, width];
-        if output.shape() != expected {
-            return Err(Error::shape("network output", output.shape(), &expected));
+        if output.dims() != expected {
+            return Err(Error::shape("network output", &output.dims(), &expected));
         }
-        if let Some(weights) = weights.filter(|w| w.len() != batch) {
-            return Err(Error::Count {
-                what: "loss weights",
-                got: weights.len(),
-                expected: batch,
-            });
-        }
-        let weight = |row: usize| weights.map_or(1.0, |w| w[row]);
-        let mut gradient = Array4::zeros(output.raw_dim());
-        let rows: Vec<_> = gradient.axis_iter_mut(Axis(0)).collect();
-        let terms: Vec<(f64, f64)> = rows
-            .into_par_iter()
-            .enumerate()
-            .map(|(row, mut gradient)| {
-                let (x_start, noise) = (
-                    wide(x_start.index_axis(Axis(0), row)),
-                    wide(noise.index_axis(Axis(0), row)),
-                );
-                let output = wide(output.index_axis(Axis(0), row));
-                let signal = self.tables().sqrt_alphas_cumprod[t[row]];
-                let spread = self.tables().sqrt_one_minus_alphas_cumprod[t[row]];
-                let x_t: Vec<f64> = x_start
-                    .iter()
-                    .zip(&noise)
-                    .map(|(x, z)| signal * x + spread * z)
-                    .collect();
-                let inputs = Inputs {
-                    x_start: &x_start,
-                    x_t: &x_t,
-                    noise: &noise,
-                    output: &output,
-                };
-                let loss = self.sample_loss(t[row], &inputs);
-                let scale = weight(row) / batch as f64;
-                gradient
-                    .iter_mut()
-                    .zip(&loss.gradient)
-                    .for_each(|(out, g)| *out = (scale * g) as f32);
-                (loss.mse, loss.vb)
+        check_weights(weights, batch)?;
+        let values = channels * height * width;
+        let steps: Vec<LossStep> = (0..batch)
+            .map(|row| {
+                let weight = weights.map_or(1.0, |w| w[row]);
+                self.loss_step(t[row], values, weight / batch as f64)
             })
             .collect();
-        let total: Vec<f64> = terms.iter().map(|(mse, vb)| mse + vb).collect();
+        let inputs = LossInputs {
+            x_start: x_start.view(),
+            noise: noise.view(),
+            output: output.view(),
+        };
+        output.like(|backend, gradient| {
+            Ok(backend.gaussian_loss(&steps, inputs, gradient, sums, at)?)
+        })
+    }
+
+    /// The loss of a batch from the sums of its samples, two numbers each, that
+    /// [`training_loss_on`](Self::training_loss_on) left; with the weights it was given.
+    ///
+    /// # Errors
+    /// A wrong number of weights.
+    pub fn loss_of_sums(&self, sums: &[f64], weights: Option<&[f64]>) -> Result<Loss> {
+        let terms = sums.as_chunks::<2>().0;
+        check_weights(weights, terms.len())?;
+        let weight = |row: usize| weights.map_or(1.0, |w| w[row]);
+        let total: Vec<f64> = terms.iter().map(|[mse, vb]| mse + vb).collect();
         let mean = total
             .iter()
             .enumerate()
             .map(|(row, x)| weight(row) * x)
             .sum::<f64>();
+        let each = |k: usize| terms.iter().map(|term| term[k]).collect();
         Ok(Loss {
-            mse: self
-                .has_mse()
-                .then(|| terms.iter().map(|term| term.0).collect()),
-            vb: self
-                .has_bound()
-                .then(|| terms.iter().map(|term| term.1).collect()),
+            mse: self.has_mse().then(|| each(0)),
+            vb: self.has_bound().then(|| each(1)),
+            mean: mean / total.len().max(1) as f64,
             total,
-            mean: mean / batch.max(1) as f64,
-            gradient,
         })
     }
 
@@ -143,115 +137,77 @@ impl GaussianDiffusion {
         }
     }
 
-    pub(crate) fn sample_loss(&self, t: usize, inputs: &Inputs<'_>) -> SampleLoss {
-        let count = inputs.x_start.len();
-        let mut loss = SampleLoss {
-            mse: 0.0,
-            vb: 0.0,
-            gradient: vec![0.0; inputs.output.len()],
-        };
-        if self.has_mse() {
-            let (on_noise, on_start) = self.target_coefficients(t);
-            for i in 0..count {
-                let target = on_noise * inputs.noise[i] + on_start * inputs.x_start[i];
-                let off = inputs.output[i] - target;
-                loss.mse += off * off / count as f64;
-                loss.gradient[i] = 2.0 * off / count as f64;
-            }
-        }
-        if self.has_bound() {
-            let scale = self.bound_factor() / (count as f64 * LN_2);
+    /// The numbers of step `t` for images of `values`.
+    fn loss_step(&self, t: usize, values: usize, weight: f64) -> LossStep {
+        let bound = self.has_bound().then(|| {
+            let bound = self.bound_step(t, self.bound_factor() / (values as f64 * LN_2));
             // In the hybrid loss the bound trains the variance alone: the mean is held.
             let through_mean = if self.has_mse() {
                 0.0
             } else {
-                scale * self.mean_slope(t)
+                bound.through_mean
             };
-            let through_variance = scale * self.log_variance_line(t).0;
-            for i in 0..count {
-                let (term, _) = self.bound_element(t, inputs, i, false);
-                loss.vb += scale * term.value;
-                loss.gradient[i] += through_mean * term.d_mean;
-                if self.variance().is_learned() {
-                    loss.gradient[count + i] = through_variance * term.d_log_variance;
-                }
+            BoundStep {
+                through_mean,
+                ..bound
             }
+        });
+        LossStep {
+            signal: self.tables().sqrt_alphas_cumprod[t],
+            spread: self.tables().sqrt_one_minus_alphas_cumprod[t],
+            target: self.has_mse().then(|| self.target_coefficients(t)),
+            bound,
+            weight,
         }
-        loss
+    }
+
+    /// The numbers of the bound's term at step `t`: at step 0 the negative log likelihood of the
+    /// image, else the divergence from the posterior, multiplied by `scale`.
+    pub(crate) fn bound_step(&self, t: usize, scale: f64) -> BoundStep {
+        let tables = self.tables();
+        let start = self.xstart_coefficients(t).into();
+        let log_variance: [f64; 2] = self.log_variance_line(t).into();
+        BoundStep {
+            start,
+            mean: [
+                tables.posterior_mean_coef1[t],
+                tables.posterior_mean_coef2[t],
+            ],
+            log_variance,
+            true_log_variance: (t > 0).then(|| tables.posterior_log_variance_clipped[t]),
+            scale,
+            through_mean: scale * (tables.posterior_mean_coef1[t] * start[0]),
+            through_variance: scale * log_variance[0],
+        }
     }
 
     /// The regression target is first * noise + second * x_0.
-    fn target_coefficients(&self, t: usize) -> (f64, f64) {
+    fn target_coefficients(&self, t: usize) -> [f64; 2] {
         match self.prediction() {
-            Prediction::Epsilon => (1.0, 0.0),
-            Prediction::Start => (0.0, 1.0),
-            Prediction::Velocity => (
+            Prediction::Epsilon => [1.0, 0.0],
+            Prediction::Start => [0.0, 1.0],
+            Prediction::Velocity => [
                 self.tables().sqrt_alphas_cumprod[t],
                 -self.tables().sqrt_one_minus_alphas_cumprod[t],
-            ),
+            ],
         }
-    }
-
-    /// d mean of p / d prediction.
-    fn mean_slope(&self, t: usize) -> f64 {
-        self.tables().posterior_mean_coef1[t] * self.xstart_coefficients(t).0
-    }
-
-    /// The bound's term for element `i` at step `t`: at step 0 the negative log likelihood of the
-    /// image, else the divergence from the posterior. Also the estimate of `x_0`.
-    pub(crate) fn bound_element(
-        &self,
-        t: usize,
-        inputs: &Inputs<'_>,
-        i: usize,
-        clip_denoised: bool,
-    ) -> (Term, f64) {
-        let (x_start, x_t) = (inputs.x_start[i], inputs.x_t[i]);
-        let (on_prediction, on_x) = self.xstart_coefficients(t);
-        let mut pred_xstart = on_prediction * inputs.output[i];
-        if on_x != 0.0 {
-            pred_xstart += on_x * x_t;
-        }
-        if clip_denoised {
-            pred_xstart = pred_xstart.clamp(-1.0, 1.0);
-        }
-        let tables = self.tables();
-        let (coef1, coef2) = (
-            tables.posterior_mean_coef1[t],
-            tables.posterior_mean_coef2[t],
-        );
-        let mean = coef1 * pred_xstart + coef2 * x_t;
-        let (slope, offset) = self.log_variance_line(t);
-        let log_variance = match inputs.output.get(x_start_len(inputs) + i) {
-            Some(value) => slope * value + offset,
-            None => offset,
-        };
-        let term = if t == 0 {
-            discretised_nll(x_start, mean, log_variance)
-        } else {
-            let true_mean = coef1 * x_start + coef2 * x_t;
-            kl(
-                true_mean,
-                tables.posterior_log_variance_clipped[t],
-                mean,
-                log_variance,
-            )
-        };
-        (term, pred_xstart)
     }
 }
 
-fn x_start_len(inputs: &Inputs<'_>) -> usize {
-    inputs.x_start.len()
-}
-
-/// An image as float64, channels first.
-pub(crate) fn wide(image: ArrayView3<'_, f32>) -> Vec<f64> {
-    image.iter().map(|x| f64::from(*x)).collect()
+fn check_weights(weights: Option<&[f64]>, batch: usize) -> Result<()> {
+    match weights.filter(|w| w.len() != batch) {
+        Some(weights) => Err(Error::Count {
+            what: "loss weights",
+            got: weights.len(),
+            expected: batch,
+        }),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use dis_tensor::{Backend, Reference};
     use proptest::prelude::*;
 
     use super::*;
@@ -271,6 +227,26 @@ mod tests {
         LossKind::Kl,
         LossKind::RescaledKl,
     ];
+
+    /// Loss terms of one image of three values, and the gradient of their sum, in float64.
+    fn loss(
+        diffusion: &GaussianDiffusion,
+        step: usize,
+        [x_start, noise, output]: [&[f64]; 3],
+    ) -> ([f64; 2], Vec<f64>) {
+        let b = Reference::new();
+        let put = |x: &[f64]| {
+            let mut buf = b.alloc(x.len());
+            b.write_f64(&mut buf, 0, x).unwrap();
+            OnDevice::from_buf(&b, buf, [1, x.len(), 1, 1]).unwrap()
+        };
+        let (x_start, noise, output) = (put(x_start), put(noise), put(output));
+        let mut sums = b.alloc(2);
+        let gradient = diffusion
+            .training_loss_on(&x_start, &noise, &[step], &output, None, (&mut sums, 0))
+            .unwrap();
+        ([sums[0], sums[1]], gradient.buf().to_vec())
+    }
 
     proptest! {
         /// Central differences in float64 against the analytic gradient. In the hybrid loss the
@@ -294,12 +270,9 @@ mod tests {
             let (noise, output) = rest.split_at(count);
             // Grey values in the open bins too.
             let x_start = [x_start[0], 1.0, -1.0];
-            let signal = diffusion.tables().sqrt_alphas_cumprod[step];
-            let spread = diffusion.tables().sqrt_one_minus_alphas_cumprod[step];
-            let x_t: Vec<f64> = (0..count).map(|i| signal * x_start[i] + spread * noise[i]).collect();
             let mut output = output[..diffusion.network_channels(count)].to_vec();
             // A prediction close to the truth: far away, the likelihood is at its floor.
-            let (on_noise, on_start) = diffusion.target_coefficients(step);
+            let [on_noise, on_start] = diffusion.target_coefficients(step);
             for i in 0..count {
                 output[i] = on_noise * noise[i] + on_start * x_start[i] + 0.1 * output[i];
             }
@@ -309,26 +282,24 @@ mod tests {
                     *v += diffusion.tables().posterior_log_variance_clipped[step];
                 }
             }
-            let loss = |output: &[f64]| {
-                diffusion.sample_loss(step, &Inputs { x_start: &x_start, x_t: &x_t, noise, output })
-            };
-            let here = loss(&output);
+            let loss = |output: &[f64]| loss(&diffusion, step, [&x_start, noise, output]);
+            let ([_, vb], gradient) = loss(&output);
             let hybrid = matches!(KINDS[kind], LossKind::Mse | LossKind::RescaledMse);
             for i in 0..output.len() {
                 let h = 1e-5;
                 let mut moved = output.clone();
                 moved[i] = output[i] + h;
-                let up = loss(&moved);
+                let (up, _) = loss(&moved);
                 moved[i] = output[i] - h;
-                let down = loss(&moved);
-                let mut numeric = (up.mse - down.mse) / (2.0 * h);
+                let (down, _) = loss(&moved);
+                let mut numeric = (up[0] - down[0]) / (2.0 * h);
                 if i >= count || !hybrid {
-                    numeric += (up.vb - down.vb) / (2.0 * h);
+                    numeric += (up[1] - down[1]) / (2.0 * h);
                 }
-                let bound = 1e-5 * (1.0 + numeric.abs() + here.vb.abs());
+                let bound = 1e-5 * (1.0 + numeric.abs() + vb.abs());
                 prop_assert!(
-                    (here.gradient[i] - numeric).abs() <= bound,
-                    "element {i}: {} against {numeric}", here.gradient[i]
+                    (gradient[i] - numeric).abs() <= bound,
+                    "element {i}: {} against {numeric}", gradient[i]
                 );
             }
         }

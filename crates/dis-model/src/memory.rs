@@ -208,6 +208,8 @@ pub(crate) fn memory(config: &DisConfig, table: &ParamTable, batch: usize) -> Me
         held.all(1, &mixing.backward);
         held.all(1, &head);
         held.all(1, &images);
+        // Clean images and their noise, for the loss.
+        held.add(2, image * config.channels);
         let skip = [packed(rows, d), packed(d, rows)];
         held.one_of(&[&mixing.packed[..], &skip].concat());
         held.bytes()

@@ -45,7 +45,12 @@ fn inside(op: &'static str, x: Operand) -> Result<()> {
 }
 
 /// `x` lies inside its buffer and has the shape `expected`, which `why` names.
-fn shaped(op: &'static str, x: Operand, why: &'static str, expected: [usize; 3]) -> Result<()> {
+pub(crate) fn shaped(
+    op: &'static str,
+    x: Operand,
+    why: &'static str,
+    expected: [usize; 3],
+) -> Result<()> {
     inside(op, x)?;
     same_shape(op, x.name, x.layout.shape(), why, expected)
 }

@@ -51,13 +51,13 @@ impl<E: Element> HostBuf<E> {
 
     /// The elements.
     pub fn as_slice(&self) -> &[E] {
-        let bytes: &[u8] = bytemuck::cast_slice(&*self.lines);
+        let bytes: &[u8] = bytemuck::cast_slice(&self.lines);
         bytemuck::cast_slice(&bytes[..self.len * size_of::<E>()])
     }
 
     /// The elements, to change.
     pub fn as_mut_slice(&mut self) -> &mut [E] {
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut *self.lines);
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.lines);
         bytemuck::cast_slice_mut(&mut bytes[..self.len * size_of::<E>()])
     }
 

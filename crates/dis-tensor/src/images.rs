@@ -1,10 +1,12 @@
-//! Operations on batches of images, for what a sampler does between two calls of a network.
+//! Operations on batches of images, for what a sampler does between two calls of a network, and a trainer
+//! behind one.
 
-use crate::backend::{Backend, View, ViewMut};
+use crate::backend::{Backend, Reals, View, ViewMut};
 use crate::check::{self, Operand, dst, src};
 use crate::error::Result;
+use crate::loss::{LossInputs, LossStep};
 
-/// A device that can do a sampler's arithmetic.
+/// A device that can do a sampler's arithmetic, and compute a training loss.
 ///
 /// A batch of images is a token matrix with one token a sample, (batch, 1, values): so some channels
 /// of larger images are one too. Per-sample numbers are float64 lists of one entry a sample, or of one
@@ -48,6 +50,26 @@ pub trait ImageOps: Backend {
         a: View<'_, Self>,
         b: View<'_, Self>,
         dst: ViewMut<'_, Self>,
+    ) -> Result<()>;
+
+    /// The training loss of a Gaussian diffusion (formulas: [`loss`](crate::loss)), one step of numbers a
+    /// sample. Overwrites `gradient`, which has the shape of the output, with that of
+    /// `sum over b of weight(b) * (mse(b) + bound(b))` by the output, and writes mse(b) and bound(b) to
+    /// elements `at + 2 b` and `at + 2 b + 1` of `sums`. Sums are float64, in an order that depends on
+    /// the number of values alone: on all devices each sample has the same bits in any batch.
+    ///
+    /// Where mse(b) + bound(b) is not a number, or beyond the range of float32, the first gradient of the
+    /// sample is not a number: so no finite norm of gradients goes with a loss that is not finite.
+    ///
+    /// # Errors
+    /// Shapes or counts that do not fit, or a device that failed.
+    fn gaussian_loss(
+        &self,
+        steps: &[LossStep],
+        inputs: LossInputs<'_, Reals<Self>>,
+        gradient: ViewMut<'_, Self>,
+        sums: &mut Self::Buf<f64>,
+        at: usize,
     ) -> Result<()>;
 }
 

@@ -3,12 +3,12 @@
 //! Everything random is keyed by (seed, purpose, position in the batch, step), and the state is the
 //! five arenas and two counters: so a run that is stopped and continued gives the same bits.
 
-use dis_diffusion::{GaussianDiffusion, normals, uniform_timesteps};
+use dis_diffusion::{GaussianDiffusion, OnDevice, normals, uniform_timesteps};
 use dis_model::{Condition, ConditionKind, DisModel, ModelInput};
 use dis_scan::ScanBackend;
 use dis_tensor::random::{Purpose, Stream};
-use dis_tensor::{AdamState, AdamW, Layout, Reals, TokensMut};
-use ndarray::ArrayView4;
+use dis_tensor::{AdamState, AdamW, Layout, Reals, TensorError, TokensMut};
+use ndarray::Array4;
 
 use crate::config::TrainConfig;
 use crate::data::Batch;
@@ -82,6 +82,8 @@ pub struct Trainer<B: ScanBackend> {
     v: Reals<B>,
     grads: Reals<B>,
     grad_norm: Reals<B>,
+    /// Mean square error and bound of each sample of a step.
+    sums: B::Buf<f64>,
     step: u64,
     updates: u64,
     not_finite: u32,
@@ -125,6 +127,7 @@ impl<B: ScanBackend> Trainer<B> {
             v: backend.from_f32(&state.v),
             grads: backend.zeros(len),
             grad_norm: backend.zeros(1),
+            sums: backend.zeros(2 * config.batch_size * config.accumulation),
             step: state.step,
             updates: state.updates,
             not_finite: 0,
@@ -167,7 +170,8 @@ impl<B: ScanBackend> Trainer<B> {
         &self.ema
     }
 
-    /// Does one step on `batch`, which must hold `batch_size * accumulation` images.
+    /// Does one step on `batch`, which must hold `batch_size * accumulation` images. All of it is queued
+    /// on the device before anything waits: for the loss terms and the norm, a few numbers, at the end.
     pub fn step(&mut self, batch: &Batch) -> Result<StepReport> {
         let micro = self.config.batch_size;
         let count = self.config.accumulation;
@@ -182,16 +186,20 @@ impl<B: ScanBackend> Trainer<B> {
         let len = self.model.table().len();
         self.backend
             .fill(TokensMut::new(&mut self.grads, Layout::vector(len)), 0.0)?;
-        let mut sums = Sums::default();
         for k in 0..count {
-            self.accumulate(batch, k * micro, micro, &mut sums)?;
+            self.accumulate(batch, k * micro, micro)?;
         }
         let scale = 1.0 / count as f64;
         let lr = self.learning_rate();
-        let (mut grad_norm, mut skipped) = (f64::NAN, true);
-        if sums.loss.is_finite() {
-            grad_norm = self.update(lr, scale)?;
-            skipped = !grad_norm.is_finite();
+        let updates = self.update(lr, scale)?;
+        let sums = self.losses()?;
+        let mut norm = [0.0];
+        self.backend.read_f64(&self.grad_norm, 0, &mut norm)?;
+        let [grad_norm] = norm;
+        // A loss that is not finite has a gradient that is not: the norm alone tells.
+        let skipped = !grad_norm.is_finite();
+        if !skipped {
+            self.updates = updates;
         }
         self.step += 1;
         self.not_finite = if skipped { self.not_finite + 1 } else { 0 };
@@ -218,20 +226,14 @@ impl<B: ScanBackend> Trainer<B> {
     }
 
     /// Forward and backward of images `start .. start + count` of the batch.
-    fn accumulate(
-        &mut self,
-        batch: &Batch,
-        start: usize,
-        count: usize,
-        sums: &mut Sums,
-    ) -> Result<()> {
+    fn accumulate(&mut self, batch: &Batch, start: usize, count: usize) -> Result<()> {
         let shape = batch.shape;
         let image = shape.len();
         let seed = self.config.seed;
         let positions: Vec<u64> = (start..start + count).map(|p| p as u64).collect();
         let dims = (count, shape.channels, shape.height, shape.width);
         let values = &batch.images[start * image..(start + count) * image];
-        let x_start = ArrayView4::from_shape(dims, values)
+        let x_start = Array4::from_shape_vec(dims, values.to_vec())
             .map_err(|e| TrainError::config(format!("batch of images: {e}")))?;
 
         let t = uniform_timesteps(seed, &positions, self.step, self.diffusion.steps());
@@ -242,15 +244,16 @@ impl<B: ScanBackend> Trainer<B> {
             self.step,
             [shape.channels, shape.height, shape.width],
         );
-        let x_t = self.diffusion.q_sample(&x_start.to_owned(), &t, &noise)?;
-        let x_t = self.backend.from_f32(&x_t.into_raw_vec_and_offset().0);
+        let x_start = OnDevice::new(&self.backend, x_start);
+        let noise = OnDevice::new(&self.backend, noise);
+        let x_t = self.diffusion.q_sample(&x_start, &t, &noise)?;
         let labels = self.labels(batch, &positions)?;
         let condition = labels
             .as_deref()
             .map_or(Condition::None, Condition::Classes);
         let drop_path = self.drop_path(&positions);
         let input = ModelInput {
-            image: &x_t,
+            image: x_t.buf(),
             t: &self.diffusion.network_timesteps(&t)?,
             condition,
             drop_path: drop_path.as_deref(),
@@ -259,45 +262,47 @@ impl<B: ScanBackend> Trainer<B> {
             self.model
                 .forward_saved(&self.backend, &self.params, &input, self.config.recompute)?;
 
-        let out = self.backend.to_f32(&out);
-        let out_dims = (
-            count,
-            self.model.config().out_channels(),
-            shape.height,
-            shape.width,
-        );
-        let out = ArrayView4::from_shape(out_dims, &out)
-            .map_err(|e| TrainError::config(format!("network output: {e}")))?;
-        let loss = self
-            .diffusion
-            .training_loss(x_start, noise.view(), &t, out, None)?;
-        let mean = |terms: &Option<Vec<f64>>| {
-            terms
-                .as_ref()
-                .map(|t| t.iter().sum::<f64>() / t.len().max(1) as f64)
-        };
-        sums.loss += loss.mean;
-        sums.mse = mean(&loss.mse).map(|x| x + sums.mse.unwrap_or(0.0));
-        sums.vb = mean(&loss.vb).map(|x| x + sums.vb.unwrap_or(0.0));
-        if !loss.mean.is_finite() {
-            return Ok(());
-        }
+        let channels = self.model.config().out_channels();
+        let out_dims = [count, channels, shape.height, shape.width];
+        let out = OnDevice::from_buf(&self.backend, out, out_dims)?;
+        let sums = (&mut self.sums, 2 * start);
         let gradient = self
-            .backend
-            .from_f32(&loss.gradient.into_raw_vec_and_offset().0);
+            .diffusion
+            .training_loss_on(&x_start, &noise, &t, &out, None, sums)?;
         self.model.backward(
             &self.backend,
             &self.params,
             saved,
-            &gradient,
+            gradient.buf(),
             &mut self.grads,
             None,
         )?;
         Ok(())
     }
 
-    /// Applies the update; returns the norm of the summed gradients.
-    fn update(&mut self, lr: f64, scale: f64) -> Result<f64> {
+    /// The loss terms that the step left on the device, summed over micro-batches.
+    fn losses(&self) -> Result<Sums> {
+        let terms = self.backend.download(&self.sums);
+        if let Some(what) = self.backend.failure() {
+            return Err(TensorError::Device { op: "read", what }.into());
+        }
+        let mean = |terms: &[f64]| terms.iter().sum::<f64>() / terms.len().max(1) as f64;
+        let mut sums = Sums::default();
+        for micro in terms.chunks(2 * self.config.batch_size.max(1)) {
+            let loss = self.diffusion.loss_of_sums(micro, None)?;
+            let add = |sum: Option<f64>, terms: Option<Vec<f64>>| {
+                terms.map(|t| mean(&t) + sum.unwrap_or(0.0))
+            };
+            sums.loss += loss.mean;
+            sums.mse = add(sums.mse, loss.mse);
+            sums.vb = add(sums.vb, loss.vb);
+        }
+        Ok(sums)
+    }
+
+    /// Queues the update, which a norm of the summed gradients that is not finite leaves out; what the
+    /// count of updates is if it is not.
+    fn update(&mut self, lr: f64, scale: f64) -> Result<u64> {
         let c = &self.config;
         self.backend.global_norm(&self.grads, &mut self.grad_norm)?;
         let update = self.updates + 1;
@@ -321,12 +326,7 @@ impl<B: ScanBackend> Trainer<B> {
             grad_norm: &self.grad_norm,
         };
         self.backend.adamw(state, step)?;
-        let mut norm = [0.0];
-        self.backend.read_f64(&self.grad_norm, 0, &mut norm)?;
-        if norm[0].is_finite() {
-            self.updates = update;
-        }
-        Ok(norm[0])
+        Ok(update)
     }
 
     /// Labels of the samples, some replaced by the null label.

@@ -142,6 +142,81 @@ fn the_same_step_on_the_float64_reference() {
     assert!(largest_difference(&cpu.state().m, &reference.state().m) < 1e-4 * scale);
 }
 
+/// A variance that the network makes infinite has an infinite loss, but a finite slope: the gradient must
+/// say so all the same.
+#[test]
+fn an_infinite_output_is_left_out() {
+    for value in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+        let mut state = fresh();
+        let table = model();
+        let bias = table.table().find("final_layer.linear.bias").unwrap();
+        state.params[bias.offset + bias.len() - 1] = value;
+        let mut trainer = trainer(config(4, 1), &state);
+        let report = trainer.step(&batch(0, 4)).unwrap();
+        assert!(report.skipped && !report.loss.is_finite(), "{report:?}");
+        assert_eq!(trainer.state().updates, 0);
+        assert_eq!(trainer.state().m, state.m);
+    }
+}
+
+#[cfg(feature = "sim")]
+mod simulated {
+    use super::*;
+    use dis_kernels::sim::{Options, Sim};
+    use dis_tensor::Cuda;
+
+    /// A step queues all its work and reads loss terms and norm at its end: the same two reads however
+    /// many parts the batch has, and a step as on the CPU.
+    #[test]
+    fn a_step_waits_once_at_its_end() {
+        for (micro, count) in [(4, 1), (2, 2)] {
+            let gpu = Cuda::new(Sim::new(Options::default()));
+            let driver = gpu.driver().clone();
+            let diffusion = GaussianDiffusion::new(&Default::default()).unwrap();
+            let settings = config(micro, count);
+            let mut device =
+                Trainer::new(gpu, model(), diffusion, settings.clone(), &fresh()).unwrap();
+            let mut cpu = trainer(settings, &fresh());
+            for step in 0..2 {
+                let before = driver.traffic();
+                let got = device.step(&batch(step, 4)).unwrap();
+                let after = driver.traffic();
+                assert_eq!(after.downloads - before.downloads, 2, "loss terms and norm");
+                assert_eq!(after.synchronisations, before.synchronisations);
+                assert_eq!(after.waits - before.waits, 1, "one after the other");
+                let want = cpu.step(&batch(step, 4)).unwrap();
+                assert!(!got.skipped);
+                assert!(
+                    (got.loss - want.loss).abs() < 2e-5 * want.loss,
+                    "{got:?} {want:?}"
+                );
+                assert!((got.grad_norm - want.grad_norm).abs() < 1e-4 * want.grad_norm);
+            }
+        }
+    }
+
+    /// The device leaves out what is not finite, before the host knows.
+    #[test]
+    fn what_is_not_finite_changes_nothing_there_either() {
+        let gpu = Cuda::new(Sim::new(Options::default()));
+        let diffusion = GaussianDiffusion::new(&Default::default()).unwrap();
+        let mut device = Trainer::new(gpu, model(), diffusion, config(2, 2), &fresh()).unwrap();
+        let mut bad = batch(1, 4);
+        // In the second part.
+        let pixel = bad.images.len() - 1;
+        bad.images[pixel] = f32::INFINITY;
+        let report = device.step(&bad).unwrap();
+        assert!(report.skipped && !report.loss.is_finite(), "{report:?}");
+        let state = device.state();
+        assert_eq!((state.step, state.updates), (1, 0));
+        let before = fresh();
+        assert_eq!(
+            (&state.params, &state.m, &state.v),
+            (&before.params, &before.m, &before.v)
+        );
+    }
+}
+
 #[test]
 fn a_batch_of_another_size_is_refused() {
     let mut trainer = trainer(config(4, 2), &fresh());

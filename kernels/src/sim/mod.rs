@@ -27,6 +27,8 @@ pub struct Traffic {
     pub downloads: u64,
     /// Waits for the device without a copy.
     pub synchronisations: u64,
+    /// Of both those that had work to wait for, queued since the one before.
+    pub waits: u64,
     /// Kernels and products launched by the host, those in recordings not counted.
     pub launches: u64,
     /// Recordings repeated.
@@ -36,6 +38,8 @@ pub struct Traffic {
 struct State {
     device: ptx::Device,
     traffic: Traffic,
+    /// Whether work was queued since the host last waited.
+    busy: bool,
     /// What is being recorded, if anything is.
     recording: Option<Vec<Op>>,
     modules: HashMap<&'static str, Arc<ptx::Module>>,
@@ -67,6 +71,7 @@ impl Sim {
         let state = State {
             device: ptx::Device::new(options),
             traffic: Traffic::default(),
+            busy: false,
             recording: None,
             modules: HashMap::new(),
             replaced: HashMap::new(),
@@ -203,6 +208,7 @@ impl Driver for Sim {
         let mut state = self.lock();
         state.not_recorded("a copy to the host")?;
         state.traffic.downloads += 1;
+        state.waited();
         state.device.read(address, out).map_err(fault)
     }
 
@@ -235,6 +241,7 @@ impl Driver for Sim {
         let mut state = self.lock();
         state.not_recorded("a wait")?;
         state.traffic.synchronisations += 1;
+        state.waited();
         Ok(())
     }
 

@@ -58,6 +58,11 @@ impl State {
         }
     }
 
+    /// Counts a wait, if there was something to wait for.
+    pub(super) fn waited(&mut self) {
+        self.traffic.waits += u64::from(std::mem::take(&mut self.busy));
+    }
+
     /// Refuses what cannot be repeated.
     pub(super) fn not_recorded(&self, what: &str) -> Result<()> {
         match self.recording {
@@ -85,6 +90,7 @@ impl State {
     }
 
     fn perform(&mut self, op: &Op) -> Result<()> {
+        self.busy = true;
         match op {
             Op::Launch {
                 file,

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench;
+mod loss;
 mod refused;
 
 use dis_kernels::elementwise::{

@@ -9,7 +9,7 @@ use dis_kernels::{
 
 use crate::bench::{Bench, Field};
 
-fn refused<C: std::fmt::Debug>(what: &str, kernel: dis_kernels::Result<Ready<C>>) {
+pub fn refused<C: std::fmt::Debug>(what: &str, kernel: dis_kernels::Result<Ready<C>>) {
     match kernel {
         Err(KernelError::Shape { .. } | KernelError::OutOfBounds { .. }) => {}
         other => panic!("{what}: {other:?}"),
@@ -17,7 +17,7 @@ fn refused<C: std::fmt::Debug>(what: &str, kernel: dis_kernels::Result<Ready<C>>
 }
 
 /// One channel, token or sample more than the others have.
-fn others([batch, tokens, channels]: [usize; 3]) -> [[usize; 3]; 3] {
+pub fn others([batch, tokens, channels]: [usize; 3]) -> [[usize; 3]; 3] {
     [
         [batch + 1, tokens, channels],
         [batch, tokens + 1, channels],
@@ -26,7 +26,7 @@ fn others([batch, tokens, channels]: [usize; 3]) -> [[usize; 3]; 3] {
 }
 
 /// The last element outside of its memory.
-fn cut(x: Mat) -> Mat {
+pub fn cut(x: Mat) -> Mat {
     let all = (x.batch - 1) * x.batch_stride + (x.tokens - 1) * x.row_stride + x.channels;
     Mat {
         ptr: Ptr::new(x.ptr.address(), all as u64 - 1),

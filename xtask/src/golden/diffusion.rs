@@ -265,7 +265,7 @@ impl Steps<'_> {
             t,
             ..
         } = &self.inputs;
-        let loss =
+        let (loss, _) =
             self.diffusion
                 .training_loss(x_start.view(), noise.view(), t, output.view(), None)?;
         if let Some(mse) = &loss.mse {

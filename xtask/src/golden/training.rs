@@ -55,16 +55,15 @@ pub fn loss_and_gradients<B: ScanBackend>(
         let out: Vec<f32> = out.iter().map(|&v| v as f32).collect();
         let out = Array4::from_shape_vec(shape, out)?;
         let whole = s![.., .., .., ..];
-        let found = diffusion.training_loss(
+        let (found, gradient) = diffusion.training_loss(
             x_start.slice(whole),
             noise.slice(whole),
             t,
             out.slice(whole),
             None,
         )?;
-        let gradient = found.gradient.iter().copied().collect();
         loss = Some(found);
-        Ok(gradient)
+        Ok(gradient.iter().copied().collect())
     })?;
     loss.context("no loss was computed")
 }

@@ -9,6 +9,7 @@ use dis_tensor::random::{Purpose, Stream};
 use super::bound;
 use super::data::Outputs;
 use super::images::images;
+use super::loss::loss;
 use super::model::{TOKENS as MODEL_TOKENS, VARIANTS, model};
 use super::operations::{elementwise, norms, optimizer, products, tables};
 use super::state_space::{ScanCase, conv, mixer, scan};
@@ -44,6 +45,8 @@ pub enum Problem {
     Tables([usize; 3]),
     /// Batches of images: samples, values.
     Images([usize; 2]),
+    /// The training loss: samples, values.
+    Loss([usize; 2]),
     /// Global norm and AdamW.
     Optimizer(usize),
     /// Convolutions: shape, width, direction.
@@ -65,6 +68,7 @@ impl Problem {
             Self::Norms(_) => "norm",
             Self::Tables(_) => "tables",
             Self::Images(_) => "images",
+            Self::Loss(_) => "loss",
             Self::Optimizer(_) => "optimizer",
             Self::Conv(..) => "conv1d",
             Self::Scan(_) => "scan",
@@ -90,6 +94,7 @@ impl Problem {
             Self::Norms(shape) => norms(b, shape, seed),
             Self::Tables(sizes) => tables(b, sizes, seed),
             Self::Images(sizes) => images(b, sizes, seed),
+            Self::Loss(sizes) => loss(b, sizes, seed),
             Self::Optimizer(n) => optimizer(b, n, seed),
             Self::Conv(shape, width, direction) => conv(b, shape, width, direction, seed),
             Self::Scan(ref case) => scan(b, case, seed),
@@ -120,6 +125,7 @@ impl Problem {
             Self::Products([m, k, n]) => m * k * n,
             Self::Tables(s) => s.iter().product(),
             Self::Images([batch, values]) => 12 * batch * values,
+            Self::Loss([batch, values]) => 100 * batch * values,
             Self::Optimizer(n) => n,
             Self::Scan(c) => c.shape.iter().product::<usize>() * c.states,
             Self::Mixer([b, l, w], n) => b * l * 2 * w * (2 * n + 4 * w),
@@ -182,6 +188,7 @@ fn families() -> Vec<Factors> {
             Problem::Tables([COUNTS[i[0]], ENTRIES[i[1]], CHANNELS[i[2]]])
         }),
         factors(&[2, 4], |i| Problem::Images([BATCHES[i[0]], VALUES[i[1]]])),
+        factors(&[2, 4], |i| Problem::Loss([BATCHES[i[0]], VALUES[i[1]]])),
         factors(&[4], |i| Problem::Optimizer(LENGTHS[i[0]])),
         factors(&[2, 5, 3, 3, 2], |i| {
             Problem::Conv(shape(i), 2 + i[3], DIRECTIONS[i[4]])

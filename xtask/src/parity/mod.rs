@@ -12,6 +12,7 @@ mod bound;
 mod data;
 mod grid;
 mod images;
+mod loss;
 mod model;
 pub mod mutants;
 mod off;
@@ -43,8 +44,8 @@ pub struct Args {
     /// What is compared with the CPU and with float64.
     #[arg(long, value_enum, default_value_t = Device::Sim)]
     device: Device,
-    /// Only families whose name contains this: elementwise, gemm, norm, tables, images, optimizer, conv1d,
-    /// scan, mixer, model, training, sampling.
+    /// Only families whose name contains this: elementwise, gemm, norm, tables, images, loss, optimizer,
+    /// conv1d, scan, mixer, model, training, sampling.
     #[arg(long, value_name = "S")]
     filter: Option<String>,
     /// Of the selection and of all operands.

@@ -120,7 +120,7 @@ fn run(case: &mut Case<'_>) {
         case.check(&name("vb_bpd"), &bound.bits);
     }
 
-    let loss = diffusion
+    let (loss, _) = diffusion
         .training_loss(x_start.view(), noise.view(), &t, output.view(), None)
         .unwrap();
     case.check("train_loss", &loss.total);

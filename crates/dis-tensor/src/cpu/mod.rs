@@ -6,6 +6,7 @@ mod gemm;
 mod images;
 mod index;
 mod lanes;
+mod loss;
 mod norm;
 mod optim;
 mod reduce;

@@ -3,15 +3,17 @@
 use dis_kernels::images::{AddNoise, Clamp, Combine, Lines, Mix, Terms};
 use dis_kernels::{Block, Driver, KernelError};
 
+use super::buffer::DeviceBuf;
 use super::{Cuda, mat, mat_mut};
-use crate::backend::{View, ViewMut};
+use crate::backend::{Reals, View, ViewMut};
 use crate::check::{self, dst};
 use crate::error::Result;
 use crate::images::{ImageOps, check_add_noise, check_combine, check_mix};
+use crate::loss::{LossInputs, LossStep};
 
 impl<D: Driver> Cuda<D> {
     /// Puts words that a kernel reads on the device.
-    fn words(&self, op: &'static str, words: &[u64]) -> Result<Block<D>> {
+    pub(super) fn words(&self, op: &'static str, words: &[u64]) -> Result<Block<D>> {
         let block = self.scratch::<u64>(op, words.len())?;
         if !words.is_empty() {
             let bytes = bytemuck::cast_slice(words);
@@ -67,5 +69,16 @@ impl<D: Driver> ImageOps for Cuda<D> {
         check_mix::<Self>(&weight, &a, &b, &out)?;
         let kernel = Mix::new(mat(weight), mat(a), mat(b), mat_mut(out));
         self.launch("mix", kernel)
+    }
+
+    fn gaussian_loss(
+        &self,
+        steps: &[LossStep],
+        inputs: LossInputs<'_, Reals<Self>>,
+        gradient: ViewMut<'_, Self>,
+        sums: &mut DeviceBuf<D, f64>,
+        at: usize,
+    ) -> Result<()> {
+        self.loss(steps, inputs, gradient, sums, at)
     }
 }

@@ -10,6 +10,7 @@
 mod buffer;
 mod gemm;
 mod images;
+mod loss;
 mod norm;
 mod optim;
 mod record;

@@ -1,10 +1,12 @@
 //! Batches of images, from the formulas.
 
 use super::{Reference, add, at, at_mut, for_each, set};
-use crate::backend::{View, ViewMut};
+use crate::backend::{Reals, View, ViewMut};
 use crate::check::{self, dst};
 use crate::error::Result;
+use crate::host::HostBuf;
 use crate::images::{ImageOps, check_add_noise, check_combine, check_mix, of_sample};
+use crate::loss::{LossInputs, LossStep};
 
 impl ImageOps for Reference {
     fn combine(&self, terms: &[(&[f64], View<'_, Self>)], out: ViewMut<'_, Self>) -> Result<()> {
@@ -65,5 +67,16 @@ impl ImageOps for Reference {
             }
         });
         Ok(())
+    }
+
+    fn gaussian_loss(
+        &self,
+        steps: &[LossStep],
+        inputs: LossInputs<'_, Reals<Self>>,
+        gradient: ViewMut<'_, Self>,
+        sums: &mut HostBuf<f64>,
+        at: usize,
+    ) -> Result<()> {
+        self.loss(steps, inputs, gradient, sums, at)
     }
 }

@@ -4,6 +4,7 @@
 //! and the checks of arguments.
 
 mod images;
+mod loss;
 mod norm;
 mod optim;
 

@@ -12,6 +12,7 @@ mod gemm;
 mod gpu;
 mod gradients;
 mod images;
+mod loss;
 mod norm;
 mod operation;
 mod optim;

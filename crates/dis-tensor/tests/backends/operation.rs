@@ -1,8 +1,8 @@
 //! The operations of a backend as data, so that one function compares them all.
 
 use dis_tensor::{
-    AdamState, AdamW, Backend, ImageOps, Layout, Norm, NormGrads, NormKind, PatchGrid, Reals,
-    Result, Tokens, TokensMut,
+    AdamState, AdamW, Backend, ImageOps, Layout, LossInputs, LossStep, Norm, NormGrads, NormKind,
+    PatchGrid, Reals, Result, Tokens, TokensMut,
 };
 
 /// Which optional parts of a normalisation are there.
@@ -48,6 +48,8 @@ pub enum Operation {
     ExpNoise(Vec<f64>, Vec<f64>),
     /// weight, a, b, output.
     Mix,
+    /// x_start, noise, output, gradient, sums (as reals).
+    GaussianLoss(Vec<LossStep>),
     Softmax(f64),
     /// y, dout, dx.
     SoftmaxBackward(f64),
@@ -167,6 +169,17 @@ impl Operation {
                 Tokens::new(b, l[2]),
                 TokensMut::new(out, l[3]),
             ),
+            (Self::GaussianLoss(steps), [x_start, noise, output, gradient, sums]) => {
+                let inputs = LossInputs {
+                    x_start: Tokens::new(x_start, l[0]),
+                    noise: Tokens::new(noise, l[1]),
+                    output: Tokens::new(output, l[2]),
+                };
+                let gradient = TokensMut::new(gradient, l[3]);
+                let mut wide = backend.alloc(2 * steps.len());
+                backend.gaussian_loss(steps, inputs, gradient, &mut wide, 0)?;
+                backend.write_f64(sums, l[4].offset, &backend.download(&wide))
+            }
             (Self::Softmax(scale), [x, out]) => {
                 backend.softmax(*scale, Tokens::new(x, l[0]), TokensMut::new(out, l[1]))
             }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dis_model::checkpoint::write_atomic;
@@ -181,7 +182,7 @@ impl<B: ScanBackend> Runner<'_, B> {
             None => {
                 let data: Arc<dyn Dataset> = open(&spec.parse::<DataSpec>()?)?;
                 let judge = Rc::new(Judge::new(&self.study.evaluate, &*data, self.network)?);
-                self.judges.push((spec, Arc::clone(&judge)));
+                self.judges.push((spec, Rc::clone(&judge)));
                 judge
             }
         };

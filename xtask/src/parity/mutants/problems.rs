@@ -97,6 +97,9 @@ pub fn of(text: &str) -> Vec<(Problem, u64)> {
         "images.ptx" => [([3, 300], 1), ([2, 37], 2), ([1, 1], 3)]
             .map(|(s, seed)| (Problem::Images(s), seed))
             .to_vec(),
+        "loss.ptx" => [([3, 300], 1), ([2, 37], 2), ([1, 1], 3)]
+            .map(|(s, seed)| (Problem::Loss(s), seed))
+            .to_vec(),
         "optim.ptx" => [(37, 2), (37, 3), (5000, 4), (70_000, 5), (1_060_000, 6)]
             .map(|(n, seed)| (Problem::Optimizer(n), seed))
             .to_vec(),

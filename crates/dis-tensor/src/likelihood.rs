@@ -4,15 +4,18 @@ use std::f64::consts::PI;
 
 /// A term and its derivatives with respect to the model's mean and log variance.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Term {
+pub struct Term {
+    /// The term.
     pub value: f64,
+    /// Its derivative by the mean of the model.
     pub d_mean: f64,
+    /// Its derivative by the log variance of the model.
     pub d_log_variance: f64,
 }
 
 /// Divergence of N(mean, exp(log_variance)) from the true N(true_mean, exp(true_log_variance)):
 /// `(ln v - ln v' + (v' + (m' - m)^2) / v - 1) / 2`.
-pub(crate) fn kl(true_mean: f64, true_log_variance: f64, mean: f64, log_variance: f64) -> Term {
+pub fn kl(true_mean: f64, true_log_variance: f64, mean: f64, log_variance: f64) -> Term {
     let ratio = (true_log_variance - log_variance).exp();
     let precision = (-log_variance).exp();
     let apart = mean - true_mean;
@@ -34,7 +37,7 @@ const OPEN: f64 = 0.999;
 /// Negative log likelihood of the grey value `x` in [-1, 1], one of 256, under a Gaussian
 /// (Ho et al., "Denoising Diffusion Probabilistic Models", 2020, equation 13, with the tanh
 /// approximation of the normal distribution function that the published code uses).
-pub(crate) fn discretised_nll(x: f64, mean: f64, log_variance: f64) -> Term {
+pub fn discretised_nll(x: f64, mean: f64, log_variance: f64) -> Term {
     let inverse = (-0.5 * log_variance).exp();
     let upper = inverse * (x - mean + HALF_BIN);
     let lower = inverse * (x - mean - HALF_BIN);
