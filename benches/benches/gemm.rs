@@ -21,6 +21,14 @@ const SHAPES: [(usize, usize, usize); 7] = [
     (258, 3072, 1536),
 ];
 
+/// The same projections of DiS-S with a batch of 8.
+const TRAINING: [(usize, usize, usize); 4] = [
+    (2056, 368, 1472),
+    (2056, 736, 55),
+    (2056, 23, 736),
+    (2056, 736, 368),
+];
+
 fn normals(seed: u64, count: usize) -> Vec<f32> {
     let mut values = vec![0.0; count];
     Stream::new(seed, Purpose::Test, 0, 0).fill_normal(&mut values);
@@ -139,5 +147,50 @@ fn products(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, products);
+/// The products of a step of training, whose operands are packed at every call: forward, gradient of the
+/// input, gradient of the weight, which is added to.
+fn training(c: &mut Criterion) {
+    let mut group = c.benchmark_group("gemm of a training step");
+    group.sample_size(20);
+    for (m, k, n) in TRAINING {
+        let (a, w, d) = (normals(1, m * k), normals(2, n * k), normals(3, m * n));
+        group.throughput(Throughput::Elements((m * n * k) as u64));
+        for threads in [1, 2] {
+            let cpu = Cpu::with_threads(threads).expect("threads");
+            let [x, weight, dy] = [&a, &w, &d].map(|values| cpu.from_f32(values));
+            let [mut dx, mut dw, mut y] = [&a, &w, &d].map(|values| cpu.zeros::<f32>(values.len()));
+            let (input, by, output) = (
+                Layout::dense(1, m, k),
+                Layout::dense(1, n, k),
+                Layout::dense(1, m, n),
+            );
+            group.bench_function(format!("{m}x{k}x{n}/y, threads {threads}"), |b| {
+                b.iter(|| {
+                    let (x, weight) = (Tokens::new(&x, input), Tokens::new(&weight, by));
+                    let y = TokensMut::new(&mut y, output);
+                    cpu.gemm(x, false, weight, true, None, false, y)
+                        .expect("a product");
+                });
+            });
+            group.bench_function(format!("{m}x{k}x{n}/dx, threads {threads}"), |b| {
+                b.iter(|| {
+                    let (dy, weight) = (Tokens::new(&dy, output), Tokens::new(&weight, by));
+                    let dx = TokensMut::new(&mut dx, input);
+                    cpu.gemm(dy, false, weight, false, None, false, dx)
+                        .expect("a product");
+                });
+            });
+            group.bench_function(format!("{m}x{k}x{n}/dw, threads {threads}"), |b| {
+                b.iter(|| {
+                    let (dy, x) = (Tokens::new(&dy, output), Tokens::new(&x, input));
+                    let dw = TokensMut::new(&mut dw, by);
+                    cpu.gemm(dy, true, x, false, None, true, dw)
+                        .expect("a product");
+                });
+            });
+        }
+    }
+}
+
+criterion_group!(benches, products, training);
 criterion_main!(benches);

@@ -60,7 +60,7 @@ impl Held {
     }
 }
 
-/// Buffers of a mixer as (count, elements), and sizes of packed operands of its products.
+/// Buffers of a mixer as (count, elements), and sizes of packed right operands of its products.
 struct Mixing {
     /// Beside the norm, in a forward pass.
     work: Vec<(usize, usize)>,
@@ -68,21 +68,21 @@ struct Mixing {
     saved: Vec<(usize, usize)>,
     /// Gradients.
     backward: Vec<(usize, usize)>,
-    /// Packed rows of products in a training step.
+    /// Packed columns of products in a training step.
     packed: Vec<usize>,
 }
 
-/// Elements of a packed left operand of so many rows, in tiles of fourteen rows and sixteen lanes.
-fn packed(rows: usize, steps: usize) -> usize {
-    rows.div_ceil(14) * 16 * steps
+/// Elements of a packed right operand of so many columns.
+fn packed(columns: usize, steps: usize) -> usize {
+    columns.next_multiple_of(16) * steps
 }
 
 /// Both products of a linear map's backward, and that of its forward.
 fn linear(rows: usize, inputs: usize, outputs: usize) -> [usize; 3] {
     [
-        packed(rows, inputs),
-        packed(rows, outputs),
-        packed(outputs, rows),
+        packed(outputs, inputs),
+        packed(inputs, outputs),
+        packed(inputs, rows),
     ]
 }
 
@@ -210,7 +210,7 @@ pub(crate) fn memory(config: &DisConfig, table: &ParamTable, batch: usize) -> Me
         held.all(1, &images);
         // Clean images and their noise, for the loss.
         held.add(2, image * config.channels);
-        let skip = [packed(rows, d), packed(d, rows)];
+        let skip = [packed(d, d), packed(d, rows)];
         held.one_of(&[&mixing.packed[..], &skip].concat());
         held.bytes()
     };

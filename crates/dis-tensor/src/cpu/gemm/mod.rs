@@ -11,9 +11,7 @@ mod ready;
 mod target;
 mod tile;
 
-use std::ops::Range;
-
-use self::pack::{Form, Operand};
+use self::pack::{Form, Groups, Operand};
 pub(crate) use self::prepared::Prepared;
 pub(super) use self::prepared::{prepare, right};
 use self::ready::Columns;
@@ -85,21 +83,9 @@ pub(super) fn gemm(
         base,
     };
     // Tiles that fill the registers: thirty-two of 512 bits, or sixteen of half as many.
-    match (b, cpu.level()) {
-        (Right::Plain(b, transpose), level) => {
-            let b = Operand::right(b, transpose);
-            let product = Product { left, b };
-            match level {
-                Level::Avx512 | Level::Neon => product.run::<14, 2>(c),
-                Level::Avx2 | Level::Portable => product.run::<6, 1>(c),
-            }
-        }
-        (Right::Prepared(columns), Level::Avx512 | Level::Neon) => {
-            left.times::<14, 2>(columns, c);
-        }
-        (Right::Prepared(columns), Level::Avx2 | Level::Portable) => {
-            left.times::<6, 1>(columns, c);
-        }
+    match cpu.level() {
+        Level::Avx512 | Level::Neon => left.run::<14, 2>(b, c),
+        Level::Avx2 | Level::Portable => left.run::<6, 1>(b, c),
     }
 }
 
@@ -122,6 +108,27 @@ struct Left<'a> {
 }
 
 impl Left<'_> {
+    fn run<const H: usize, const N: usize>(&self, b: Right<'_>, c: Rect<'_>) {
+        let (b, transpose) = match b {
+            Right::Prepared(columns) => return self.times::<H, N>(columns, c),
+            Right::Plain(b, transpose) => (b, transpose),
+        };
+        let (b, units) = (Operand::right(b, transpose), self.form.units(self.k));
+        let count = c.columns() / (N * LANES);
+        let vectors = c.columns().div_ceil(LANES);
+        let mut packed = self.cpu.scratch::<f32>(vectors * units * LANES);
+        let (panels, rest) = packed.as_chunks_mut().0.split_at_mut(count * units * N);
+        pack_columns::<N>(self.cpu, &b, self.form, self.k, panels, rest);
+        let columns = Columns {
+            panels,
+            count,
+            stride: units * N,
+            rest,
+            first: 0,
+        };
+        self.times::<H, N>(columns, c);
+    }
+
     /// Packed steps of the sum, and how many of them are added before the result is touched. The
     /// latter depends on the length of the sum alone, so sums are cut at the same places by
     /// everybody.
@@ -136,9 +143,13 @@ impl Left<'_> {
         if work < INLINE { 1 } else { self.cpu.threads() }
     }
 
-    /// What is there before the steps from `from` are added.
-    fn base(&self, from: usize) -> Base<'_> {
-        if from > 0 { Base::Kept } else { self.base }
+    /// What is in the columns from `first` on before the steps from `from` are added.
+    fn base(&self, from: usize, first: usize) -> Base<'_> {
+        match self.base {
+            _ if from > 0 => Base::Kept,
+            Base::Bias(bias) => Base::Bias(&bias[first..]),
+            base => base,
+        }
     }
 }
 
@@ -151,200 +162,39 @@ fn run_block<const H: usize, const N: usize>(form: Form, block: Block<'_, '_, H,
     }
 }
 
-/// A product whose operands are packed now.
-struct Product<'a> {
-    left: Left<'a>,
-    /// By its columns.
-    b: Operand<'a>,
-}
+/// Panels of columns that are packed together, see [`Operand::pack`].
+const PANELS: usize = 4;
 
-impl Product<'_> {
-    fn run<const H: usize, const N: usize>(&self, c: Rect<'_>) {
-        let (units, steps) = self.left.steps();
-        let (m, n) = (c.rows(), c.columns());
-        let mut packed = self.left.cpu.scratch::<f32>(m.div_ceil(H) * units * LANES);
-        self.pack_rows::<H>(m, units, &mut packed);
-        let tiles = packed.as_chunks().0;
-        let threads = self.left.threads(&c);
-        let part = Part { tiles, columns: 0 };
-        // Room for the packed columns of every thread, so that what is taken from the pool does not
-        // depend on which of them run at the same time.
-        let group = (COLUMNS / (steps * N * LANES)).clamp(1, n.div_ceil(N * LANES));
-        let blocking = Blocking {
-            units,
-            steps,
-            group,
-        };
-        let room = group * steps * N * LANES;
-        let mut scratch = self.left.cpu.scratch::<f32>(threads * room);
-        let scratch = scratch.as_mut_slice();
-        if threads == 1 {
-            self.part::<H, N>(part, blocking, c, scratch);
-        } else {
-            let share = || self.share::<H, N>(part, blocking, c, threads, scratch);
-            self.left.cpu.install(share);
-        }
-    }
-
-    fn pack_rows<const H: usize>(&self, m: usize, units: usize, out: &mut [f32]) {
-        let Left {
-            cpu, form, k, a, ..
-        } = self.left;
-        let tiles = Pieces {
-            data: out.as_chunks_mut::<LANES>().0,
-            width: units,
-            units: 1,
-        };
-        let work = m.saturating_mul(k);
-        cpu.blocks(m.div_ceil(H), 4, work, tiles, |range, tiles| {
-            for (tile, out) in range.zip(tiles.data.chunks_exact_mut(units)) {
-                // Rows beyond the tile fill lanes that nobody reads.
-                let rows = (m - tile * H).min(LANES);
-                a.pack(form, [tile * H, rows], 0..k, out, 1);
-            }
-        });
-    }
-
-    /// Divides a part among threads: halves of its columns while there are panels, else of its
-    /// rows.
-    fn share<const H: usize, const N: usize>(
-        &self,
-        part: Part<'_>,
-        blocking: Blocking,
-        c: Rect<'_>,
-        threads: usize,
-        scratch: &mut [f32],
-    ) {
-        let panels = c.columns().div_ceil(N * LANES);
-        let tiles = c.rows().div_ceil(H);
-        if threads <= 1 || panels.max(tiles) < 2 {
-            return self.part::<H, N>(part, blocking, c, scratch);
-        }
-        let left = threads / 2;
-        let (mine, others) = scratch.split_at_mut(left * (scratch.len() / threads));
-        let share = |units: usize| (units * left + threads / 2) / threads;
-        // Columns are divided unless that is much less even than dividing rows.
-        let waste = |units: usize| {
-            let first = share(units) as f64 / left as f64;
-            let second = (units - share(units)) as f64 / (threads - left) as f64;
-            first.max(second) * threads as f64 / units as f64
-        };
-        let (first, second, here, there);
-        if panels > 1 && (tiles < 2 || waste(panels) < waste(tiles) + 0.02) {
-            let at = share(panels).max(1) * N * LANES;
-            (here, there) = c.split_columns(at);
-            first = part;
-            second = Part {
-                columns: part.columns + at,
-                ..part
-            };
-        } else {
-            let at = share(tiles).max(1);
-            (here, there) = c.split_rows(at * H);
-            first = part;
-            second = Part {
-                tiles: &part.tiles[at * blocking.units..],
-                ..part
-            };
-        }
-        rayon::join(
-            || self.share::<H, N>(first, blocking, here, left, mine),
-            || self.share::<H, N>(second, blocking, there, threads - left, others),
-        );
-    }
-
-    /// Computes a part on this thread.
-    fn part<const H: usize, const N: usize>(
-        &self,
-        part: Part<'_>,
-        blocking: Blocking,
-        mut c: Rect<'_>,
-        scratch: &mut [f32],
-    ) {
-        let Blocking { units, group, .. } = blocking;
-        let width = N * LANES;
-        for first in (0..c.columns()).step_by(group * width) {
-            let columns = (group * width).min(c.columns() - first);
-            let mut from = 0;
-            while from < units {
-                let steps = blocking.steps.min(units - from);
-                let packed = scratch.as_chunks_mut().0;
-                let lines = [part.columns + first, columns];
-                let b = self.pack::<N>(lines, from..from + steps, packed);
-                let base = match self.left.base(from) {
-                    Base::Bias(bias) => Base::Bias(&bias[part.columns..]),
-                    base => base,
-                };
-                for (tile, row) in (0..c.rows()).step_by(H).enumerate() {
-                    let block = Block::<H, N> {
-                        a: &part.tiles[tile * units + from..][..steps],
-                        b,
-                        b_stride: steps * N,
-                        base,
-                        row,
-                        height: (c.rows() - row).min(H),
-                        c: &mut c,
-                        first,
-                        columns,
-                    };
-                    run_block(self.left.form, block);
-                }
-                from += steps;
-            }
-        }
-    }
-
-    /// Packs so many columns from the first.
-    fn pack<'a, const N: usize>(
-        &self,
-        [first, columns]: [usize; 2],
-        steps: Range<usize>,
-        out: &'a mut [[f32; LANES]],
-    ) -> &'a [[f32; LANES]] {
-        let Left { form, k, .. } = self.left;
-        let sum = steps.start * form.steps()..(steps.end * form.steps()).min(k);
-        pack_columns::<N>(&self.b, form, [first, columns], sum, out)
-    }
-}
-
-/// Packs so many lines from the first, as columns of panels of `N` vectors, and returns the panels.
-fn pack_columns<'a, const N: usize>(
+/// Packs all columns of a product: whole panels of `N` vectors, `[panel][step][vector]`, and what fills
+/// none, `[step][vector]`.
+fn pack_columns<const N: usize>(
+    cpu: &Cpu,
     source: &Operand<'_>,
     form: Form,
-    [first, columns]: [usize; 2],
-    sum: Range<usize>,
-    out: &'a mut [[f32; LANES]],
-) -> &'a [[f32; LANES]] {
-    let units = form.units(sum.len());
-    let vectors = columns.div_ceil(LANES);
-    let out = &mut out[..units * vectors];
-    for (i, out) in out.chunks_mut(units * N).enumerate() {
-        let width = out.len() / units;
-        for vector in 0..width {
-            let done = (i * N + vector) * LANES;
-            let lines = [first + done, columns - done];
-            source.pack(form, lines, sum.clone(), &mut out[vector..], width);
-        }
-    }
-    out
-}
-
-/// How much is packed at once.
-#[derive(Clone, Copy)]
-struct Blocking {
-    /// Packed steps of the whole sum.
-    units: usize,
-    /// Of them, at once.
     steps: usize,
-    /// Panels of columns.
-    group: usize,
-}
-
-/// What a thread works on.
-#[derive(Clone, Copy)]
-struct Part<'a> {
-    /// Packed rows, `[tile][step][lane]`: its own, and those after them.
-    tiles: &'a [[f32; LANES]],
-    /// Its first column in the whole.
-    columns: usize,
+    panels: &mut [[f32; LANES]],
+    rest: &mut [[f32; LANES]],
+) {
+    let units = form.units(steps);
+    let (width, stride) = (N * LANES, units * N);
+    let groups = |panel: usize, count: usize, vectors: usize| Groups {
+        first: panel * width,
+        height: LANES,
+        count: count * vectors,
+        vectors,
+    };
+    let (count, left) = (panels.len() / stride, rest.len() / units);
+    let work = panels.len() * LANES;
+    let pieces = Pieces {
+        data: panels,
+        width: stride,
+        units: 1,
+    };
+    cpu.blocks(count, PANELS, work, pieces, |range, panels| {
+        let groups = groups(range.start, range.len(), N);
+        source.pack(form, groups, 0..steps, panels.data);
+    });
+    if left > 0 {
+        source.pack(form, groups(count, 1, left), 0..steps, rest);
+    }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::cpu::{Cpu, Precision};
 use crate::layout::{Layout, Tokens};
 use crate::simd::pairs::{PairKernel, Pairs, dispatch_pairs, has_pairs, round_to_bf16};
-use crate::simd::{Kernel, LANES, Level, Simd, Vector, dispatch};
+use crate::simd::{Kernel, LANES, Level, Simd, Vector, dispatch, prefetch};
 
 /// An operand of a product: a matrix, or its transpose, as lines along the sum (rows of the left
 /// operand, columns of the right).
@@ -49,42 +49,41 @@ impl<'a> Operand<'a> {
         }
     }
 
-    /// How many lines there are.
-    pub fn lines(&self) -> usize {
-        self.lines
-    }
-
-    /// Packs `count` lines from `first`, at most sixteen of them, over the steps from `from` to
-    /// `end` (or pairs of steps, the last one with zero if there is no other): the lines of step s
-    /// become vector `s * stride` of `out`, as many steps as there is room for. Missing lines are
-    /// zero.
-    pub fn pack(
-        &self,
-        form: Form,
-        [first, count]: [usize; 2],
-        steps: Range<usize>,
-        out: &mut [[f32; LANES]],
-        stride: usize,
-    ) {
+    /// Packs groups of up to sixteen lines over the steps from `steps.start` to `steps.end`, or pairs of
+    /// steps, the last one with zero if there is no other. A group's lines at one step are one vector;
+    /// lines that do not exist are zero.
+    pub fn pack(&self, form: Form, groups: Groups, steps: Range<usize>, out: &mut [[f32; LANES]]) {
+        let units = form.units(steps.len());
+        let out = &mut out[..groups.count * units];
         let job = Pack {
             source: self,
-            first,
-            count: count.min(LANES),
+            groups,
             steps,
             out,
-            stride,
         };
         match form {
             Form::Single(level) => {
                 dispatch(level, job);
             }
-            // Vectors of others in between are rounded already, or will be once more.
             Form::Rounded(level) => round_to_bf16(dispatch(level, job).as_flattened_mut()),
             Form::Paired => {
                 dispatch_pairs(job);
             }
         }
     }
+}
+
+/// Groups of neighbouring lines, and where their vectors go: `[group / vectors][step][group % vectors]`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Groups {
+    /// The first line.
+    pub first: usize,
+    /// From the first line of a group to that of the next.
+    pub height: usize,
+    /// How many, a multiple of `vectors`.
+    pub count: usize,
+    /// Groups side by side.
+    pub vectors: usize,
 }
 
 /// What packed elements are.
@@ -128,11 +127,9 @@ impl Form {
 
 struct Pack<'a, 'b> {
     source: &'a Operand<'a>,
-    first: usize,
-    count: usize,
+    groups: Groups,
     steps: Range<usize>,
     out: &'b mut [[f32; LANES]],
-    stride: usize,
 }
 
 /// Where vectors of lines go.
@@ -195,50 +192,73 @@ impl<'b> Kernel for Pack<'_, 'b> {
     type Output = &'b mut [[f32; LANES]];
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> Self::Output {
-        let Self {
-            source,
-            first,
-            count,
-            steps,
-            out,
-            stride,
-        } = self;
-        let mut sink = Singles {
-            out: &mut *out,
-            stride,
-            at: 0,
-        };
-        source.vectors(simd, first, count, steps, &mut sink);
-        out
+    fn run<S: Simd>(mut self, simd: S) -> Self::Output {
+        self.each(1, |source, lines, steps, sink| {
+            source.vectors(simd, lines, steps, sink);
+        });
+        self.out
     }
 }
 
 impl PairKernel for Pack<'_, '_> {
     #[inline(always)]
-    fn run<S: Pairs>(self, simd: S) {
-        let Self {
-            source,
+    fn run<S: Pairs>(mut self, simd: S) {
+        self.each(2, |source, lines, steps, sink| {
+            source.vectors(simd, lines, steps, Doubles(sink));
+        });
+    }
+}
+
+/// Steps of lines that lie side by side that are packed for all groups before the next ones: so many rows
+/// are read from end to end while they are in first-level cache.
+const ROWS: usize = 16;
+
+impl Pack<'_, '_> {
+    /// Calls `f` for every group and some steps, with where their vectors go; `each` steps make one.
+    #[inline(always)]
+    fn each(
+        &mut self,
+        each: usize,
+        mut f: impl FnMut(&Operand<'_>, [usize; 2], Range<usize>, Singles<'_>),
+    ) {
+        let Groups {
             first,
+            height,
             count,
-            steps,
-            out,
-            stride,
-        } = self;
-        let mut sink = Doubles(Singles { out, stride, at: 0 });
-        source.vectors(simd, first, count, steps, &mut sink);
+            vectors,
+        } = self.groups;
+        let Range { start, end } = self.steps;
+        let units = (end - start).div_ceil(each);
+        let chunk = match self.source.inner {
+            1 => (end - start).max(1),
+            _ => ROWS,
+        };
+        for from in (start..end).step_by(chunk) {
+            let steps = from..end.min(from + chunk);
+            for group in 0..count {
+                let line = first + group * height;
+                let lines = self.source.lines.saturating_sub(line).min(LANES);
+                let panel = group / vectors * units + (from - start) / each;
+                let sink = Singles {
+                    out: &mut *self.out,
+                    stride: vectors,
+                    at: panel * vectors + group % vectors,
+                };
+                f(self.source, [line, lines], steps.clone(), sink);
+            }
+        }
     }
 }
 
 impl Operand<'_> {
+    /// Vectors of `count` lines from `first` on.
     #[inline(always)]
     fn vectors<S: Simd>(
         &self,
         simd: S,
-        first: usize,
-        count: usize,
+        [first, count]: [usize; 2],
         steps: Range<usize>,
-        sink: &mut impl Sink<S>,
+        mut sink: impl Sink<S>,
     ) {
         let Self {
             data, outer, inner, ..
@@ -270,6 +290,7 @@ impl Operand<'_> {
                 // Lines lie side by side.
                 for (i, x) in square.iter_mut().enumerate().take(width) {
                     let start = first * outer + (step + i) * inner;
+                    prefetch(data, start + ROWS * inner);
                     *x = simd.load_partial(&data[start..start + count]);
                 }
             }

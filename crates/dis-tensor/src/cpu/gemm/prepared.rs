@@ -5,7 +5,6 @@ use super::ready::Columns;
 use super::{Right, pack_columns, panel_width};
 use crate::check::invalid;
 use crate::cpu::Cpu;
-use crate::cpu::threads::Pieces;
 use crate::error::Result;
 use crate::host::HostBuf;
 use crate::layout::{Layout, Tokens};
@@ -49,6 +48,7 @@ impl Prepared {
             count,
             stride: units * vectors,
             rest: &rest[from * left..],
+            first: 0,
         }
     }
 }
@@ -87,21 +87,15 @@ pub(in crate::cpu) fn prepare(
     );
     let width = panel_width(cpu.level());
     let (count, units) = (columns / width, form.units(steps));
-    let stride = units * (width / LANES);
-    let panels = Pieces {
-        data: &mut data.as_chunks_mut::<LANES>().0[..count * stride],
-        width: stride,
-        units: 1,
-    };
-    cpu.blocks(count, 1, count * stride * LANES, panels, |range, panels| {
-        for (panel, out) in range.zip(panels.data.chunks_exact_mut(stride)) {
-            pack(&source, form, [panel * width, width], steps, out);
-        }
-    });
     let left = columns - count * width;
     let mut rest = cpu.scratch::<f32>(units * left.next_multiple_of(LANES));
-    let out = rest.as_chunks_mut().0;
-    pack(&source, form, [count * width, left], steps, out);
+    let vectors = width / LANES;
+    let panels = &mut data.as_chunks_mut().0[..count * units * vectors];
+    let pack = match vectors {
+        1 => pack_columns::<1>,
+        _ => pack_columns::<2>,
+    };
+    pack(cpu, &source, form, steps, panels, rest.as_chunks_mut().0);
     let matrix = Prepared {
         offset,
         columns,
@@ -112,21 +106,6 @@ pub(in crate::cpu) fn prepare(
     };
     known.insert(at, matrix);
     Ok(())
-}
-
-/// Packs columns, which fill one panel at most.
-fn pack(
-    source: &Operand<'_>,
-    form: Form,
-    lines: [usize; 2],
-    steps: usize,
-    out: &mut [[f32; LANES]],
-) {
-    match lines[1].div_ceil(LANES) {
-        0 => {}
-        1 => _ = pack_columns::<1>(source, form, lines, 0..steps, out),
-        _ => _ = pack_columns::<2>(source, form, lines, 0..steps, out),
-    }
 }
 
 /// The right operand `b` of a product in this form, of a buffer with these prepared matrices.

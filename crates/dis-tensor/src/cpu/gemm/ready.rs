@@ -1,8 +1,9 @@
-//! Products by columns that lie packed already: rows are packed a few tiles at a time, into
-//! second-level cache, and threads share the rows.
+//! Products by columns that lie packed: rows are packed a few tiles at a time, into second-level cache, and
+//! threads share the rows.
 
 use std::ops::Range;
 
+use super::pack::Groups;
 use super::target::Rect;
 use super::tile::Block;
 use super::{COLUMNS, Left, run_block};
@@ -23,6 +24,28 @@ pub(in crate::cpu) struct Columns<'a> {
     pub stride: usize,
     /// The columns after them, in the same order, with as many vectors as they need.
     pub rest: &'a [[f32; LANES]],
+    /// Which of the product's columns is the first of these.
+    pub first: usize,
+}
+
+impl Columns<'_> {
+    /// The first `at` panels of so many columns, and the others.
+    fn split(self, at: usize, width: usize) -> (Self, Self) {
+        let (head, tail) = self.panels.split_at(at * self.stride);
+        let first = Self {
+            panels: head,
+            count: at,
+            rest: &[],
+            ..self
+        };
+        let others = Self {
+            panels: tail,
+            count: self.count - at,
+            first: self.first + at * width,
+            ..self
+        };
+        (first, others)
+    }
 }
 
 impl Left<'_> {
@@ -30,19 +53,20 @@ impl Left<'_> {
     pub(super) fn times<const H: usize, const N: usize>(&self, columns: Columns<'_>, c: Rect<'_>) {
         let threads = self.threads(&c);
         let (_, steps) = self.steps();
-        let tiles = c.rows().div_ceil(threads).div_ceil(H).min(TILES);
+        let tiles = c.rows().div_ceil(H).min(TILES);
         let mut scratch = self.cpu.scratch::<f32>(threads * tiles * steps * LANES);
         let scratch = scratch.as_chunks_mut().0;
         if threads == 1 {
             self.rows::<H, N>(columns, 0, c, scratch);
         } else {
-            let share = || self.share_rows::<H, N>(columns, 0, c, threads, scratch);
+            let share = || self.share::<H, N>(columns, 0, c, threads, scratch);
             self.cpu.install(share);
         }
     }
 
-    /// Divides the rows, of which `c` has those from `first` on, among threads.
-    fn share_rows<const H: usize, const N: usize>(
+    /// Divides the rows, of which `c` has those from `first` on, among threads; columns where there are
+    /// so few rows that their tiles would not be full.
+    fn share<const H: usize, const N: usize>(
         &self,
         columns: Columns<'_>,
         first: usize,
@@ -50,16 +74,28 @@ impl Left<'_> {
         threads: usize,
         scratch: &mut [[f32; LANES]],
     ) {
-        if threads <= 1 || c.rows() < 2 {
+        let (rows, panels) = (c.rows(), columns.count);
+        let by_columns = rows < 2 * H * threads && panels > 1;
+        if threads <= 1 || (rows < 2 && !by_columns) {
             return self.rows::<H, N>(columns, first, c, scratch);
         }
         let left = threads / 2;
         let (mine, others) = scratch.split_at_mut(left * (scratch.len() / threads));
-        let at = (c.rows() * left).div_ceil(threads);
-        let (here, there) = c.split_rows(at);
+        let (here, there, second, one, two);
+        if by_columns {
+            let at = (panels * left).div_ceil(threads);
+            (here, there) = c.split_columns(at * N * LANES);
+            (one, two) = columns.split(at, N * LANES);
+            second = first;
+        } else {
+            let at = (rows * left).div_ceil(threads);
+            (here, there) = c.split_rows(at);
+            (one, two) = (columns, columns);
+            second = first + at;
+        }
         rayon::join(
-            || self.share_rows::<H, N>(columns, first, here, left, mine),
-            || self.share_rows::<H, N>(columns, first + at, there, threads - left, others),
+            || self.share::<H, N>(one, first, here, left, mine),
+            || self.share::<H, N>(two, second, there, threads - left, others),
         );
     }
 
@@ -77,21 +113,20 @@ impl Left<'_> {
         // Blocks of the same size, none with more tiles than there is scratch for.
         let (tiles, room) = (c.rows().div_ceil(H), scratch.len() / steps);
         let rows = tiles.div_ceil(tiles.div_ceil(room)) * H;
-        for block in (0..c.rows()).step_by(rows) {
-            let block = block..c.rows().min(block + rows);
+        for start in (0..c.rows()).step_by(rows) {
+            let block = start..c.rows().min(start + rows);
             for from in (0..units).step_by(steps) {
                 let steps = steps.min(units - from);
                 let tiles = || block.clone().step_by(H);
-                for (row, a) in tiles().zip(scratch.chunks_exact_mut(steps)) {
-                    self.pack_tile(first + row, from, a);
-                }
+                let packed = &mut scratch[..tiles().len() * steps];
+                self.pack_tiles::<H>(first + start, from, packed, steps);
                 for panel in (0..panels).step_by(group) {
                     let part = Panels {
                         columns,
                         range: panel..panels.min(panel + group),
                         from,
                     };
-                    for (row, a) in tiles().zip(scratch.chunks_exact(steps)) {
+                    for (row, a) in tiles().zip(packed.chunks_exact(steps)) {
                         let height = (block.end - row).min(H);
                         self.tile::<H, N>(a, part.clone(), row, height, &mut c);
                     }
@@ -114,7 +149,7 @@ impl Left<'_> {
             range,
             from,
         } = part;
-        let (steps, base) = (a.len(), self.base(from));
+        let (steps, base) = (a.len(), self.base(from, columns.first));
         let whole = range.start..range.end.min(columns.count);
         if !whole.is_empty() {
             let start = whole.start * columns.stride + from * N;
@@ -151,13 +186,24 @@ impl Left<'_> {
         }
     }
 
-    /// Packs the rows of a tile over the steps from a packed one on, as many as there is room for.
-    fn pack_tile(&self, row: usize, from: usize, out: &mut [[f32; LANES]]) {
+    /// Packs tiles of rows from row `first` on, over so many packed steps from `from` on.
+    fn pack_tiles<const H: usize>(
+        &self,
+        first: usize,
+        from: usize,
+        out: &mut [[f32; LANES]],
+        steps: usize,
+    ) {
         let each = self.form.steps();
-        let sum = from * each..((from + out.len()) * each).min(self.k);
-        // Rows beyond the tile fill lanes that nobody reads.
-        let rows = self.a.lines().saturating_sub(row).min(LANES);
-        self.a.pack(self.form, [row, rows], sum, out, 1);
+        let sum = from * each..((from + steps) * each).min(self.k);
+        // Rows beyond a tile fill lanes that nobody reads.
+        let groups = Groups {
+            first,
+            height: H,
+            count: out.len() / steps,
+            vectors: 1,
+        };
+        self.a.pack(self.form, groups, sum, out);
     }
 }
 

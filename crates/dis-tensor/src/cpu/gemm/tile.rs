@@ -6,7 +6,7 @@
 
 use super::target::Rect;
 use crate::simd::pairs::{PairKernel, Pairs};
-use crate::simd::{Kernel, LANES, Simd, Vector};
+use crate::simd::{Kernel, LANES, Simd, Vector, prefetch};
 
 /// What an element is before the products are added.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +117,12 @@ impl<const H: usize, const N: usize> Block<'_, '_, H, N> {
         if R > H {
             return;
         }
+        let whole = self.columns - done >= V * LANES;
+        if whole && matches!(self.base, Base::Kept) {
+            for row in self.c.tile::<R, V>(self.row, self.first + done) {
+                row.iter().for_each(|vector| prefetch(vector, 0));
+            }
+        }
         let mut sums = [[simd.splat(0.0); V]; R];
         for (a, b) in self.a.iter().zip(b.as_chunks::<V>().0) {
             let mut columns = [simd.splat(0.0); V];
@@ -131,7 +137,7 @@ impl<const H: usize, const N: usize> Block<'_, '_, H, N> {
             }
         }
         // No loop that is left indexes the sums, so they stay in registers.
-        if self.columns - done < V * LANES {
+        if !whole {
             let mut stored = [[[0.0; LANES]; V]; R];
             for i in 0..R {
                 for n in 0..V {
