@@ -181,6 +181,8 @@ fn bfloat16_is_rounding_and_nothing_else() {
         (5, 7, 9),
         (29, 33, 70),
         (17, 1030, 40),
+        // Few rows: threads share the columns.
+        (20, 420, 130),
         (3, 23, 16),
     ] {
         for flags in 0..4 {
