@@ -62,7 +62,7 @@ impl Backward<'_> {
     /// Rows of scratch for a number of states.
     pub(crate) const fn scratch_len(states: usize) -> usize {
         let padded = padded_states(states);
-        5 * padded
+        4 * padded
             + 2
             + PER_TOKEN * CHUNK
             + 3 * BLOCK * CHUNK
@@ -80,8 +80,6 @@ const fn fold_stride(padded: usize) -> usize {
 struct Scratch<'a> {
     a: &'a mut [Row],
     inverse_a: &'a mut [Row],
-    /// States at the start of the chunk.
-    h: &'a mut [Row],
     /// Adjoint of the state, as it enters the chunk from its end.
     carry: &'a mut [Row],
     da: &'a mut [Row],
@@ -137,7 +135,6 @@ impl<'a> Scratch<'a> {
         let scratch = Self {
             a: take(rows, padded),
             inverse_a: take(rows, padded),
-            h: take(rows, padded),
             carry: take(rows, padded),
             da: take(rows, padded),
             sums: take(rows, 2),
@@ -211,7 +208,6 @@ impl Backward<'_> {
                 &mut []
             },
         );
-        scratch.h.fill(Row::ZERO);
         scratch.carry.fill(Row::ZERO);
         scratch.da.fill(Row::ZERO);
         scratch.sums.fill(Row::ZERO);
@@ -226,13 +222,13 @@ impl Backward<'_> {
                 len,
             };
             let saved = self.checkpoints.layout.row(self.b, index * chunks + chunk);
-            Row::flat_mut(&mut scratch.h[..states])
-                .copy_from_slice(&self.checkpoints.buf[saved..saved + states * LANES]);
+            let from = &self.checkpoints.buf[saved..saved + states * LANES];
+            let from = from.as_chunks().0;
             let next = saved.wrapping_sub(states * LANES);
             self.enter::<S, HOLD>(simd, group, stretch, next, scratch);
             let rows = InputRows::new(&self.scan, self.b, stretch, copy);
             for first in (0..padded_states(states)).step_by(BLOCK) {
-                recompute::<S, BLOCK, HOLD>(simd, first, len, rows, scratch);
+                recompute::<S, BLOCK, HOLD>(simd, first, len, rows, from, scratch);
                 retrace::<S, BLOCK, HOLD>(simd, first, len, rows, scratch);
             }
             self.leave::<S, HOLD>(simd, group, local, stretch, scratch);
@@ -368,7 +364,7 @@ impl Backward<'_> {
     }
 }
 
-/// Recomputes a block of states over a chunk, keeping decays and states; adds to y and folds the
+/// Recomputes a block of states over a chunk, `from` those before it, keeping decays and states; adds to y and folds the
 /// products for C.
 #[inline(always)]
 fn recompute<S: Simd, const NB: usize, const HOLD: bool>(
@@ -376,9 +372,15 @@ fn recompute<S: Simd, const NB: usize, const HOLD: bool>(
     first: usize,
     len: usize,
     rows: InputRows<'_>,
+    from: &[[f32; LANES]],
     s: &mut Scratch<'_>,
 ) {
-    let mut h: [S::V; NB] = load_rows(simd, &s.h[first..]);
+    // What fills up the last block stays zero.
+    let row = |j: usize| match from.get(first + j) {
+        Some(row) => simd.load(row),
+        None => simd.splat(0.0),
+    };
+    let mut h: [S::V; NB] = std::array::from_fn(row);
     let Some(a) = s.a[first..].first_chunk::<NB>() else {
         return;
     };
