@@ -41,6 +41,18 @@ fn scans() -> Vec<(Problem, u64)> {
         };
         out.push((Problem::Scan(case), 7 + states as u64));
     }
+    // Nothing lies behind the last token, and tiles end at every quarter.
+    for tokens in [4, 10, 15] {
+        let case = ScanCase {
+            shape: [1, tokens, 24],
+            states: 16,
+            direction: forward,
+            discretization: mamba,
+            full: true,
+            accumulate: false,
+        };
+        out.insert(0, (Problem::Scan(case), 8));
+    }
     // Both directions in one launch, backward too.
     out.insert(9, (Problem::Mixer([1, 19, 12], 16), 3));
     out.insert(9, (Problem::Mixer([2, 5, 12], 4), 2));
@@ -48,7 +60,10 @@ fn scans() -> Vec<(Problem, u64)> {
 }
 
 fn convolutions() -> Vec<(Problem, u64)> {
-    let mut out = Vec::new();
+    // Nothing lies behind the last token, and groups of four end at every one of them.
+    let mut out: Vec<_> = (5..9)
+        .map(|tokens| (Problem::Conv([1, tokens, 24], 4, Direction::Forward), 8))
+        .collect();
     for (seed, width) in [
         (0u64, 2usize),
         (4, 3),
