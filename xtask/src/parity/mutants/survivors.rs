@@ -96,8 +96,8 @@ const EXPLAINED: &[Explained] = &[
         "",
         "constant",
         "%hat, 0f3F000000;",
-        "the series is off by 1.3e-6 at 5/8, of which only a part of the terms of a state's input are that \
-         near: ten units in the last place, 1.2e-6, are allowed",
+        "at 5/8 the series is off by 1.3e-6, about what parity allows: ten units in the last place of an \
+         output's largest magnitude",
     ),
     explained("scan_forward.ptx", "", "constant", "%inv", NO_STATE),
     explained(
