@@ -1,6 +1,5 @@
-//! Prints what each kernel costs at the shape of the design, beside an H100's bounds; the tables of
-//! docs/kernels.md. Run with
-//! `cargo test -p dis-kernels --features sim --test scan -- --ignored --nocapture roofline`.
+//! What each kernel costs at the shape of the design, beside an H100's bounds: the table of
+//! docs/kernels.md.
 
 use super::case::{
     Conv, Device, Matrix, Placed, PlacedConv, PlacedDirection, Problem, Random, Setup,
@@ -20,14 +19,14 @@ const CHANNELS: usize = 1536;
 const BYTES: f64 = 3.0e12;
 const CLOCKS: f64 = 132.0 * 1.755e9;
 
-fn row(name: &str, cost: &Counters) {
+fn row(name: &str, cost: &Counters) -> String {
     let elements = (TOKENS * CHANNELS) as f64;
     let bytes = (cost.global_load_bytes + cost.global_store_bytes) as f64;
     let per = |x: f64| x / elements;
     let micros = |x: f64, rate: f64| BATCH * x / rate * 1e6;
     let instructions = cost.warp_instructions as f64 * 32.0;
-    println!(
-        "| {name} | {:.1} | {:.1} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |",
+    format!(
+        "| {name} | {:.1} | {:.1} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |\n",
         per(bytes),
         per(cost.special as f64),
         per(cost.fma as f64),
@@ -36,20 +35,38 @@ fn row(name: &str, cost: &Counters) {
         micros(cost.special as f64, 16.0 * CLOCKS),
         micros(cost.fma as f64, 128.0 * CLOCKS),
         micros(cost.warp_instructions as f64, 4.0 * CLOCKS),
+    )
+}
+
+/// With `DIS_WRITE=1` it is written instead.
+#[test]
+fn table_is_that_of_the_counters() {
+    const MARKS: [&str; 2] = ["<!-- cost -->\n", "<!-- end of cost -->"];
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/kernels.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (head, rest) = text.split_once(MARKS[0]).unwrap();
+    let (old, tail) = rest.split_once(MARKS[1]).unwrap();
+    let new = table();
+    if std::env::var_os("DIS_WRITE").is_some() {
+        let [begin, end] = MARKS;
+        std::fs::write(path, format!("{head}{begin}{new}{end}{tail}")).unwrap();
+        return;
+    }
+    assert!(
+        old == new,
+        "the table of docs/kernels.md is out of date; run this test with DIS_WRITE=1 to write it anew: {new}"
     );
 }
 
-#[test]
-#[ignore = "prints a table for the documentation"]
-fn roofline() {
+fn table() -> String {
     let options = Options {
         checks: false,
         ..Options::default()
     };
-    println!(
-        "| kernel | bytes | special | FMA | instructions | us: bytes | special | FMA | issue |"
+    let mut out = String::from(
+        "| kernel | bytes | special | FMA | instructions | us: bytes | special | FMA | issue |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for (name, variant, reverse, hold, extras) in [
         ("one direction", Variant::N16, &[false][..], false, false),
         ("both", Variant::N16, &[false, true], false, false),
@@ -97,7 +114,7 @@ fn roofline() {
         let forward = Forward::with_variant(variant, &walks, y.mat_mut(), false, z).unwrap();
         forward.launch(&device.sim).unwrap();
         for (entry, cost) in device.sim.counters() {
-            row(&format!("{entry}, {name}"), &cost);
+            out += &row(&format!("`{entry}`, {name}"), &cost);
         }
     }
     for (name, reverse, hold, any) in [
@@ -115,7 +132,7 @@ fn roofline() {
         run(&device, &problem, Variant::N16, any).unwrap();
         for (entry, cost) in device.sim.counters() {
             if !entry.contains("forward") {
-                row(&format!("{entry}, {name}"), &cost);
+                out += &row(&format!("`{entry}`, {name}"), &cost);
             }
         }
     }
@@ -163,6 +180,7 @@ fn roofline() {
     );
     launch(&device.sim, &kernel.unwrap()).unwrap();
     for (entry, cost) in device.sim.counters() {
-        row(entry, &cost);
+        out += &row(&format!("`{entry}`"), &cost);
     }
+    out
 }

@@ -1,4 +1,4 @@
-//! Writes the tables and the plot of docs/samplers.md.
+//! The tables and the plot of docs/samplers.md.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -167,17 +167,25 @@ fn plot(rows: &[Row]) -> String {
     out + "</svg>\n"
 }
 
+/// With `DIS_WRITE=1` they are written instead.
 #[test]
-#[ignore = "writes docs/samplers.md and docs/samplers.svg"]
-fn write_the_docs() {
+fn tables_and_plot_are_those_of_the_code() {
     let path = docs().join("samplers.md");
-    let mut text = std::fs::read_to_string(&path).unwrap();
+    let old = std::fs::read_to_string(&path).unwrap();
     let mut deterministic = rows(&DETERMINISTIC, path_error);
     deterministic.extend(rows(&[HEUN], path_error));
     let random = rows(&RANDOM, deviation_error);
-    text = replace(&text, "orders", &order_table(&deterministic));
-    text = replace(&text, "moments", &order_table(&random));
-    text = replace(&text, "practical", &practical_table());
-    std::fs::write(path, text).unwrap();
-    std::fs::write(docs().join("samplers.svg"), plot(&deterministic)).unwrap();
+    let text = replace(&old, "orders", &order_table(&deterministic));
+    let text = replace(&text, "moments", &order_table(&random));
+    let text = replace(&text, "practical", &practical_table());
+    let (plot, plotted) = (docs().join("samplers.svg"), plot(&deterministic));
+    if std::env::var_os("DIS_WRITE").is_some() {
+        std::fs::write(path, text).unwrap();
+        std::fs::write(plot, plotted).unwrap();
+        return;
+    }
+    let again = "run this test with DIS_WRITE=1 to write it anew";
+    assert!(text == old, "docs/samplers.md is out of date: {again}");
+    let old = std::fs::read_to_string(plot).unwrap();
+    assert!(plotted == old, "docs/samplers.svg is out of date: {again}");
 }

@@ -125,19 +125,17 @@ mod tests {
         (golden.raw("images_u8").1, labels)
     }
 
-    /// Rebuilds the asset: `cargo test -p dis-train rebuild_the_asset -- --ignored`.
-    #[test]
-    #[ignore = "writes the asset"]
-    fn rebuild_the_asset() {
-        let (pixels, labels) = source();
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/digits.bin");
-        std::fs::write(path, pack(&pixels, &labels)).unwrap();
-    }
-
+    /// With `DIS_WRITE=1` the asset is written instead.
     #[test]
     fn asset_equals_its_source() {
         let (pixels, labels) = source();
-        assert_eq!(PACKED, pack(&pixels, &labels));
+        let packed = pack(&pixels, &labels);
+        if std::env::var_os("DIS_WRITE").is_some() {
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/digits.bin");
+            std::fs::write(path, packed).unwrap();
+            return;
+        }
+        assert_eq!(PACKED, packed);
         let all = digits().unwrap();
         assert_eq!(all.raw_pixels(), pixels);
         let expected: Vec<u32> = labels.iter().map(|&l| l.into()).collect();
