@@ -5,8 +5,9 @@
 //! decays; then the adjoint recurrence walks back over them:
 //!
 //! `dh_t = C_t dy_t + A_bar_(t+1) dh_(t+1)`, from which all gradients are products. Those of B and
-//! C are sums over channels: lanes are folded sixteen states at a time, groups of a block add up in
-//! the block's own partial sums.
+//! C are sums over channels: lanes are folded eight states of each at a time, groups of a block add up
+//! in the block's own partial sums. What a chunk needs fills the first-level cache, so the next one is
+//! fetched into the second.
 
 use super::group::{
     Group, InputRows, Stretch, load_rows, padded_states, store_rows, take_chunk, unrolled,
@@ -14,7 +15,7 @@ use super::group::{
 use super::pieces::Piece;
 use crate::check::ScanShape;
 use crate::ops::{CHUNK, Discretization, Scan};
-use dis_tensor::simd::{Kernel, LANES, Row, Simd, Vector, math};
+use dis_tensor::simd::{Kernel, LANES, Row, Simd, Vector, math, prefetch_second};
 use dis_tensor::{Layout, Tokens};
 use std::ops::Range;
 
@@ -29,9 +30,10 @@ pub(crate) const fn sum_rows(states: usize) -> usize {
     states + 2
 }
 
-/// Numbers of a token in the partial sums of dB and dC, each padded to whole vectors.
+/// Numbers of a token in the partial sums of dB and dC: four of dB, four of dC, and so on, padded to
+/// whole vectors.
 pub(crate) const fn partial_width(states: usize) -> usize {
-    2 * states.next_multiple_of(LANES)
+    2 * states.next_multiple_of(LANES / 2)
 }
 
 /// One task: some groups of channels of one sample.
@@ -50,7 +52,7 @@ pub(crate) struct Backward<'a> {
     pub dz: Piece<'a>,
     /// Whether dz is added to.
     pub accumulate_dz: bool,
-    /// One row: [token][dB, dC], see [`partial_width`].
+    /// One row: for each token [`partial_width`].
     pub partial: Piece<'a>,
     /// A row for each group: [`sum_rows`].
     pub sums: Piece<'a>,
@@ -66,14 +68,15 @@ impl Backward<'_> {
             + 2
             + PER_TOKEN * CHUNK
             + 3 * BLOCK * CHUNK
-            + 2 * CHUNK * fold_stride(padded)
+            + CHUNK * fold_stride(padded)
             + InputRows::copy_len(states, CHUNK)
     }
 }
 
-/// Rows of a token that hold its products for B (or C), folded within quarters.
+/// Rows of a token that hold its products, each those of four states: for C, folded within quarters,
+/// then for B and C, folded to quarters of a register each.
 const fn fold_stride(padded: usize) -> usize {
-    (padded / 4).next_multiple_of(4)
+    (padded / 4).next_multiple_of(2)
 }
 
 /// The scratch of a task by name. Rows per state come first, then rows per token.
@@ -107,9 +110,8 @@ struct Scratch<'a> {
     decay: &'a mut [Row],
     before: &'a mut [Row],
     gain: &'a mut [Row],
-    /// Folded products for B and C, rows per token and four states.
-    db: &'a mut [Row],
-    dc: &'a mut [Row],
+    /// Folded products for B and C, see [`fold_stride`].
+    folds: &'a mut [Row],
 }
 
 /// Cuts a number of rows off the front.
@@ -151,8 +153,7 @@ impl<'a> Scratch<'a> {
             decay: take(rows, BLOCK * CHUNK),
             before: take(rows, BLOCK * CHUNK),
             gain: take(rows, BLOCK * CHUNK),
-            db: take(rows, folds),
-            dc: take(rows, folds),
+            folds: take(rows, folds),
         };
         (scratch, std::mem::take(rows))
     }
@@ -176,8 +177,7 @@ impl Backward<'_> {
         let rows = std::mem::take(&mut self.scratch);
         let (mut scratch, copy) = Scratch::new(rows, self.shape.states);
         // What fills up the folds' last vectors stays zero.
-        scratch.db.fill(Row::ZERO);
-        scratch.dc.fill(Row::ZERO);
+        scratch.folds.fill(Row::ZERO);
         for local in 0..self.groups.len() {
             self.one_group::<S, HOLD>(simd, local, &mut scratch, copy);
         }
@@ -225,7 +225,7 @@ impl Backward<'_> {
             let from = &self.checkpoints.buf[saved..saved + states * LANES];
             let from = from.as_chunks().0;
             let next = saved.wrapping_sub(states * LANES);
-            self.enter::<S, HOLD>(simd, group, stretch, next, scratch);
+            self.enter::<S, HOLD>(simd, group, local, stretch, next, scratch);
             let rows = InputRows::new(&self.scan, self.b, stretch, copy);
             for first in (0..padded_states(states)).step_by(BLOCK) {
                 recompute::<S, BLOCK, HOLD>(simd, first, len, rows, from, scratch);
@@ -242,14 +242,15 @@ impl Backward<'_> {
     /// checkpoint lies.
     #[inline(always)]
     fn enter<S: Simd, const HOLD: bool>(
-        &self,
+        &mut self,
         simd: S,
         group: Group,
+        local: usize,
         stretch: Stretch,
         next: usize,
         s: &mut Scratch<'_>,
     ) {
-        let scan = &self.scan;
+        let scan = self.scan;
         let bias = group.vector(simd, &scan.delta_bias);
         let d = group.vector(simd, &scan.d);
         let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
@@ -259,14 +260,20 @@ impl Backward<'_> {
         let z_column = scan.z.as_ref().map(|z| group.column(z, stretch));
         for i in 0..stretch.len.min(CHUNK) {
             if stretch.start >= CHUNK {
-                dis_tensor::simd::prefetch(self.checkpoints.buf, next + i * LANES);
+                prefetch_second(self.checkpoints.buf, next + i * LANES);
                 let ahead = i.wrapping_sub(CHUNK);
-                u_column.prefetch(ahead);
-                delta_column.prefetch(ahead);
-                dout_column.prefetch(ahead);
+                u_column.prefetch_second(ahead);
+                delta_column.prefetch_second(ahead);
+                dout_column.prefetch_second(ahead);
                 if let Some(z) = &z_column {
-                    z.prefetch(ahead);
+                    z.prefetch_second(ahead);
                 }
+            }
+            let t = stretch.token(i);
+            prefetch_second(self.du.row(t), local * LANES);
+            prefetch_second(self.ddelta.row(t), local * LANES);
+            if self.dz.rows() > 0 {
+                prefetch_second(self.dz.row(t), local * LANES);
             }
             let u = u_column.load(simd, i);
             let raw = delta_column.load(simd, i) + bias;
@@ -291,11 +298,6 @@ impl Backward<'_> {
             dy.store(&mut s.dy[i].0);
             dgate.store(&mut s.dgate[i].0);
             (d * u).store(&mut s.y[i].0);
-            zero.store(&mut s.dinput[i].0);
-            zero.store(&mut s.ddecay[i].0);
-            if HOLD {
-                zero.store(&mut s.dgain[i].0);
-            }
         }
     }
 
@@ -349,17 +351,14 @@ impl Backward<'_> {
         let width = partial_width(self.shape.states);
         let row = &mut self.partial.row(0)[t * width..(t + 1) * width];
         let stride = fold_stride(s.a.len());
-        let range = i * stride..(i + 1) * stride;
-        let (db, dc) = row.split_at_mut(width / 2);
-        for (to, folds) in [(db, &s.db[range.clone()]), (dc, &s.dc[range])] {
-            let to = to.as_chunks_mut::<LANES>().0;
-            for (to, folds) in to.iter_mut().zip(folds.as_chunks::<4>().0) {
-                let mut sum = S::V::fold_across(load_rows(simd, folds));
-                if local > 0 {
-                    sum = sum + simd.load(to);
-                }
-                sum.store(to);
+        let folds = s.folds[i * stride..(i + 1) * stride].as_chunks::<2>().0;
+        for (to, folds) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(folds) {
+            let [first, second] = load_rows(simd, folds);
+            let mut sum = S::V::fold_quarters(first, second);
+            if local > 0 {
+                sum = sum + simd.load(to);
             }
+            sum.store(to);
         }
     }
 }
@@ -399,7 +398,7 @@ fn recompute<S: Simd, const NB: usize, const HOLD: bool>(
         let dy = simd.load(&s.dy[i].0);
         // Two sums, so that the additions are not one long chain.
         let mut y = [simd.load(&s.y[i].0), simd.splat(0.0)];
-        let folds = &mut s.dc[i * stride + first / 4..][..NB / 4];
+        let folds = &mut s.folds[i * stride + first / 4..][..NB / 4];
         let mut products = [dy; 4];
         unrolled!(NB, |j| {
             let t = delta * simd.load(&a[j].0);
@@ -452,10 +451,12 @@ fn retrace<S: Simd, const NB: usize, const HOLD: bool>(
         let input = simd.load(&s.input[i].0);
         let dy = simd.load(&s.dy[i].0);
         let zero = simd.splat(0.0);
-        let mut dinput = [simd.load(&s.dinput[i].0), zero];
-        let mut ddecay = [simd.load(&s.ddecay[i].0), zero];
-        let folds = &mut s.db[i * stride + first / 4..][..NB / 4];
-        let mut dgain = simd.load(&s.dgain[i].0);
+        // The first block begins the sums over states.
+        let sum = |row: &Row| if first == 0 { zero } else { simd.load(&row.0) };
+        let mut dinput = [sum(&s.dinput[i]), zero];
+        let mut ddecay = [sum(&s.ddecay[i]), zero];
+        let folds = &mut s.folds[i * stride + first / 4..][..NB / 4];
+        let mut dgain = sum(&s.dgain[i]);
         let mut products = [dy; 4];
         unrolled!(NB, |j| {
             let scaled_a = simd.load(&a[j].0);
@@ -484,7 +485,8 @@ fn retrace<S: Simd, const NB: usize, const HOLD: bool>(
                 dinput[j % 2] = dh.fma(b, dinput[j % 2]);
             }
             if j % 4 == 3 {
-                S::V::fold_within(products).store(&mut folds[j / 4].0);
+                let (to, db) = (&mut folds[j / 4].0, S::V::fold_within(products));
+                S::V::fold_halves(db, simd.load(to)).store(to);
             }
         });
         (dinput[0] + dinput[1]).store(&mut s.dinput[i].0);

@@ -134,6 +134,12 @@ impl Column<'_> {
     pub(crate) fn prefetch(&self, i: usize) {
         dis_tensor::simd::prefetch(self.buf, self.index(i));
     }
+
+    /// [`Column::prefetch`] into the second-level cache.
+    #[inline(always)]
+    pub(crate) fn prefetch_second(&self, i: usize) {
+        dis_tensor::simd::prefetch_second(self.buf, self.index(i));
+    }
 }
 
 /// B and C of the tokens of a stretch, side by side, either where they lie or copied with their

@@ -26,29 +26,30 @@ impl Kernel for ReducePartials<'_> {
         for row in 0..self.dbc.rows() {
             let (db, dc) = self.dbc.row(row).split_at_mut(self.states);
             let offset = (self.start + row) * width;
-            add_blocks(simd, &self.partials, self.b, offset, db);
-            add_blocks(simd, &self.partials, self.b, offset + width / 2, dc);
+            let mut parts = [db.chunks_mut(4), dc.chunks_mut(4)];
+            for k in (0..width).step_by(LANES) {
+                let mut lanes = [0.0; LANES];
+                add_blocks(simd, &self.partials, self.b, offset + k).store(&mut lanes);
+                for (i, from) in lanes.as_chunks::<4>().0.iter().enumerate() {
+                    // None are left where the last vector is not full.
+                    if let Some(to) = parts[i % 2].next() {
+                        to.copy_from_slice(&from[..to.len()]);
+                    }
+                }
+            }
         }
     }
 }
 
-/// `out` = the sum over blocks of what lies at `offset` in their rows.
+/// The sum over blocks of the vector at `offset` in their rows.
 #[inline(always)]
-fn add_blocks<S: Simd>(
-    simd: S,
-    partials: &Tokens<'_, [f32]>,
-    b: usize,
-    offset: usize,
-    out: &mut [f32],
-) {
-    for (k, to) in out.chunks_mut(LANES).enumerate() {
-        let mut sum = simd.splat(0.0);
-        for block in 0..partials.layout.tokens {
-            let start = partials.layout.row(b, block) + offset + k * LANES;
-            sum = sum + simd.load_partial(&partials.buf[start..start + LANES]);
-        }
-        sum.store_partial(to);
+fn add_blocks<S: Simd>(simd: S, partials: &Tokens<'_, [f32]>, b: usize, offset: usize) -> S::V {
+    let mut sum = simd.splat(0.0);
+    for block in 0..partials.layout.tokens {
+        let start = partials.layout.row(b, block) + offset;
+        sum = sum + simd.load_partial(&partials.buf[start..start + LANES]);
     }
+    sum
 }
 
 /// Element `i` of row `g` of a sums buffer, added over samples in their order.

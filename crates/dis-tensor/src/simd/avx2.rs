@@ -255,20 +255,17 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
-    fn fold_across(x: [Self; 4]) -> Self {
-        let [a, b, c, d] = x;
-        // (p0 + p2, p1 + p3) of each, then the halves of each against one another.
-        let [a, b, c, d] = [
-            op!(_mm256_add_ps(a.0, a.1)),
-            op!(_mm256_add_ps(b.0, b.1)),
-            op!(_mm256_add_ps(c.0, c.1)),
-            op!(_mm256_add_ps(d.0, d.1)),
-        ];
-        let even = op!(_mm256_permute2f128_ps::<0x20>(a, b));
-        let odd = op!(_mm256_permute2f128_ps::<0x31>(a, b));
-        let low = op!(_mm256_add_ps(even, odd));
-        let even = op!(_mm256_permute2f128_ps::<0x20>(c, d));
-        let odd = op!(_mm256_permute2f128_ps::<0x31>(c, d));
-        Self(low, op!(_mm256_add_ps(even, odd)))
+    fn fold_halves(a: Self, b: Self) -> Self {
+        Self(op!(_mm256_add_ps(a.0, a.1)), op!(_mm256_add_ps(b.0, b.1)))
+    }
+
+    #[inline(always)]
+    fn fold_quarters(a: Self, b: Self) -> Self {
+        let neighbours = |x: Self| {
+            let even = op!(_mm256_permute2f128_ps::<0x20>(x.0, x.1));
+            let odd = op!(_mm256_permute2f128_ps::<0x31>(x.0, x.1));
+            op!(_mm256_add_ps(even, odd))
+        };
+        Self(neighbours(a), neighbours(b))
     }
 }

@@ -207,18 +207,16 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
-    fn fold_across(x: [Self; 4]) -> Self {
-        // The same with quarters of registers in place of lanes: first quarters 0, 1 against
-        // 2, 3, then the two that are left.
-        let [a, b, c, d] = x;
-        let low_ab = op!(_mm512_shuffle_f32x4::<0b01_00_01_00>(a.0, b.0));
-        let high_ab = op!(_mm512_shuffle_f32x4::<0b11_10_11_10>(a.0, b.0));
-        let ab = op!(_mm512_add_ps(low_ab, high_ab));
-        let low_cd = op!(_mm512_shuffle_f32x4::<0b01_00_01_00>(c.0, d.0));
-        let high_cd = op!(_mm512_shuffle_f32x4::<0b11_10_11_10>(c.0, d.0));
-        let cd = op!(_mm512_add_ps(low_cd, high_cd));
-        let even = op!(_mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd));
-        let odd = op!(_mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd));
+    fn fold_halves(a: Self, b: Self) -> Self {
+        let first = op!(_mm512_shuffle_f32x4::<0b01_00_01_00>(a.0, b.0));
+        let second = op!(_mm512_shuffle_f32x4::<0b11_10_11_10>(a.0, b.0));
+        Self(op!(_mm512_add_ps(first, second)))
+    }
+
+    #[inline(always)]
+    fn fold_quarters(a: Self, b: Self) -> Self {
+        let even = op!(_mm512_shuffle_f32x4::<0b10_00_10_00>(a.0, b.0));
+        let odd = op!(_mm512_shuffle_f32x4::<0b11_01_11_01>(a.0, b.0));
         Self(op!(_mm512_add_ps(even, odd)))
     }
 

@@ -193,12 +193,24 @@ fn shell_neon<K: Kernel>(token: super::neon::Neon, kernel: K) -> K::Output {
 #[inline(always)]
 pub fn prefetch(slice: &[f32], index: usize) {
     #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let address = slice.as_ptr().wrapping_add(index).cast::<i8>();
-        // SAFETY: a prefetch does not access memory architecturally, so any address will do.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address) }
-    }
+    fetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(slice, index);
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (slice, index);
+}
+
+/// [`prefetch`] into the second-level cache, where the first is full of what is worked on.
+#[inline(always)]
+pub fn prefetch_second(slice: &[f32], index: usize) {
+    #[cfg(target_arch = "x86_64")]
+    fetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(slice, index);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (slice, index);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn fetch<const HINT: i32>(slice: &[f32], index: usize) {
+    let address = slice.as_ptr().wrapping_add(index).cast::<i8>();
+    // SAFETY: a prefetch does not access memory architecturally, so any address will do.
+    unsafe { std::arch::x86_64::_mm_prefetch::<HINT>(address) }
 }

@@ -43,7 +43,9 @@ mod neon;
 #[cfg(test)]
 mod tests;
 
-pub use level::{Kernel, Level, Selection, dispatch, level, prefetch, selection, supported};
+pub use level::{
+    Kernel, Level, Selection, dispatch, level, prefetch, prefetch_second, selection, supported,
+};
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -149,10 +151,12 @@ pub trait Vector:
     /// Lane `4 q + i` is the sum of lanes `4 q ..  4 q + 4` of `x[i]`, added as
     /// `(x0 + x2) + (x1 + x3)`.
     fn fold_within(x: [Self; 4]) -> Self;
-    /// Lane `4 q + i` is the sum over p of lanes `4 p + i` of `x[q]`, added as
-    /// `(p0 + p2) + (p1 + p3)`. After four [`Vector::fold_within`] this gives the full sums of
-    /// sixteen vectors in their order.
-    fn fold_across(x: [Self; 4]) -> Self;
+    /// The first half added to the second of each: `a` gives lanes 0 to 8, `b` the others.
+    fn fold_halves(a: Self, b: Self) -> Self;
+    /// The first quarter added to the second, and the third to the fourth, of each: `a` gives lanes
+    /// 0 to 8, `b` the others. After [`Vector::fold_within`] and [`Vector::fold_halves`] of two
+    /// fours of vectors each, this gives the full sums of sixteen vectors in their order.
+    fn fold_quarters(a: Self, b: Self) -> Self;
     /// Lane j of vector i becomes lane i of vector j.
     #[inline(always)]
     fn transpose(x: [Self; LANES], simd: impl Simd<V = Self>) -> [Self; LANES] {

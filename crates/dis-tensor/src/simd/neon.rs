@@ -198,12 +198,14 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
-    fn fold_across(x: [Self; 4]) -> Self {
-        quarters!(|I| {
-            let p = x[I].0;
-            let even = op!(vaddq_f32(p[0], p[2]));
-            let odd = op!(vaddq_f32(p[1], p[3]));
-            op!(vaddq_f32(even, odd))
-        })
+    fn fold_halves(a: Self, b: Self) -> Self {
+        let half = |x: Self, i: usize| op!(vaddq_f32(x.0[i], x.0[i + 2]));
+        Self([half(a, 0), half(a, 1), half(b, 0), half(b, 1)])
+    }
+
+    #[inline(always)]
+    fn fold_quarters(a: Self, b: Self) -> Self {
+        let quarter = |x: Self, i: usize| op!(vaddq_f32(x.0[i], x.0[i + 1]));
+        Self([quarter(a, 0), quarter(a, 2), quarter(b, 0), quarter(b, 2)])
     }
 }

@@ -164,10 +164,19 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
-    fn fold_across(x: [Self; 4]) -> Self {
+    fn fold_halves(a: Self, b: Self) -> Self {
         lanes!(|i| {
-            let (v, k) = (&x[i / 4].0, i % 4);
-            (v[k] + v[k + 8]) + (v[k + 4] + v[k + 12])
+            let (v, k) = if i < 8 { (&a.0, i) } else { (&b.0, i - 8) };
+            v[k] + v[k + 8]
+        })
+    }
+
+    #[inline(always)]
+    fn fold_quarters(a: Self, b: Self) -> Self {
+        lanes!(|i| {
+            let v = if i < 8 { &a.0 } else { &b.0 };
+            let k = i % 8 / 4 * 8 + i % 4;
+            v[k] + v[k + 4]
         })
     }
 }

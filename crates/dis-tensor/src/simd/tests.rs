@@ -260,7 +260,7 @@ fn zero_order_hold() {
     }
 }
 
-/// Sums of sixteen vectors by the two folds.
+/// Sums of sixteen vectors by the three folds.
 struct Fold<'a>(&'a [[f32; LANES]; 16], &'a mut [f32; LANES]);
 
 impl Kernel for Fold<'_> {
@@ -271,7 +271,8 @@ impl Kernel for Fold<'_> {
         for (part, rows) in parts.iter_mut().zip(self.0.as_chunks::<4>().0) {
             *part = S::V::fold_within(rows.map(|row| simd.load(&row)));
         }
-        S::V::fold_across(parts).store(self.1);
+        let [a, b, c, d] = parts;
+        S::V::fold_quarters(S::V::fold_halves(a, b), S::V::fold_halves(c, d)).store(self.1);
     }
 }
 
