@@ -98,6 +98,7 @@ pub fn products<D: Driver>(day: &Day, driver: &D, rates: &Rates) -> Result<(Tabl
             c: c.ptr.address(),
             ldc: n as u32,
             beta: 0.0,
+            bf16: false,
         };
         let ours = time(driver, day.effort(), || work.launch(driver))?;
         let mut lines = vec![("dis_gemm", ours)];
