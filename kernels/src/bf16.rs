@@ -33,8 +33,8 @@ pub const CONTRACTS: &[ContractInfo] = &[RoundBf16::INFO, GemmBf16::INFO];
 /// versions use tensor cores for nothing else (its documentation, "Tensor Core Usage").
 const ALIGNED: usize = 8;
 
-/// Pairs along a row that a grid has blocks for; each then walks on.
-const MOST_BLOCKS: usize = 1024;
+/// Blocks along a row, each of which then walks on: rows fill a GPU, if anything does.
+const MOST_BLOCKS: usize = 64;
 
 /// A matrix of bfloat16, to read.
 #[derive(Clone, Copy, Debug)]

@@ -90,7 +90,7 @@ fn rounding() {
         ([1, 2, 1021], 1),
         ([1, 300, 5], 2),
         // Longer than a grid is wide.
-        ([1, 1, 525_000], 0),
+        ([1, 2, 33_001], 1),
     ] {
         let x = d.field(shape, pad);
         rounded(&d, &x);
