@@ -10,7 +10,7 @@ use super::super::state_space::ScanCase;
 const NORMS: [u64; 6] = [0x7f01, 0x0002, 0x6a00, 0x1501, 0x1b02, 0x6400];
 
 /// Sizes of products, and seeds.
-const PRODUCTS: [([usize; 3], u64); 9] = [
+const PRODUCTS: [([usize; 3], u64); 10] = [
     ([5, 24, 37], 1),
     ([65, 37, 65], 2),
     ([1, 1, 1], 3),
@@ -20,6 +20,8 @@ const PRODUCTS: [([usize; 3], u64); 9] = [
     ([23, 20, 55], 12),
     ([44, 20, 29], 16),
     ([60, 16, 21], 20),
+    // The last tile of the sum ends in its last quarter.
+    ([9, 30, 67], 24),
 ];
 
 fn scans() -> Vec<(Problem, u64)> {
