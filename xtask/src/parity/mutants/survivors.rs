@@ -190,6 +190,20 @@ const EXPLAINED: &[Explained] = &[
         "mov.b32         %half, 0;",
         OUTSIDE,
     ),
+    explained(
+        "bf16.ptx",
+        "dis_gemm_bf16",
+        "integer",
+        "_along, %",
+        "it says which thread loads what, which is a matter of speed",
+    ),
+    explained(
+        "bf16.ptx",
+        "dis_round_bf16",
+        "constant",
+        "mov.f32         %odd, 0f00000000;",
+        "the padding beside an odd column, which no product reads; tests/families/bf16.rs holds it to zero",
+    ),
 ];
 
 /// Why a change may survive.
