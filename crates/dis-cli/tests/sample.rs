@@ -34,7 +34,7 @@ fn with_no_argument_draws_the_bundled_digits() {
 fn bfloat16_on_the_simulator() {
     let dir = workplace();
     let at = dir.path();
-    let sample = |more: &[&str]| {
+    let sample = |more: &[&'static str]| {
         let args = ["sample", "--device", "sim", "--num", "1", "--steps", "2"];
         [&args[..], more].concat()
     };
