@@ -46,6 +46,8 @@ pub struct GemmCall {
     pub ldc: u32,
     /// 0 to overwrite c, 1 to add to it.
     pub beta: f32,
+    /// Whether a and b are bfloat16 in memory instead of float32. Sums and c are float32.
+    pub bf16: bool,
 }
 
 /// A device: memory, transfers and launches, all in the order of one stream.

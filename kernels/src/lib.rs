@@ -18,6 +18,7 @@ pub mod cuda;
 pub mod sim;
 
 pub mod approx;
+pub mod bf16;
 pub mod elementwise;
 pub mod embed;
 pub mod gemm;
@@ -51,6 +52,7 @@ pub fn contracts() -> Vec<ContractInfo> {
         loss::CONTRACTS,
         optim::CONTRACTS,
         gemm::CONTRACTS,
+        bf16::CONTRACTS,
         scan::CONTRACTS,
         approx::CONTRACTS,
     ];

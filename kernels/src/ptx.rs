@@ -52,6 +52,8 @@ files! {
     OPTIM = "optim.ptx";
     /// The matrix product.
     GEMM = "gemm.ptx";
+    /// Rounding to bfloat16, and the matrix product of that.
+    BF16 = "bf16.ptx";
     /// The selective scan, forward.
     SCAN_FORWARD = "scan_forward.ptx";
     /// The selective scan, backward.

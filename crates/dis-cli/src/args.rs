@@ -241,7 +241,8 @@ pub struct SampleArgs {
     #[arg(long, value_name = "N", requires = "vae")]
     pub vae_tile: Option<usize>,
     /// What matrix products take: f32; bf16, about 1.5 times as fast as a whole where the processor
-    /// has instructions for it (docs/performance.md says what it does to images); tf32 on GPUs.
+    /// has instructions for it (docs/performance.md says what it does to images), on GPUs with half of the
+    /// bytes of weights; tf32 on GPUs.
     #[arg(long, value_enum, default_value_t = PrecisionKind::F32)]
     pub precision: PrecisionKind,
     /// Device.
@@ -301,9 +302,9 @@ pub enum PrecisionKind {
     /// float32.
     #[default]
     F32,
-    /// TensorFloat-32, on a GPU.
+    /// TensorFloat-32, on a GPU with cuBLAS.
     Tf32,
-    /// bfloat16.
+    /// bfloat16, on every device.
     Bf16,
 }
 

@@ -120,14 +120,15 @@ fn automatic(_: PrecisionKind) -> ModelDevice {
 
 #[cfg(feature = "cuda")]
 fn cuda(precision: PrecisionKind) -> Result<ModelDevice> {
-    use dis_kernels::cuda::{CudaDriver, Precision};
-    let precision = match precision {
-        PrecisionKind::F32 => Precision::Full,
-        PrecisionKind::Tf32 => Precision::Tf32,
-        PrecisionKind::Bf16 => Precision::Bf16,
+    use dis_kernels::cuda::{self, CudaDriver};
+    let (of_float32, precision) = match precision {
+        PrecisionKind::F32 => (cuda::Precision::Full, Precision::Float32),
+        PrecisionKind::Tf32 => (cuda::Precision::Tf32, Precision::Float32),
+        PrecisionKind::Bf16 => (cuda::Precision::Full, Precision::Bfloat16),
     };
-    let driver = CudaDriver::open(0, precision)?;
-    Ok(ModelDevice::Cuda(dis_tensor::Cuda::new(driver)))
+    let driver = CudaDriver::open(0, of_float32)?;
+    let backend = dis_tensor::Cuda::new(driver).with_precision(precision);
+    Ok(ModelDevice::Cuda(backend))
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -138,11 +139,14 @@ fn cuda(_: PrecisionKind) -> Result<ModelDevice> {
 #[cfg(feature = "sim")]
 fn sim(precision: PrecisionKind) -> Result<ModelDevice> {
     use dis_kernels::sim::{Options, Sim};
-    if precision != PrecisionKind::F32 {
-        bail!("--precision: the simulator computes in f32 only");
-    }
+    let precision = match precision {
+        PrecisionKind::F32 => Precision::Float32,
+        PrecisionKind::Bf16 => Precision::Bfloat16,
+        PrecisionKind::Tf32 => bail!("--precision tf32: the simulator takes f32 and bf16"),
+    };
     let sim = Sim::new(Options::default());
-    Ok(ModelDevice::Sim(dis_tensor::Cuda::new(sim)))
+    let backend = dis_tensor::Cuda::new(sim).with_precision(precision);
+    Ok(ModelDevice::Sim(backend))
 }
 
 #[cfg(not(feature = "sim"))]

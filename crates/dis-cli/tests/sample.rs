@@ -28,6 +28,24 @@ fn with_no_argument_draws_the_bundled_digits() {
     assert_ne!(fs::read(at.join("other.png")).unwrap(), png);
 }
 
+/// The GPU's products of bfloat16, by the simulator.
+#[cfg(feature = "sim")]
+#[test]
+fn bfloat16_on_the_simulator() {
+    let dir = workplace();
+    let at = dir.path();
+    let sample = |more: &[&'static str]| {
+        let args = ["sample", "--device", "sim", "--num", "1", "--steps", "2"];
+        [&args[..], more].concat()
+    };
+    let output = common::dis(at, &sample(&["--precision", "bf16"]));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("bfloat16 products"), "{stderr}");
+    assert_eq!(&fs::read(at.join("samples.png")).unwrap()[1..4], b"PNG");
+    fail(at, &sample(&["--precision", "tf32"]), &["--precision tf32"]);
+}
+
 #[test]
 fn writes_single_pictures_and_takes_every_sampler() {
     let dir = workplace();

@@ -9,8 +9,8 @@ use dis_diffusion::{
 };
 use dis_model::{ConditionKind, DisConfig, DisModel};
 use dis_scan::ScanBackend;
-use dis_tensor::Cpu;
 use dis_tensor::random::{Purpose, Stream};
+use dis_tensor::{Cpu, Reals};
 use ndarray::Array4;
 use proptest::prelude::*;
 
@@ -141,8 +141,17 @@ impl Tiny {
 
     /// A guided run on a device.
     fn run<B: ScanBackend>(&self, backend: &B, plan: &Plan, recorded: bool) -> OnDevice<B> {
-        let params = backend.from_f32(&self.weights);
-        let network = ModelDenoiser::new(backend, &self.model, &params, &LABELS).recorded(recorded);
+        self.run_with(backend, &backend.from_f32(&self.weights), plan, recorded)
+    }
+
+    fn run_with<B: ScanBackend>(
+        &self,
+        backend: &B,
+        params: &Reals<B>,
+        plan: &Plan,
+        recorded: bool,
+    ) -> OnDevice<B> {
+        let network = ModelDenoiser::new(backend, &self.model, params, &LABELS).recorded(recorded);
         let mut network = Guided::new(network, Guidance::new(1.5));
         let mut noise = Self::noise();
         let start = OnDevice::new(backend, noise.start([1, 4, 4]));
@@ -188,7 +197,7 @@ fn whole_runs_on_the_cpu_have_the_bits_of_arrays() {
 mod simulated {
     use super::*;
     use dis_kernels::sim::{Sim, Traffic};
-    use dis_tensor::Cuda;
+    use dis_tensor::{Backend, Cuda, Precision};
 
     fn gpu() -> Cuda<Sim> {
         Cuda::new(Sim::new(dis_kernels::sim::Options::default()))
@@ -240,6 +249,48 @@ mod simulated {
         let before = gpu.driver().traffic().allocations;
         tiny.run(&gpu, &plan, false);
         assert_eq!(gpu.driver().traffic().allocations, before);
+    }
+
+    /// With products of bfloat16, weights rounded before or at every product, recorded or not: the same
+    /// bits, nothing allocated by a later run, and nothing waited for but the image.
+    #[test]
+    fn bfloat16_is_recorded_too() {
+        let tiny = Tiny::new();
+        let plan = tiny.plan("ddim", 4);
+        let full = bits(&tiny.run(&gpu(), &plan, true).fetch().unwrap());
+        let mut images = Vec::new();
+        for ptx_gemm in [false, true] {
+            let gpu = gpu()
+                .with_precision(Precision::Bfloat16)
+                .with_ptx_gemm(ptx_gemm);
+            let plain = gpu.from_f32(&tiny.weights);
+            let mut ready = gpu.from_f32(&tiny.weights);
+            gpu.prepare_weights(&mut ready, tiny.model.table().products())
+                .unwrap();
+            let mut each = Vec::new();
+            for (params, recorded) in [
+                (&plain, false),
+                (&plain, true),
+                (&ready, false),
+                (&ready, true),
+            ] {
+                let before = gpu.driver().traffic();
+                let image = tiny.run_with(&gpu, params, &plan, recorded);
+                let after = gpu.driver().traffic();
+                // The image at the end.
+                assert_eq!(after.downloads - before.downloads, 1);
+                assert_eq!(after.synchronisations, before.synchronisations);
+                assert_eq!(after.replays - before.replays, if recorded { 3 } else { 0 });
+                each.push(bits(&image.fetch().unwrap()));
+            }
+            assert!(each.iter().all(|image| *image == each[0]), "{ptx_gemm}");
+            let before = gpu.driver().traffic().allocations;
+            tiny.run_with(&gpu, &ready, &plan, false);
+            assert_eq!(gpu.driver().traffic().allocations, before);
+            images.push(each.swap_remove(0));
+        }
+        // Both kinds of product are rounded, and add in an order of their own.
+        assert!(images.iter().all(|image| *image != full));
     }
 
     /// Everything a state does, on the GPU: the same bits where no exponential is involved.

@@ -163,7 +163,7 @@ fn an_infinite_output_is_left_out() {
 mod simulated {
     use super::*;
     use dis_kernels::sim::{Options, Sim};
-    use dis_tensor::Cuda;
+    use dis_tensor::{Cuda, Precision};
 
     /// A step queues all its work and reads loss terms and norm at its end: the same two reads however
     /// many parts the batch has, and a step as on the CPU.
@@ -192,6 +192,27 @@ mod simulated {
                 );
                 assert!((got.grad_norm - want.grad_norm).abs() < 1e-4 * want.grad_norm);
             }
+        }
+    }
+
+    /// Both operands of every product are rounded on the device, into memory that is used again.
+    #[test]
+    fn a_step_in_bfloat16_waits_once_too() {
+        let gpu = Cuda::new(Sim::new(Options::default())).with_precision(Precision::Bfloat16);
+        let driver = gpu.driver().clone();
+        let diffusion = GaussianDiffusion::new(&Default::default()).unwrap();
+        let mut device = Trainer::new(gpu, model(), diffusion, config(4, 1), &fresh()).unwrap();
+        let mut rounded = 0;
+        for step in 0..3 {
+            let before = driver.traffic();
+            assert!(!device.step(&batch(step, 4)).unwrap().skipped);
+            let after = driver.traffic();
+            assert_eq!(after.downloads - before.downloads, 2, "loss terms and norm");
+            assert_eq!(after.waits - before.waits, 1);
+            let launches = driver.counters()["dis_round_bf16"].launches;
+            assert!(launches > rounded, "{launches}");
+            rounded = launches;
+            assert!(step == 0 || after.allocations == before.allocations);
         }
     }
 

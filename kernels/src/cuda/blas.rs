@@ -37,8 +37,14 @@ type GemmEx = unsafe extern "C" fn(
     c_int,
 ) -> c_int;
 
-/// `CUDA_R_32F`: operands and results lie in memory as float32.
+/// `CUDA_R_32F`.
 const FLOAT32: c_int = 0;
+/// `CUDA_R_16BF`.
+const BFLOAT16: c_int = 14;
+/// `CUBLAS_COMPUTE_32F`.
+const COMPUTE_FLOAT32: c_int = 68;
+/// `CUBLAS_COMPUTE_32F_FAST_TF32`: operands of float32 are rounded first.
+const COMPUTE_TF32: c_int = 77;
 /// `CUBLAS_GEMM_DEFAULT`.
 const DEFAULT_ALGORITHM: c_int = -1;
 
@@ -52,15 +58,6 @@ const NAMES: &[&str] = &[
 ];
 #[cfg(windows)]
 const NAMES: &[&str] = &["cublas64_13.dll", "cublas64_12.dll", "cublas64_11.dll"];
-
-/// `CUBLAS_COMPUTE_32F`, and its variants that round operands first.
-fn compute_type(precision: Precision) -> c_int {
-    match precision {
-        Precision::Full => 68,
-        Precision::Tf32 => 77,
-        Precision::Bf16 => 75,
-    }
-}
 
 /// A handle that works on the driver's stream.
 pub(super) struct Blas {
@@ -122,7 +119,6 @@ impl Blas {
         let precision = match self.precision {
             Precision::Full => "float32",
             Precision::Tf32 => "TF32",
-            Precision::Bf16 => "bfloat16",
         };
         format!("{} in {precision}", self.name)
     }
@@ -133,6 +129,11 @@ impl Blas {
         raw.bind()?;
         let operation = |transpose: bool| c_int::from(transpose);
         let (one, beta) = (1.0f32, call.beta);
+        let (operands, compute) = match (call.bf16, self.precision) {
+            (true, _) => (BFLOAT16, COMPUTE_FLOAT32),
+            (false, Precision::Full) => (FLOAT32, COMPUTE_FLOAT32),
+            (false, Precision::Tf32) => (FLOAT32, COMPUTE_TF32),
+        };
         // SAFETY: the matrices lie in the caller's blocks (their layouts were checked against
         // them); the two factors are read before the call returns (host pointer mode, the default).
         let status = unsafe {
@@ -145,16 +146,16 @@ impl Blas {
                 call.k as c_int,
                 (&raw const one).cast(),
                 call.b as *const c_void,
-                FLOAT32,
+                operands,
                 call.ldb as c_int,
                 call.a as *const c_void,
-                FLOAT32,
+                operands,
                 call.lda as c_int,
                 (&raw const beta).cast(),
                 call.c as *mut c_void,
                 FLOAT32,
                 call.ldc as c_int,
-                compute_type(self.precision),
+                compute,
                 DEFAULT_ALGORITHM,
             )
         };

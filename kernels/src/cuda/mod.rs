@@ -17,7 +17,7 @@ use crate::ptx::PtxFile;
 pub use self::facts::Facts;
 pub use self::raw::Graph;
 
-/// How matrix products are computed.
+/// How matrix products of float32 are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// float32 throughout.
@@ -25,8 +25,6 @@ pub enum Precision {
     Full,
     /// Inputs rounded to TF32 (10 bits of mantissa) on tensor cores.
     Tf32,
-    /// Inputs rounded to bfloat16 (7 bits of mantissa) on tensor cores.
-    Bf16,
 }
 
 /// What has been loaded of the kernels' texts.

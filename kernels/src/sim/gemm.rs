@@ -7,7 +7,7 @@ use super::fault;
 use crate::driver::GemmCall;
 use crate::error::Result;
 
-/// A matrix on the host, read or written row by row.
+/// A matrix on the host, read row by row.
 fn read_rows(
     device: &ptx::Device,
     address: u64,
@@ -27,6 +27,26 @@ fn read_rows(
     Ok(data)
 }
 
+/// As [`read_rows`], of bfloat16.
+fn read_bf16_rows(
+    device: &ptx::Device,
+    address: u64,
+    rows: u32,
+    columns: u32,
+    stride: u32,
+) -> Result<Vec<f32>> {
+    let mut data = Vec::with_capacity(rows as usize * columns as usize);
+    let mut row = vec![0u16; columns as usize];
+    for r in 0..u64::from(rows) {
+        let place = address + 2 * r * u64::from(stride);
+        device
+            .read(place, bytemuck::cast_slice_mut(&mut row))
+            .map_err(fault)?;
+        data.extend(row.iter().map(|&x| f32::from_bits(u32::from(x) << 16)));
+    }
+    Ok(data)
+}
+
 /// The transpose of a `rows` x `columns` matrix.
 fn transposed(data: &[f32], rows: u32, columns: u32) -> Vec<f32> {
     let (rows, columns) = (rows as usize, columns as usize);
@@ -42,15 +62,16 @@ fn transposed(data: &[f32], rows: u32, columns: u32) -> Vec<f32> {
 /// The product, from and to device memory.
 pub(super) fn host_gemm(device: &mut ptx::Device, call: &GemmCall) -> Result<()> {
     let GemmCall { m, n, k, .. } = *call;
+    let read = if call.bf16 { read_bf16_rows } else { read_rows };
     let a = if call.transpose_a {
-        transposed(&read_rows(device, call.a, k, m, call.lda)?, k, m)
+        transposed(&read(device, call.a, k, m, call.lda)?, k, m)
     } else {
-        read_rows(device, call.a, m, k, call.lda)?
+        read(device, call.a, m, k, call.lda)?
     };
     let b = if call.transpose_b {
-        transposed(&read_rows(device, call.b, n, k, call.ldb)?, n, k)
+        transposed(&read(device, call.b, n, k, call.ldb)?, n, k)
     } else {
-        read_rows(device, call.b, k, n, call.ldb)?
+        read(device, call.b, k, n, call.ldb)?
     };
     let old = if call.beta == 0.0 {
         None

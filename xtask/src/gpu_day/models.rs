@@ -10,7 +10,7 @@ use dis_diffusion::{
 use dis_kernels::Driver;
 use dis_model::cost::Cost;
 use dis_model::{ConditionKind, DisConfig, DisModel};
-use dis_tensor::{Backend, Cuda};
+use dis_tensor::{Backend, Cuda, Precision};
 use dis_train::config::TrainConfig;
 use dis_train::data::{Batch, ImageShape};
 use dis_train::{TrainState, Trainer};
@@ -101,8 +101,9 @@ fn train<D: Driver>(
     config: DisConfig,
     batch: usize,
     recompute: bool,
+    precision: Precision,
 ) -> Result<Speed> {
-    let backend = Cuda::new(driver.clone());
+    let backend = Cuda::new(driver.clone()).with_precision(precision);
     let model = DisModel::new(config)?;
     let state = TrainState::new(model.table().initial(day.seed));
     let options = TrainConfig {
@@ -136,10 +137,17 @@ fn train<D: Driver>(
 }
 
 /// Steps of DDIM with guidance left out: one evaluation of the network each.
-fn sample<D: Driver>(day: &Day, driver: &D, config: DisConfig, batch: usize) -> Result<Speed> {
-    let backend = Cuda::new(driver.clone());
+fn sample<D: Driver>(
+    day: &Day,
+    driver: &D,
+    config: DisConfig,
+    batch: usize,
+    precision: Precision,
+) -> Result<Speed> {
+    let backend = Cuda::new(driver.clone()).with_precision(precision);
     let model = DisModel::new(config)?;
-    let params = backend.from_f32(&model.table().initial(day.seed));
+    let mut params = backend.from_f32(&model.table().initial(day.seed));
+    backend.prepare_weights(&mut params, model.table().products())?;
     let labels = images(&config, batch, day.seed).labels.unwrap_or_default();
     let sampler: SamplerSpec = "ddim".parse()?;
     let steps = if day.quick { 2 } else { 10 };
@@ -181,6 +189,7 @@ pub fn run<D: Driver>(day: &Day, driver: &D, facts: &Facts) -> Result<Section> {
     let mut training = Table::new(&[
         "model",
         "batch",
+        "products",
         "recompute",
         "ms a step",
         "images/s",
@@ -189,6 +198,7 @@ pub fn run<D: Driver>(day: &Day, driver: &D, facts: &Facts) -> Result<Section> {
     let mut sampling = Table::new(&[
         "model",
         "batch",
+        "products",
         "ms a network step",
         "images/s at 50 steps",
         "GiB held",
@@ -197,33 +207,48 @@ pub fn run<D: Driver>(day: &Day, driver: &D, facts: &Facts) -> Result<Section> {
     let gib = |bytes: f64| format!("{:.2}", bytes / f64::from(1 << 30));
     let limit = FILL * facts.free_bytes as f64;
     for entry in entries(day.quick)? {
-        let mut cases: Vec<(usize, Option<bool>)> = Vec::new();
+        let (full, half) = (Precision::Float32, Precision::Bfloat16);
+        let mut cases: Vec<(usize, Option<bool>, Precision)> = Vec::new();
         for &batch in &entry.training {
-            cases.extend([(batch, Some(false)), (batch, Some(true))]);
+            cases.extend(
+                [(Some(false), full), (Some(true), full), (Some(false), half)]
+                    .map(|(recompute, precision)| (batch, recompute, precision)),
+            );
         }
-        cases.extend(entry.sampling.iter().map(|&batch| (batch, None)));
-        for (batch, recompute) in cases {
+        for &batch in &entry.sampling {
+            cases.extend([full, half].map(|precision| (batch, None, precision)));
+        }
+        for (batch, recompute, precision) in cases {
             let memory = Cost::of(&entry.config, batch)?.memory;
             let need = memory.weights
                 + match recompute {
                     Some(false) => memory.optimizer + memory.training,
                     Some(true) => memory.optimizer + memory.training_recompute,
                     None => memory.inference,
+                }
+                + match (recompute, precision) {
+                    // Beside the weights lie those that are rounded.
+                    (None, Precision::Bfloat16) => memory.weights / 2,
+                    _ => 0,
                 };
+            let products = match precision {
+                Precision::Float32 => "float32",
+                Precision::Bfloat16 => "bfloat16",
+            };
             let what = match recompute {
                 Some(false) => "training",
                 Some(true) => "training with recompute",
                 None => "sampling",
             };
-            let name = format!("{} {what}, batch {batch}", entry.name);
+            let name = format!("{} {what}, batch {batch}, {products}", entry.name);
             if need as f64 > limit {
                 skipped.push(format!("{name} ({} GiB)", gib(need as f64)));
                 continue;
             }
             eprintln!("{name}");
             let speed = match recompute {
-                Some(recompute) => train(day, driver, entry.config, batch, recompute),
-                None => sample(day, driver, entry.config, batch),
+                Some(recompute) => train(day, driver, entry.config, batch, recompute, precision),
+                None => sample(day, driver, entry.config, batch, precision),
             };
             let speed = match speed {
                 Ok(speed) => speed,
@@ -238,6 +263,7 @@ pub fn run<D: Driver>(day: &Day, driver: &D, facts: &Facts) -> Result<Section> {
                 Some(recompute) => training.push([
                     entry.name.clone(),
                     batch.to_string(),
+                    products.into(),
                     if recompute { "yes" } else { "no" }.into(),
                     format!("{ms:.2}"),
                     format!("{rate:.1}"),
@@ -246,13 +272,14 @@ pub fn run<D: Driver>(day: &Day, driver: &D, facts: &Facts) -> Result<Section> {
                 None => sampling.push([
                     entry.name.clone(),
                     batch.to_string(),
+                    products.into(),
                     format!("{ms:.2}"),
                     format!("{:.2}", rate / TOLD_STEPS),
                     held,
                 ]),
             }
             data.push(json!({
-                "model": entry.name, "what": what, "batch": batch, "seconds": speed.seconds,
+                "model": entry.name, "what": what, "batch": batch, "products": products, "seconds": speed.seconds,
                 "repetitions": speed.repetitions, "bytes_held": speed.held,
                 "bytes_by_cost_model": need,
             }));

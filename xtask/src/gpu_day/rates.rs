@@ -2,7 +2,6 @@
 //! its clocks.
 
 use anyhow::{Result, bail};
-use dis_kernels::driver::GemmCall;
 use dis_kernels::elementwise::Copy;
 use dis_kernels::{Driver, Pool, launch};
 use serde_json::{Value, json};
@@ -67,7 +66,8 @@ pub fn measure<D: Driver>(day: &Day, driver: &D, facts: &Facts) -> Result<(Rates
     Ok((rates, table, json!(data)))
 }
 
-/// Times products at the shapes of in_proj and out_proj, by the library and by our kernel.
+/// Times products at the shapes of in_proj and out_proj, by the library and by our kernels, of float32 and
+/// of bfloat16 that was rounded before.
 pub fn products<D: Driver>(day: &Day, driver: &D, rates: &Rates) -> Result<(Table, Value)> {
     let sizes: &[[usize; 3]] = if day.quick {
         &[[9, 17, 33]]
@@ -83,30 +83,21 @@ pub fn products<D: Driver>(day: &Day, driver: &D, rates: &Rates) -> Result<(Tabl
     let mut table = Table::new(&["product m x k x n", "by", "ms", "TFLOP/s", "of FMA rate"]);
     let mut data = Vec::new();
     for &[m, k, n] in sizes {
-        let pool = Pool::new(driver.clone());
-        let (work, [a, b, c]) = gemm(&pool, [m, k, n])?;
-        let call = GemmCall {
-            m: m as u32,
-            n: n as u32,
-            k: k as u32,
-            a: a.ptr.address(),
-            lda: k as u32,
-            transpose_a: false,
-            b: b.ptr.address(),
-            ldb: n as u32,
-            transpose_b: false,
-            c: c.ptr.address(),
-            ldc: n as u32,
-            beta: 0.0,
-        };
-        let ours = time(driver, day.effort(), || work.launch(driver))?;
-        let mut lines = vec![("dis_gemm", ours)];
-        if driver.has_gemm() {
-            let library = time(driver, day.effort(), || match driver.gemm(&call)? {
-                true => Ok(()),
-                false => bail!("the driver has a product and does none"),
-            })?;
-            lines.push(("library", library));
+        let mut lines = Vec::new();
+        for (bf16, ours, library) in [
+            (false, "dis_gemm", "library"),
+            (true, "dis_gemm_bf16", "library, bfloat16"),
+        ] {
+            let pool = Pool::new(driver.clone());
+            let (work, call) = gemm(&pool, [m, k, n], bf16)?;
+            lines.push((ours, time(driver, day.effort(), || work.launch(driver))?));
+            if driver.has_gemm() {
+                let seconds = time(driver, day.effort(), || match driver.gemm(&call)? {
+                    true => Ok(()),
+                    false => bail!("the driver has a product and does none"),
+                })?;
+                lines.push((library, seconds));
+            }
         }
         for (by, seconds) in lines {
             let fma = (m * k * n) as f64 / seconds.median;

@@ -2,8 +2,11 @@
 //! for the simulator that counts what they cost.
 
 use anyhow::Result;
+use dis_kernels::bf16::{Bf16Mat, GemmBf16, RoundBf16};
+use dis_kernels::driver::GemmCall;
 use dis_kernels::elementwise::{AddProduct, Axpy, Copy, ScaleSamples, Silu, SiluBackward};
 use dis_kernels::embed::{Gather, ScatterAdd};
+use dis_kernels::gemm::Gemm;
 use dis_kernels::norm::{self, NormBackward, NormForward, NormParamSums};
 use dis_kernels::optim::{AdamW, Arenas, Numbers, SquareSums, norm_partials};
 use dis_kernels::patch::{Grid, Patchify, Unpatchify};
@@ -162,6 +165,8 @@ pub enum Kernel {
     SiluBackward,
     /// A copy.
     Copy,
+    /// Rounding to bfloat16.
+    RoundBf16,
     /// `dst += alpha * src`.
     Axpy,
     /// `dst += a * b`.
@@ -201,6 +206,7 @@ pub fn kernels() -> Vec<Kernel> {
         Kernel::Silu,
         Kernel::SiluBackward,
         Kernel::Copy,
+        Kernel::RoundBf16,
         Kernel::Axpy,
         Kernel::AddProduct,
         Kernel::ScaleSamples,
@@ -261,6 +267,11 @@ impl Kernel {
                     // Back and forth would be exact; a small factor does not overflow either.
                     _ => m.work(Axpy::new(1e-6, x, y)?),
                 }
+            }
+            Self::RoundBf16 => {
+                let x = m.mat(full, -4.0, 4.0)?.read();
+                let out = m.room(s.batch * s.tokens * Bf16Mat::stride(s.channels))?;
+                m.work(RoundBf16::new(x, out)?)
             }
             Self::SiluBackward | Self::AddProduct => {
                 let (a, b) = (m.mat(full, -4.0, 4.0)?.read(), m.mat(full, -1.0, 1.0)?);
@@ -381,12 +392,49 @@ fn adamw<D: Driver>(mut m: Memory<'_, D>, n: usize) -> Result<Work<D>> {
     Ok(m.work(AdamW::new(arenas, numbers)?))
 }
 
-/// A product `c = a b`, of m x k by k x n, by our own kernel.
-pub fn gemm<D: Driver>(pool: &Pool<D>, [m, k, n]: [usize; 3]) -> Result<(Work<D>, [Mat; 3])> {
+/// A product `c = a b`, of m x k by k x n: by our own kernel, and as a library is asked for it.
+pub fn gemm<D: Driver>(
+    pool: &Pool<D>,
+    [m, k, n]: [usize; 3],
+    bf16: bool,
+) -> Result<(Work<D>, GemmCall)> {
     let mut memory = Memory::new(pool);
     let a = memory.mat([1, m, k], -1.0, 1.0)?.read();
     let b = memory.mat([1, k, n], -1.0, 1.0)?.read();
     let c = memory.mat([1, m, n], 0.0, 0.0)?;
-    let kernel = dis_kernels::gemm::Gemm::new(a, false, b, false, Ptr::null(), false, c)?;
-    Ok((memory.work(kernel), [a, b, c.read()]))
+    let call = GemmCall {
+        m: m as u32,
+        n: n as u32,
+        k: k as u32,
+        a: a.ptr.address(),
+        lda: k as u32,
+        transpose_a: false,
+        b: b.ptr.address(),
+        ldb: n as u32,
+        transpose_b: false,
+        c: c.ptr.address(),
+        ldc: n as u32,
+        beta: 0.0,
+        bf16,
+    };
+    if !bf16 {
+        let kernel = Gemm::new(a, false, b, false, Ptr::null(), false, c)?;
+        return Ok((memory.work(kernel), call));
+    }
+    let mut rounded = |x: Mat| -> Result<Bf16Mat> {
+        let (rows, columns) = (x.tokens, x.channels);
+        let room = memory.room(rows * Bf16Mat::stride(columns))?;
+        launch(pool.driver(), &RoundBf16::new(x, room)?)?;
+        Ok(Bf16Mat::rounded(room.read(), rows, columns))
+    };
+    let (a, b) = (rounded(a)?, rounded(b)?);
+    let call = GemmCall {
+        a: a.ptr.address(),
+        lda: a.row_stride as u32,
+        b: b.ptr.address(),
+        ldb: b.row_stride as u32,
+        ..call
+    };
+    let kernel = GemmBf16::new(a, false, b, false, Ptr::null(), false, c)?;
+    Ok((memory.work(kernel), call))
 }

@@ -98,6 +98,13 @@ pub fn read<B: ScanBackend>(backend: &B, buf: &Reals<B>) -> Result<Vec<f64>> {
     Ok(values)
 }
 
+/// The bfloat16 nearest to what a normal is in float32.
+pub fn nearest_bf16(x: f64) -> f64 {
+    let bits = (x as f32).to_bits();
+    let rounded = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
+    f64::from(f32::from_bits(rounded))
+}
+
 /// Leaves a normal as it is.
 pub fn plain(x: f64) -> f64 {
     x

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use dis_scan::{Direction, Discretization, ScanBackend};
 use dis_tensor::random::{Purpose, Stream};
+use dis_tensor::{Precision, Reference};
 
 use super::bound;
-use super::data::Outputs;
+use super::data::{Outputs, nearest_bf16, plain};
 use super::images::images;
 use super::loss::loss;
 use super::model::{TOKENS as MODEL_TOKENS, VARIANTS, model};
@@ -39,6 +40,8 @@ pub enum Problem {
     Elementwise([usize; 3]),
     /// Matrix products.
     Products([usize; 3]),
+    /// The same of bfloat16, against float64 of operands rounded to it.
+    Bf16Products([usize; 3]),
     /// Norms.
     Norms([usize; 3]),
     /// Tables and patches.
@@ -57,6 +60,10 @@ pub enum Problem {
     Mixer([usize; 3], usize),
     /// Whole models, by variant.
     Model(usize),
+    /// The same with products of bfloat16, against float64 of what is not rounded: where a value is
+    /// nearly a tie the processor and a device may round it to different sides, so that their distance
+    /// from float64 is all that is bounded.
+    Bf16Model(usize),
 }
 
 impl Problem {
@@ -65,6 +72,7 @@ impl Problem {
         match self {
             Self::Elementwise(_) => "elementwise",
             Self::Products(_) => "gemm",
+            Self::Bf16Products(_) => "gemm bf16",
             Self::Norms(_) => "norm",
             Self::Tables(_) => "tables",
             Self::Images(_) => "images",
@@ -74,13 +82,14 @@ impl Problem {
             Self::Scan(_) => "scan",
             Self::Mixer(..) => "mixer",
             Self::Model(_) => "model",
+            Self::Bf16Model(_) => "model bf16",
         }
     }
 
     /// Its parameters.
     pub fn describe(&self) -> String {
         match self {
-            Self::Model(variant) => VARIANTS[*variant].into(),
+            Self::Model(variant) | Self::Bf16Model(variant) => VARIANTS[*variant].into(),
             Self::Scan(case) => format!("{case:?}"),
             other => format!("{other:?}"),
         }
@@ -90,7 +99,7 @@ impl Problem {
     pub fn run<B: ScanBackend>(&self, b: &B, seed: u64) -> Result<Outputs> {
         match *self {
             Self::Elementwise(shape) => elementwise(b, shape, seed),
-            Self::Products(sizes) => products(b, sizes, seed),
+            Self::Products(sizes) | Self::Bf16Products(sizes) => products(b, sizes, seed, plain),
             Self::Norms(shape) => norms(b, shape, seed),
             Self::Tables(sizes) => tables(b, sizes, seed),
             Self::Images(sizes) => images(b, sizes, seed),
@@ -99,7 +108,24 @@ impl Problem {
             Self::Conv(shape, width, direction) => conv(b, shape, width, direction, seed),
             Self::Scan(ref case) => scan(b, case, seed),
             Self::Mixer(shape, states) => mixer(b, shape, states, seed),
-            Self::Model(variant) => model(b, variant, seed),
+            Self::Model(variant) | Self::Bf16Model(variant) => model(b, variant, seed),
+        }
+    }
+
+    /// Runs it in float64.
+    pub fn exact(&self, seed: u64) -> Result<Outputs> {
+        let reference = Reference::new();
+        match *self {
+            Self::Bf16Products(sizes) => products(&reference, sizes, seed, nearest_bf16),
+            _ => self.run(&reference, seed),
+        }
+    }
+
+    /// What its matrix products take.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Self::Bf16Products(_) | Self::Bf16Model(_) => Precision::Bfloat16,
+            _ => Precision::Float32,
         }
     }
 
@@ -109,7 +135,7 @@ impl Problem {
             Self::Scan(ref case) => Allowance::Each(bound::scan(case, seed)?),
             // No state forgets: then every step's exponential counts in the state and in its adjoint.
             Self::Mixer([_, tokens, _], _) => Allowance::Exponentials(2 * tokens),
-            Self::Model(_) => Allowance::Exponentials(2 * MODEL_TOKENS),
+            Self::Model(_) | Self::Bf16Model(_) => Allowance::Exponentials(2 * MODEL_TOKENS),
             // An exponential and a reciprocal.
             Self::Elementwise(_) | Self::Images(_) | Self::Conv(..) => Allowance::Exponentials(2),
             _ => Allowance::Exponentials(0),
@@ -122,14 +148,14 @@ impl Problem {
             Self::Elementwise(s) | Self::Norms(s) | Self::Conv(s, ..) => {
                 4 * s.iter().product::<usize>()
             }
-            Self::Products([m, k, n]) => m * k * n,
+            Self::Products([m, k, n]) | Self::Bf16Products([m, k, n]) => m * k * n,
             Self::Tables(s) => s.iter().product(),
             Self::Images([batch, values]) => 12 * batch * values,
             Self::Loss([batch, values]) => 100 * batch * values,
             Self::Optimizer(n) => n,
             Self::Scan(c) => c.shape.iter().product::<usize>() * c.states,
             Self::Mixer([b, l, w], n) => b * l * 2 * w * (2 * n + 4 * w),
-            Self::Model(_) => 0,
+            Self::Model(_) | Self::Bf16Model(_) => 0,
         }
     }
 }
@@ -207,6 +233,10 @@ fn families() -> Vec<Factors> {
             Problem::Mixer([BATCHES[i[0]], TOKENS[i[1]], WIDTHS[i[2]]], STATES[i[3]])
         }),
         factors(&[VARIANTS.len()], |i| Problem::Model(i[0])),
+        factors(&[4, 4, 4], |i| {
+            Problem::Bf16Products([ROWS[i[0]], INNER[i[1]], COLUMNS[i[2]]])
+        }),
+        factors(&[VARIANTS.len()], |i| Problem::Bf16Model(i[0])),
     ]
 }
 

@@ -31,7 +31,7 @@ use clap::ValueEnum;
 use dis_kernels::ptx::FILES;
 use dis_kernels::sim::{Approx, Coverage, Options, Order, Sim};
 use dis_scan::ScanBackend;
-use dis_tensor::{Backend, Cpu, Cuda, Reference};
+use dis_tensor::{Backend, Cpu, Cuda, Precision};
 
 use crate::golden;
 use data::Outputs;
@@ -44,8 +44,8 @@ pub struct Args {
     /// What is compared with the CPU and with float64.
     #[arg(long, value_enum, default_value_t = Device::Sim)]
     device: Device,
-    /// Only families whose name contains this: elementwise, gemm, norm, tables, images, loss, optimizer,
-    /// conv1d, scan, mixer, model, training, sampling.
+    /// Only families whose name contains this: elementwise, gemm, gemm bf16, norm, tables, images, loss,
+    /// optimizer, conv1d, scan, mixer, model, model bf16, training, sampling.
     #[arg(long, value_name = "S")]
     filter: Option<String>,
     /// Of the selection and of all operands.
@@ -71,6 +71,7 @@ enum Device {
 /// Something that can be put into the state a case asks for.
 trait Subject: ScanBackend {
     fn prepare(&self, case: &Case);
+    fn in_precision(&self, precision: Precision) -> Self;
 }
 
 impl Subject for Cuda<Sim> {
@@ -86,11 +87,19 @@ impl Subject for Cuda<Sim> {
             ..Options::default()
         });
     }
+
+    fn in_precision(&self, precision: Precision) -> Self {
+        self.clone().with_precision(precision)
+    }
 }
 
 #[cfg(feature = "cuda")]
 impl Subject for Cuda<dis_kernels::cuda::CudaDriver> {
     fn prepare(&self, _: &Case) {}
+
+    fn in_precision(&self, precision: Precision) -> Self {
+        self.clone().with_precision(precision)
+    }
 }
 
 /// Runs the task; whether everything agreed.
@@ -111,8 +120,8 @@ pub fn run(args: &Args) -> Result<bool> {
 
 #[cfg(feature = "cuda")]
 fn run_cuda(args: &Args) -> Result<bool> {
-    use dis_kernels::cuda::{CudaDriver, Precision};
-    let device = Cuda::new(CudaDriver::open(0, Precision::Full)?);
+    use dis_kernels::cuda::{self, CudaDriver};
+    let device = Cuda::new(CudaDriver::open(0, cuda::Precision::Full)?);
     // Products by the library first, then by our own kernel.
     let mut outcomes = run_all(args, std::slice::from_ref(&device))?;
     if args.filter.is_none() || args.filter.as_deref() == Some("gemm") {
@@ -232,14 +241,13 @@ fn one<B: Subject>(case: &Case, device: &B, cpu: &Cpu) -> Outcome {
     );
     let lines = guarded(|| {
         device.prepare(case);
-        let got = problem.run(device, case.seed)?;
+        let precision = problem.precision();
+        let got = problem.run(&device.in_precision(precision), case.seed)?;
         if let Some(failure) = device.failure() {
             bail!("{failure}");
         }
-        let (on_cpu, exact) = (
-            problem.run(cpu, case.seed)?,
-            problem.run(&Reference::new(), case.seed)?,
-        );
+        let cpu = cpu.clone().with_precision(precision);
+        let (on_cpu, exact) = (problem.run(&cpu, case.seed)?, problem.exact(case.seed)?);
         let more = match case.approx {
             0 => Allowance::Exponentials(0),
             _ => problem.allowance(case.seed)?,

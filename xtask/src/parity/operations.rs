@@ -79,19 +79,20 @@ pub fn elementwise<B: ScanBackend>(b: &B, shape: [usize; 3], seed: u64) -> Resul
     Ok(outputs)
 }
 
-/// Matrix products with `rows` rows, `k` inside and `columns` columns.
+/// Matrix products with `rows` rows, `k` inside and `columns` columns, of normals through `f`.
 pub fn products<B: ScanBackend>(
     b: &B,
     [rows, k, columns]: [usize; 3],
     seed: u64,
+    f: fn(f64) -> f64,
 ) -> Result<Outputs> {
     let mut d = Draw::new(b, seed, (seed % 4) as usize);
     let mut outputs = Outputs::new();
     for flags in 0..4 {
         let (ta, tb) = (flags & 1 != 0, flags & 2 != 0);
         let turn = |t: bool, r: usize, c: usize| if t { [1, c, r] } else { [1, r, c] };
-        let left = d.matrix(turn(ta, rows, k), plain);
-        let right = d.matrix(turn(tb, k, columns), plain);
+        let left = d.matrix(turn(ta, rows, k), f);
+        let right = d.matrix(turn(tb, k, columns), f);
         let bias = d.matrix([1, 1, columns], plain);
         for (bias, accumulate) in [(None, false), (Some(&bias), false), (None, true)] {
             let mut out = d.matrix([1, rows, columns], plain);

@@ -46,7 +46,7 @@ pub enum Precision {
     #[default]
     Float32,
     /// Operands rounded to bfloat16 (8 bits of significand): twice as fast where the processor has
-    /// instructions for it, the same rounding elsewhere.
+    /// instructions for it, the same rounding elsewhere. On a GPU they lie in memory as that.
     Bfloat16,
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dis_kernels::{Block, Driver, Mat, MatMut, Ptr, PtrMut};
 
+use super::prepared::Prepared;
 use crate::backend::{Buffer, Element};
 use crate::layout::{Tokens, TokensMut};
 
@@ -16,6 +17,8 @@ pub struct DeviceBuf<D: Driver, E: Element> {
     pub(super) len: usize,
     /// What was uploaded, for buffers of ids, which are checked on the host.
     pub(super) ids: Option<Arc<[u32]>>,
+    /// Rounded copies of some of its matrices, by offset. A write ends them, so that none is stale.
+    pub(super) prepared: Vec<Prepared<D>>,
     element: PhantomData<E>,
 }
 
@@ -25,6 +28,7 @@ impl<D: Driver, E: Element> DeviceBuf<D, E> {
             block,
             len,
             ids: None,
+            prepared: Vec::new(),
             element: PhantomData,
         }
     }
@@ -43,6 +47,7 @@ impl<D: Driver, E: Element> DeviceBuf<D, E> {
 
     /// The elements, to write.
     pub fn ptr_mut(&mut self) -> PtrMut<E> {
+        self.prepared.clear();
         self.block.as_ref().map_or(PtrMut::null(), |block| {
             PtrMut::new(block.address(), self.len as u64)
         })

@@ -1,5 +1,6 @@
-//! Matrix products: the driver's library where it has one, our own kernel otherwise.
+//! Matrix products: the driver's library where it has one, our own kernels otherwise.
 
+use dis_kernels::bf16::{Bf16Mat, GemmBf16};
 use dis_kernels::driver::GemmCall;
 use dis_kernels::elementwise::{Copy, broadcast_tokens};
 use dis_kernels::gemm::Gemm;
@@ -7,6 +8,7 @@ use dis_kernels::{Driver, Mat, MatMut, Ptr};
 
 use super::Cuda;
 use crate::check::GemmSize;
+use crate::cpu::Precision;
 use crate::error::{Result, TensorError};
 
 const OP: &str = "gemm";
@@ -20,7 +22,28 @@ fn extent(name: &str, value: usize) -> Result<u32> {
         })
 }
 
+/// An operand for a library: its address, and elements between rows.
+type Stored = (u64, usize);
+
+/// What a product does beside its operands.
+#[derive(Clone, Copy)]
+struct Form {
+    size: GemmSize,
+    transpose_a: bool,
+    transpose_b: bool,
+    bias: Option<Mat>,
+    accumulate: bool,
+    c: MatMut,
+}
+
+impl Form {
+    fn bias(&self) -> Ptr<f32> {
+        self.bias.map_or(Ptr::null(), |bias| bias.ptr)
+    }
+}
+
 impl<D: Driver> Cuda<D> {
+    /// The product; `rounded` is `b` in bfloat16, where that is known.
     pub(super) fn product(
         &self,
         size: GemmSize,
@@ -28,6 +51,7 @@ impl<D: Driver> Cuda<D> {
         transpose_a: bool,
         b: Mat,
         transpose_b: bool,
+        rounded: Option<Bf16Mat>,
         bias: Option<Mat>,
         accumulate: bool,
         c: MatMut,
@@ -36,46 +60,98 @@ impl<D: Driver> Cuda<D> {
         if m == 0 || n == 0 {
             return Ok(());
         }
-        let (a, b, c) = (a.as_matrix(), b.as_matrix(), c.as_matrix());
-        if !self.ptx_gemm && k > 0 {
-            let call = GemmCall {
-                m: extent("the number of rows", m)?,
-                n: extent("the number of columns", n)?,
-                k: extent("the inner extent", k)?,
-                a: a.ptr.address(),
-                lda: extent("a's row stride", a.row_stride.max(a.channels))?,
-                transpose_a,
-                b: b.ptr.address(),
-                ldb: extent("b's row stride", b.row_stride.max(b.channels))?,
-                transpose_b,
-                c: c.ptr.address(),
-                ldc: extent("c's row stride", c.row_stride.max(c.channels))?,
-                beta: if accumulate || bias.is_some() {
-                    1.0
-                } else {
-                    0.0
-                },
-            };
-            if self.has_library_gemm {
-                if let Some(bias) = bias {
-                    // A library's product adds to what is there: the bias first.
-                    let rows = broadcast_tokens(bias, c.shape());
-                    self.launch(OP, rows.and_then(|rows| Copy::new(rows, c)))?;
-                }
-                return match self.driver().gemm(&call) {
-                    Ok(true) => Ok(()),
-                    Ok(false) => Err(TensorError::Device {
-                        op: OP,
-                        what: "the driver's matrix product is gone".into(),
-                    }),
-                    Err(error) => Err(self.failed(OP, error)),
-                };
-            }
+        let (a, b) = (a.as_matrix(), b.as_matrix());
+        let form = Form {
+            size,
+            transpose_a,
+            transpose_b,
+            bias,
+            accumulate,
+            c: c.as_matrix(),
+        };
+        if k > 0 && self.precision == Precision::Bfloat16 {
+            return self.bf16_product(form, a, b, rounded);
         }
-        let bias = bias.map_or(Ptr::null(), |bias| bias.ptr);
+        if self.by_library() && k > 0 {
+            let stored = |x: &Mat| (x.ptr.address(), x.row_stride.max(x.channels));
+            return self.library_product(form, stored(&a), stored(&b), false);
+        }
         self.launch(
             OP,
-            Gemm::new(a, transpose_a, b, transpose_b, bias, accumulate, c),
+            Gemm::new(
+                a,
+                transpose_a,
+                b,
+                transpose_b,
+                form.bias(),
+                accumulate,
+                form.c,
+            ),
         )
+    }
+
+    fn by_library(&self) -> bool {
+        !self.ptx_gemm && self.has_library_gemm
+    }
+
+    /// Rounds what has not been rounded, into memory that is free again when the product is queued.
+    fn bf16_product(&self, form: Form, a: Mat, b: Mat, rounded: Option<Bf16Mat>) -> Result<()> {
+        let (_a, a) = self.rounded(OP, a)?;
+        let (_b, b) = match rounded {
+            Some(b) => (None, b),
+            None => {
+                let (memory, b) = self.rounded(OP, b)?;
+                (Some(memory), b)
+            }
+        };
+        if self.by_library() {
+            let stored = |x: &Bf16Mat| (x.ptr.address(), x.row_stride);
+            return self.library_product(form, stored(&a), stored(&b), true);
+        }
+        self.launch(
+            OP,
+            GemmBf16::new(
+                a,
+                form.transpose_a,
+                b,
+                form.transpose_b,
+                form.bias(),
+                form.accumulate,
+                form.c,
+            ),
+        )
+    }
+
+    fn library_product(&self, form: Form, a: Stored, b: Stored, bf16: bool) -> Result<()> {
+        let Form { size, bias, c, .. } = form;
+        let adds = form.accumulate || bias.is_some();
+        let call = GemmCall {
+            m: extent("the number of rows", size.m)?,
+            n: extent("the number of columns", size.n)?,
+            k: extent("the inner extent", size.k)?,
+            a: a.0,
+            lda: extent("a's row stride", a.1)?,
+            transpose_a: form.transpose_a,
+            b: b.0,
+            ldb: extent("b's row stride", b.1)?,
+            transpose_b: form.transpose_b,
+            c: c.ptr.address(),
+            ldc: extent("c's row stride", c.row_stride.max(c.channels))?,
+            beta: if adds { 1.0 } else { 0.0 },
+            bf16,
+        };
+        if let Some(bias) = bias {
+            // A library's product adds to what is there: the bias first.
+            let rows = broadcast_tokens(bias, c.shape());
+            self.launch(OP, rows.and_then(|rows| Copy::new(rows, c)))?;
+        }
+        match self.driver().gemm(&call) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(TensorError::Device {
+                op: OP,
+                what: "the driver's matrix product is gone".into(),
+            }),
+            Err(error) => Err(self.failed(OP, error)),
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! The GPU backend: float32, all launch logic, over any [`Driver`]: a GPU or the simulator.
+//! The GPU backend: float32 but for the operands of matrix products where that is asked for, all launch
+//! logic, over any [`Driver`]: a GPU or the simulator.
 //!
 //! Nothing here waits for the device but reads and downloads. Operations check their arguments
 //! as the other backends do and launch kernels in the order of one stream.
@@ -13,6 +14,7 @@ mod images;
 mod loss;
 mod norm;
 mod optim;
+mod prepared;
 mod record;
 mod sums;
 
@@ -31,6 +33,7 @@ pub use self::record::DeviceRecording;
 use crate::backend::{AdamState, AdamW, Backend, Element, Norm, NormGrads, PatchGrid, PatchOrder};
 use crate::backend::{Reals, View, ViewMut};
 use crate::check::{self, dst, src};
+use crate::cpu::Precision;
 use crate::error::{Result, TensorError};
 use crate::layout::{Layout, Tokens, TokensMut};
 
@@ -47,6 +50,7 @@ pub struct Cuda<D: Driver> {
     failure: Arc<OnceLock<String>>,
     ptx_gemm: bool,
     has_library_gemm: bool,
+    precision: Precision,
 }
 
 impl<D: Driver> Clone for Cuda<D> {
@@ -74,12 +78,19 @@ impl<D: Driver> Cuda<D> {
             failure: Arc::default(),
             ptx_gemm: false,
             has_library_gemm,
+            precision: Precision::default(),
         }
     }
 
     /// The same backend with matrix products by our own kernel, whatever the driver has.
     pub fn with_ptx_gemm(mut self, ptx_gemm: bool) -> Self {
         self.ptx_gemm = ptx_gemm;
+        self
+    }
+
+    /// The same backend with matrix products of operands of this precision.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 
@@ -201,7 +212,11 @@ impl<D: Driver> Backend for Cuda<D> {
     type Buf<E: Element> = DeviceBuf<D, E>;
 
     fn describe(&self) -> String {
-        self.driver().describe()
+        let products = match self.precision {
+            Precision::Float32 => "",
+            Precision::Bfloat16 => ", bfloat16 products",
+        };
+        self.driver().describe() + products
     }
 
     fn failure(&self) -> Option<String> {
@@ -255,6 +270,7 @@ impl<D: Driver> Backend for Cuda<D> {
 
     fn write_f32(&self, buf: &mut Buf<D>, offset: usize, data: &[f32]) -> Result<()> {
         const OP: &str = "write_f32";
+        buf.prepared.clear();
         let place = self.range(OP, buf, offset, data.len())?;
         self.driver()
             .upload(place, bytemuck::cast_slice(data))
@@ -263,6 +279,7 @@ impl<D: Driver> Backend for Cuda<D> {
 
     fn write_f64(&self, buf: &mut Buf<D>, offset: usize, data: &[f64]) -> Result<()> {
         const OP: &str = "write_f64";
+        buf.prepared.clear();
         let place = self.range(OP, buf, offset, data.len())?;
         let rounded: Vec<f32> = data.iter().map(|&x| x as f32).collect();
         self.driver()
@@ -357,10 +374,19 @@ impl<D: Driver> Backend for Cuda<D> {
             transpose_a,
             mat(b),
             transpose_b,
+            prepared::find(&b.buf.prepared, &b.layout),
             bias.map(mat),
             accumulate,
             mat_mut(c),
         )
+    }
+
+    /// Rounds copies, which the next write to the buffer ends.
+    fn prepare_weights(&self, buf: &mut Buf<D>, weights: &[Layout]) -> Result<()> {
+        match self.precision {
+            Precision::Float32 => Ok(()),
+            Precision::Bfloat16 => weights.iter().try_for_each(|&x| self.prepare(buf, x)),
+        }
     }
 
     fn add_column_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {

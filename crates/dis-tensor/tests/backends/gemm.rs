@@ -8,7 +8,7 @@ use crate::draw::{CPUS, Draw, Operand, check, outcome};
 use crate::operation::Operation;
 
 /// Operands of an (m, k) by (k, n) product.
-fn operands(d: &mut Draw, m: usize, k: usize, n: usize, ta: bool, tb: bool) -> Vec<Operand> {
+pub fn operands(d: &mut Draw, m: usize, k: usize, n: usize, ta: bool, tb: bool) -> Vec<Operand> {
     let a = if ta {
         d.matrix(1, k, m)
     } else {
@@ -167,14 +167,23 @@ fn a_product_over_nothing_is_zero_or_bias() {
     }
 }
 
-/// Products of bfloat16 are exact in float32, so a product of rounded operands differs from that in
-/// float64 only by the rounding of sums; on every instruction set.
-#[test]
-fn bfloat16_is_rounding_and_nothing_else() {
+/// Operands of a product, those that are multiplied rounded to bfloat16.
+pub fn bfloat16(operands: &[Operand]) -> Vec<Operand> {
     let round = |x: f32| {
         let bits = x.to_bits();
         f32::from_bits((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF_0000)
     };
+    let mut rounded = operands.to_vec();
+    for matrix in &mut rounded[..2] {
+        matrix.data.iter_mut().for_each(|x| *x = round(*x));
+    }
+    rounded
+}
+
+/// Products of bfloat16 are exact in float32, so a product of rounded operands differs from that in
+/// float64 only by the rounding of sums; on every instruction set.
+#[test]
+fn bfloat16_is_rounding_and_nothing_else() {
     let mut d = Draw::new(21);
     for (m, k, n) in [
         (1, 1, 1),
@@ -194,10 +203,7 @@ fn bfloat16_is_rounding_and_nothing_else() {
                 accumulate: false,
             };
             let exact = operands(&mut d, m, k, n, transpose_a, transpose_b);
-            let mut rounded = exact.clone();
-            for matrix in &mut rounded[..2] {
-                matrix.data.iter_mut().for_each(|x| *x = round(*x));
-            }
+            let rounded = bfloat16(&exact);
             let reference = outcome(&Reference::new(), &operation, &rounded).unwrap();
             for level in supported() {
                 let mut alike = Vec::new();

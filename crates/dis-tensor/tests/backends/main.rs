@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[cfg(feature = "sim")]
+mod bf16;
 mod draw;
 mod elementwise;
 mod errors;

@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 use dis_kernels::PtxFile;
 use dis_kernels::ptx::FILES;
 use dis_kernels::sim::{Options, Sim};
-use dis_tensor::{Backend, Cpu, Cuda, Reference};
+use dis_tensor::{Backend, Cpu, Cuda};
 use serde_json::json;
 
 use super::data::Outputs;
@@ -112,10 +112,8 @@ fn know(file: &PtxFile, cpu: &Cpu) -> Result<Vec<Known>> {
     problems::of(file.name)
         .into_iter()
         .map(|(problem, seed)| {
-            let (cpu, exact) = (
-                problem.run(cpu, seed)?,
-                problem.run(&Reference::new(), seed)?,
-            );
+            let cpu = cpu.clone().with_precision(problem.precision());
+            let (cpu, exact) = (problem.run(&cpu, seed)?, problem.exact(seed)?);
             Ok(Known {
                 problem,
                 seed,
@@ -137,7 +135,8 @@ fn device(text: Option<(&'static str, String)>) -> Cuda<Sim> {
 /// Runs one problem; why it fails, if it does.
 fn judge(device: &Cuda<Sim>, known: &Known) -> Result<(), String> {
     let lines = guarded(|| {
-        let got = known.problem.run(device, known.seed)?;
+        let device = device.clone().with_precision(known.problem.precision());
+        let got = known.problem.run(&device, known.seed)?;
         if let Some(failure) = device.failure() {
             bail!("{failure}");
         }

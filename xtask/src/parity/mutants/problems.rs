@@ -9,6 +9,21 @@ use super::super::state_space::ScanCase;
 /// scale of samples, accumulation.
 const NORMS: [u64; 6] = [0x7f01, 0x0002, 0x6a00, 0x1501, 0x1b02, 0x6400];
 
+/// Sizes of products, and seeds.
+const PRODUCTS: [([usize; 3], u64); 10] = [
+    ([5, 24, 37], 1),
+    ([65, 37, 65], 2),
+    ([1, 1, 1], 3),
+    ([130, 17, 70], 5),
+    ([7, 20, 39], 4),
+    ([66, 18, 68], 8),
+    ([23, 20, 55], 12),
+    ([44, 20, 29], 16),
+    ([60, 16, 21], 20),
+    // The last tile of the sum ends in its last quarter.
+    ([9, 30, 67], 24),
+];
+
 fn scans() -> Vec<(Problem, u64)> {
     let (forward, reverse) = (Direction::Forward, Direction::Reverse);
     let (mamba, hold) = (Discretization::Mamba, Discretization::ZeroOrderHold);
@@ -118,19 +133,15 @@ pub fn of(text: &str) -> Vec<(Problem, u64)> {
         "optim.ptx" => [(37, 2), (37, 3), (5000, 4), (70_000, 5), (1_060_000, 6)]
             .map(|(n, seed)| (Problem::Optimizer(n), seed))
             .to_vec(),
-        "gemm.ptx" => [
-            ([5, 24, 37], 1),
-            ([65, 37, 65], 2),
-            ([1, 1, 1], 3),
-            ([130, 17, 70], 5),
-            ([7, 20, 39], 4),
-            ([66, 18, 68], 8),
-            ([23, 20, 55], 12),
-            ([44, 20, 29], 16),
-            ([60, 16, 21], 20),
-        ]
-        .map(|(s, seed)| (Problem::Products(s), seed))
-        .to_vec(),
+        "gemm.ptx" => PRODUCTS
+            .map(|(s, seed)| (Problem::Products(s), seed))
+            .to_vec(),
+        "bf16.ptx" => PRODUCTS
+            .into_iter()
+            // A row longer than a grid is wide.
+            .chain([([1, 1, 33_000], 1)])
+            .map(|(s, seed)| (Problem::Bf16Products(s), seed))
+            .collect(),
         "conv1d.ptx" => convolutions(),
         "partials.ptx" => {
             let mut out = convolutions();

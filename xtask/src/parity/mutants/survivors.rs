@@ -39,6 +39,8 @@ const NO_STATE: &str = "only for states that do not exist: their B and C are zer
 const NO_TAP: &str =
     "only where a tap does not exist: what reads it has the same guard as its load";
 const NO_GREY: &str = "no grey value and no probability of one lies at the threshold";
+const OUTSIDE: &str =
+    "outside of the matrices the other factor is zero, or the product is not stored";
 const REFUSED: &str = "ids outside of the table are refused on the host, before the launch";
 
 const EXPLAINED: &[Explained] = &[
@@ -179,7 +181,28 @@ const EXPLAINED: &[Explained] = &[
         "",
         "constant",
         "mov.f32         %v, 0f00000000;",
-        "outside of the matrices the other factor is zero, or the product is not stored",
+        OUTSIDE,
+    ),
+    explained(
+        "bf16.ptx",
+        "dis_gemm_bf16",
+        "integer",
+        "mov.b32         %half, 0;",
+        OUTSIDE,
+    ),
+    explained(
+        "bf16.ptx",
+        "dis_gemm_bf16",
+        "integer",
+        "_along, %",
+        "it says which thread loads what, which is a matter of speed",
+    ),
+    explained(
+        "bf16.ptx",
+        "dis_round_bf16",
+        "constant",
+        "mov.f32         %odd, 0f00000000;",
+        "the padding beside an odd column, which no product reads; tests/families/bf16.rs holds it to zero",
     ),
 ];
 
