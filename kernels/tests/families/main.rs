@@ -6,6 +6,7 @@
 mod bench;
 mod loss;
 mod refused;
+mod softmax;
 
 use dis_kernels::elementwise::{
     AddProduct, Axpy, Copy, Fill, NegExp, ScaleSamples, Silu, SiluBackward,
