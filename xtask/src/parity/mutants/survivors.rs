@@ -175,6 +175,30 @@ const EXPLAINED: &[Explained] = &[
         "only the square of the difference is used",
     ),
     explained(
+        "softmax.ptx",
+        "",
+        "constant",
+        "// minus infinity",
+        "it becomes NaN, which max drops as it does minus infinity",
+    ),
+    explained(
+        "softmax.ptx",
+        "",
+        "constant",
+        "// -110: e is 0 there already",
+        "e is 0 in float32 from 104 on",
+    ),
+    explained(
+        "softmax.ptx",
+        "",
+        "constant",
+        "// ln 2",
+        "a quarter of what the argument lost is below one unit of any exponential above 1/256 of the \
+         largest, and parity counts in units of the largest",
+    ),
+    explained("softmax.ptx", "", "constant", "// and what log2 e did", TAIL),
+    explained("softmax.ptx", "", "addend", "// and what log2 e did", TAIL),
+    explained(
         "gemm.ptx",
         "",
         "constant",
