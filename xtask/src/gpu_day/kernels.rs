@@ -145,9 +145,10 @@ pub fn run<D: Driver>(day: &Day, driver: &D, facts: &Facts) -> Result<Section> {
             micros(issue),
         ]);
         data.push(json!({
-            "kernel": name, "batch": of.batch, "tokens": of.tokens, "channels": of.channels,
+            "kernel": name, "entries": cost.entries, "batch": of.batch, "tokens": of.tokens, "channels": of.channels,
             "states": of.states, "seconds": seconds.median, "least": seconds.least,
-            "repetitions": seconds.repetitions, "bytes": cost.bytes, "special": cost.special,
+            "repetitions": seconds.repetitions, "bytes": cost.bytes,
+            "least_bytes": cost.least, "special": cost.special,
             "fma": cost.fma, "warp_instructions": cost.warps, "bound_seconds": bound,
             "bound_by": by, "issue_seconds": issue,
         }));
