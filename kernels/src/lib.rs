@@ -29,6 +29,7 @@ pub mod optim;
 pub mod patch;
 pub mod reduce;
 pub mod scan;
+pub mod softmax;
 
 pub use contract::{
     Contract, ContractInfo, Geometry, Param, ParamInfo, ParamKind, Params, Ready, launch,
@@ -46,6 +47,7 @@ pub fn contracts() -> Vec<ContractInfo> {
         elementwise::CONTRACTS,
         reduce::CONTRACTS,
         norm::CONTRACTS,
+        softmax::CONTRACTS,
         embed::CONTRACTS,
         patch::CONTRACTS,
         images::CONTRACTS,

@@ -1,6 +1,6 @@
 //! Token matrices on a device, and the checks that contracts share.
 
-use crate::contract::{Ptr, PtrMut};
+use crate::contract::{Geometry, Ptr, PtrMut};
 use crate::error::{KernelError, Result};
 
 /// A token matrix to read: element (b, t, c) is at `b * batch_stride + t * row_stride + c` from
@@ -175,4 +175,30 @@ pub(crate) fn grid_limit(kernel: &'static str, name: &'static str, value: usize)
         return Err(shape(kernel, format!("{name} is {value}, above 65535")));
     }
     Ok(value as u32)
+}
+
+/// Shared memory that every GPU gives a block without being asked for more.
+pub(crate) const SHARED: usize = 48 * 1024;
+
+/// A launch with a warp a token: as many tokens a block as shared memory holds with `row` bytes each, at
+/// most four.
+pub(crate) fn warp_a_token(
+    kernel: &'static str,
+    [batch, tokens, channels]: [usize; 3],
+    row: usize,
+) -> Result<Geometry> {
+    let rows = (SHARED / row.max(1)).clamp(1, 4).min(tokens.max(1));
+    let groups = match channels {
+        0 => 0,
+        _ => tokens.div_ceil(rows) as u32,
+    };
+    Ok(Geometry {
+        grid: [
+            groups,
+            grid_limit(kernel, "the number of samples", batch)?,
+            1,
+        ],
+        block: [32, rows as u32, 1],
+        dynamic_shared: (row * rows) as u32,
+    })
 }

@@ -3,7 +3,7 @@
 use crate::contract;
 use crate::contract::{ContractInfo, Geometry, Params, Ptr, PtrMut, Ready};
 use crate::error::{KernelError, Result};
-use crate::mat::{Mat, MatMut, grid_limit, shape};
+use crate::mat::{Mat, MatMut, SHARED, grid_limit, shape, warp_a_token};
 
 contract! {
     /// Residual add, normalisation and modulation.
@@ -52,9 +52,6 @@ contract! {
 pub const CONTRACTS: &[ContractInfo] =
     &[NormForward::INFO, NormBackward::INFO, NormParamSums::INFO];
 
-/// Shared memory that every GPU gives a block without being asked for more.
-const SHARED: usize = 48 * 1024;
-
 /// An optional operand's address and strides: zeros where it is absent.
 fn optional(x: Option<Mat>) -> (Ptr<f32>, u32, u32) {
     x.map_or((Ptr::null(), 0, 0), |x| {
@@ -82,12 +79,9 @@ fn vector(kernel: &'static str, name: &'static str, x: Ptr<f32>, channels: usize
     Ok(())
 }
 
-/// A warp a token, as many tokens a block as shared memory holds, at most four.
-fn geometry(
-    kernel: &'static str,
-    [batch, tokens, channels]: [usize; 3],
-    bytes_per_channel: usize,
-) -> Result<Geometry> {
+/// A warp a token; a row must fit in shared memory.
+fn geometry(kernel: &'static str, whole: [usize; 3], bytes_per_channel: usize) -> Result<Geometry> {
+    let [_, _, channels] = whole;
     let row = channels * bytes_per_channel;
     if row > SHARED {
         let what = format!(
@@ -96,20 +90,7 @@ fn geometry(
         );
         return Err(shape(kernel, what));
     }
-    let rows = (SHARED / row.max(1)).clamp(1, 4).min(tokens.max(1));
-    Ok(Geometry {
-        grid: [
-            if channels == 0 {
-                0
-            } else {
-                tokens.div_ceil(rows) as u32
-            },
-            grid_limit(kernel, "the number of samples", batch)?,
-            1,
-        ],
-        block: [32, rows as u32, 1],
-        dynamic_shared: (row * rows) as u32,
-    })
+    warp_a_token(kernel, whole, row)
 }
 
 /// The operands of [`NormForward`].

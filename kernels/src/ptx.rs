@@ -40,6 +40,8 @@ files! {
     REDUCE = "reduce.ptx";
     /// Normalisation.
     NORM = "norm.ptx";
+    /// Softmax.
+    SOFTMAX = "softmax.ptx";
     /// Embedding tables.
     EMBED = "embed.ptx";
     /// Images and patches.

@@ -368,7 +368,7 @@ fn the_simulated_gpu_agrees_with_the_reference() {
         };
         Cuda::new(Sim::new(options)).with_ptx_gemm(true)
     });
-    for (i, (name, config)) in variants().into_iter().enumerate() {
+    for (i, (name, config)) in all_variants().into_iter().enumerate() {
         let case = Case::new(config);
         let expected = case.gradients(&Reference::new(), false);
         let gpu = &devices[i % devices.len()];
@@ -376,25 +376,6 @@ fn the_simulated_gpu_agrees_with_the_reference() {
         assert_eq!(gpu.failure(), None, "{name}");
         compare(name, &got, &expected);
         assert_eq!(case.gradients(gpu, true), got, "{name}: recompute");
-    }
-}
-
-/// The GPU has no softmax yet: it must say so, and what to do.
-#[cfg(feature = "sim")]
-#[test]
-fn the_simulated_gpu_refuses_attention() {
-    use dis_kernels::sim::{Options, Sim};
-    let gpu = dis_tensor::Cuda::new(Sim::new(Options::default()));
-    for (name, config) in attention_variants() {
-        let case = Case::new(config);
-        let params = gpu.from_f32(&case.weights);
-        let image = gpu.from_f32(&case.image);
-        let error = case.model.forward(&gpu, &params, &case.input(&image));
-        let message = error.unwrap_err().to_string();
-        assert!(
-            message.contains("not supported") && message.contains("--device cpu"),
-            "{name}: {message}"
-        );
     }
 }
 

@@ -5,7 +5,7 @@
 //! arguments say whether an output is overwritten or added to. Where one operation adds to the
 //! gradients of several parameters they lie in one arena, given as a buffer and offsets.
 
-use crate::error::{Result, TensorError};
+use crate::error::Result;
 use crate::layout::{Layout, Tokens, TokensMut};
 
 /// Element types that buffers can hold.
@@ -283,27 +283,15 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     ) -> Result<()>;
 
     /// Softmax over channels: `out(b, t, :) = softmax(scale * x(b, t, :))`.
-    ///
-    /// # Errors
-    /// [`TensorError::Unsupported`] on a device that has no such kernel.
-    fn softmax(&self, scale: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        let _ = (scale, x, out);
-        Err(unsupported("softmax", self))
-    }
+    fn softmax(&self, scale: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
     /// `dx = scale * y * (dout - sum over channels of y * dout)`, where y is the softmax.
-    ///
-    /// # Errors
-    /// As [`Backend::softmax`].
     fn softmax_backward(
         &self,
         scale: f64,
         y: View<'_, Self>,
         dout: View<'_, Self>,
         dx: ViewMut<'_, Self>,
-    ) -> Result<()> {
-        let _ = (scale, y, dout, dx);
-        Err(unsupported("softmax_backward", self))
-    }
+    ) -> Result<()>;
 
     /// `sum = residual + hidden_scale * hidden`, then `out = norm(sum)`. Without `residual` the
     /// sum is `hidden_scale * hidden`. `sum` may be left out. `hidden_scale` is (batch, 1, 1).
@@ -363,13 +351,6 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     fn global_norm(&self, x: &Reals<Self>, out: &mut Reals<Self>) -> Result<()>;
     /// AdamW, clipping and EMA in one pass; nothing changes if the norm is not finite.
     fn adamw(&self, state: AdamState<'_, Reals<Self>>, step: AdamW) -> Result<()>;
-}
-
-fn unsupported<B: Backend>(op: &'static str, backend: &B) -> TensorError {
-    TensorError::Unsupported {
-        op,
-        device: backend.describe(),
-    }
 }
 
 /// Checks that a view lies inside its buffer.

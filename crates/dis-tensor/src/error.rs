@@ -40,14 +40,6 @@ pub enum TensorError {
         /// What the device reports.
         what: String,
     },
-    /// The device has no such operation.
-    #[error("{op}: not supported on {device}; use --device cpu")]
-    Unsupported {
-        /// Operation that was asked for.
-        op: &'static str,
-        /// The device, as it describes itself.
-        device: String,
-    },
     /// An argument is outside its domain.
     #[error("{op}: {what}")]
     Invalid {

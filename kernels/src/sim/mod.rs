@@ -133,6 +133,11 @@ impl Sim {
         self.lock().counters.clone()
     }
 
+    /// The same, counting anew from here.
+    pub fn take_counters(&self) -> BTreeMap<&'static str, Counters> {
+        std::mem::take(&mut self.lock().counters)
+    }
+
     /// Which lines of a text have been executed; nothing where it was never launched.
     pub fn coverage(&self, file: &PtxFile) -> Option<Coverage> {
         let state = self.lock();

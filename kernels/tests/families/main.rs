@@ -7,6 +7,7 @@ mod bench;
 mod bf16;
 mod loss;
 mod refused;
+mod softmax;
 
 use dis_kernels::elementwise::{
     AddProduct, Axpy, Copy, Fill, NegExp, ScaleSamples, Silu, SiluBackward,

@@ -15,15 +15,19 @@ use super::clock::time;
 use super::device::Facts;
 use super::rates::{Rates, measure, products};
 use super::section::{Section, Table};
-use super::work::{Kernel, Shape, kernels};
+use super::work::{Kernel, Shape, Work, kernels};
 
 /// What a launch costs.
-#[derive(Clone, Copy, Debug)]
-struct Cost {
-    bytes: f64,
-    special: f64,
-    fma: f64,
-    warps: f64,
+#[derive(Clone, Debug)]
+pub(super) struct Cost {
+    /// The entries that were launched.
+    pub entries: Vec<&'static str>,
+    pub bytes: f64,
+    /// What it must read and write, once.
+    pub least: f64,
+    pub special: f64,
+    pub fma: f64,
+    pub warps: f64,
 }
 
 impl Cost {
@@ -47,22 +51,34 @@ impl Cost {
 }
 
 fn cost(kernel: Kernel, shape: Shape) -> Result<Cost> {
+    let one = |pool: &Pool<Sim>| kernel.build(pool, Shape { batch: 1, ..shape });
+    cost_of(one, shape.batch as f64)
+}
+
+/// What the simulator counts for some work, times `samples`.
+pub(super) fn cost_of(
+    build: impl Fn(&Pool<Sim>) -> Result<Work<Sim>>,
+    samples: f64,
+) -> Result<Cost> {
     let sim = Sim::new(Options {
         checks: false,
         ..Options::default()
     });
-    let pool = Pool::new(sim.clone());
-    let work = kernel.build(&pool, Shape { batch: 1, ..shape })?;
+    let work = build(&Pool::new(sim.clone()))?;
+    // What made its operands does not count.
+    sim.take_counters();
     work.launch(&sim)?;
-    let all: BTreeMap<&str, Counters> = sim.counters();
+    let all: BTreeMap<&'static str, Counters> = sim.take_counters();
+    let entries = all.keys().copied().collect();
     let mut sum = Counters::default();
     all.into_values().for_each(|counters| sum += counters);
-    let samples = shape.batch as f64;
     // Threads of a warp that read one address count each in the first, and once in the second;
     // sectors of which a warp uses a part count whole in the second.
     let bytes = (sum.global_load_bytes + sum.global_store_bytes).min(32 * sum.sectors);
     Ok(Cost {
+        entries,
         bytes: samples * bytes as f64,
+        least: samples * work.least as f64,
         special: samples * sum.special as f64,
         fma: samples * sum.fma as f64,
         warps: samples * sum.warp_instructions as f64,
@@ -131,9 +147,10 @@ pub fn run<D: Driver>(day: &Day, driver: &D, facts: &Facts) -> Result<Section> {
             micros(issue),
         ]);
         data.push(json!({
-            "kernel": name, "batch": of.batch, "tokens": of.tokens, "channels": of.channels,
+            "kernel": name, "entries": cost.entries, "batch": of.batch, "tokens": of.tokens, "channels": of.channels,
             "states": of.states, "seconds": seconds.median, "least": seconds.least,
-            "repetitions": seconds.repetitions, "bytes": cost.bytes, "special": cost.special,
+            "repetitions": seconds.repetitions, "bytes": cost.bytes,
+            "least_bytes": cost.least, "special": cost.special,
             "fma": cost.fma, "warp_instructions": cost.warps, "bound_seconds": bound,
             "bound_by": by, "issue_seconds": issue,
         }));

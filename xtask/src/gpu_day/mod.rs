@@ -7,7 +7,10 @@
 mod agreement;
 mod approx;
 mod clock;
+#[cfg(test)]
+mod costs;
 mod device;
+mod images;
 mod isolate;
 mod kernels;
 mod models;

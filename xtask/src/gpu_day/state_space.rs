@@ -1,11 +1,11 @@
 //! Operands of the scan and the convolution.
 
 use anyhow::Result;
+use dis_kernels::Driver;
 use dis_kernels::scan::{
-    self, Backward, BackwardWalk, ConvBackward, ConvForward, ConvWalk, ForwardWalk, PartialSums,
-    Variant, Walk, checkpoint_len, conv_tiles,
+    self, Backward, BackwardWalk, ConvBackward, ConvBoth, ConvForward, ConvWalk, ForwardWalk,
+    PartialSums, Variant, Walk, checkpoint_len, conv_tiles,
 };
-use dis_kernels::{Driver, PtrMut};
 
 use super::work::{Memory, Shape, Work};
 
@@ -55,23 +55,26 @@ fn walk<D: Driver>(m: &mut Memory<'_, D>, s: Shape, hold: bool, reverse: bool) -
     })
 }
 
-fn checkpoints<D: Driver>(m: &mut Memory<'_, D>, s: Shape) -> Result<PtrMut<f32>> {
-    let len = checkpoint_len(s.batch, s.tokens, s.channels, s.states);
-    m.values(len, -1.0, 1.0)
+fn checkpoints(s: Shape) -> usize {
+    checkpoint_len(s.batch, s.tokens, s.channels, s.states)
 }
 
 impl Forward {
     /// In the table.
     pub fn name(&self) -> String {
-        let mut name = format!("scan forward {:?}", self.variant);
-        name += if self.both { ", both" } else { ", one way" };
+        format!("scan forward {:?}{}", self.variant, self.note())
+    }
+
+    /// What it does.
+    pub fn note(&self) -> String {
+        let mut note = String::from(if self.both { ", both" } else { ", one way" });
         if self.checkpoints {
-            name += ", checkpoints";
+            note += ", checkpoints";
         }
         if self.hold {
-            name += ", zero-order hold";
+            note += ", zero-order hold";
         }
-        name
+        note
     }
 
     /// Whether it is for small batches.
@@ -86,7 +89,7 @@ impl Forward {
         for reverse in [false, true].into_iter().take(1 + usize::from(self.both)) {
             let walk = walk(&mut m, s, self.hold, reverse)?;
             let checkpoints = match self.checkpoints {
-                true => Some(checkpoints(&mut m, s)?),
+                true => Some(m.room(checkpoints(s))?),
                 false => None,
             };
             walks.push(ForwardWalk {
@@ -102,15 +105,15 @@ impl Forward {
     }
 }
 
-/// The backward scan of both directions.
-pub fn backward<D: Driver>(mut m: Memory<'_, D>, s: Shape) -> Result<Work<D>> {
+/// The backward scan of both directions, by the entry for any number of states if `any`.
+pub fn backward<D: Driver>(mut m: Memory<'_, D>, s: Shape, any: bool) -> Result<Work<D>> {
     let full = [s.batch, s.tokens, s.channels];
     let mut walks = Vec::new();
     for reverse in [false, true] {
         let blocks = PartialSums::blocks(s.channels, s.states);
         walks.push(BackwardWalk {
             walk: walk(&mut m, s, false, reverse)?,
-            checkpoints: checkpoints(&mut m, s)?.read(),
+            checkpoints: m.values(checkpoints(s), -1.0, 1.0)?.read(),
             du: m.out(full)?,
             ddelta: m.out(full)?,
             sums: PartialSums {
@@ -124,7 +127,12 @@ pub fn backward<D: Driver>(mut m: Memory<'_, D>, s: Shape) -> Result<Work<D>> {
     let dout = m.mat(full, -1.0, 1.0)?.read();
     let z = m.mat(full, -2.0, 2.0)?.read();
     let dz = m.out(full)?;
-    let kernel = Backward::new(&walks, dout, Some((z, dz)), false)?;
+    let new = if any {
+        Backward::new_any
+    } else {
+        Backward::new
+    };
+    let kernel = new(&walks, dout, Some((z, dz)), false)?;
     Ok(m.work_of(move |driver| kernel.launch(driver)))
 }
 
@@ -137,15 +145,21 @@ fn taps<D: Driver>(m: &mut Memory<'_, D>, s: Shape, reverse: bool) -> Result<Con
     })
 }
 
-/// The convolution of both directions.
+/// The convolution of one direction.
 pub fn conv_forward<D: Driver>(mut m: Memory<'_, D>, s: Shape) -> Result<Work<D>> {
     let full = [s.batch, s.tokens, s.channels];
     let x = m.mat(full, -1.0, 1.0)?.read();
-    let mut walks = Vec::new();
-    for reverse in [false, true] {
-        walks.push((taps(&mut m, s, reverse)?, m.out(full)?));
-    }
-    Ok(m.work(ConvForward::new(x, &walks)?))
+    let walk = (taps(&mut m, s, false)?, m.out(full)?);
+    Ok(m.work(ConvForward::new(x, &[walk])?))
+}
+
+/// The convolution of both directions.
+pub fn conv_both<D: Driver>(mut m: Memory<'_, D>, s: Shape) -> Result<Work<D>> {
+    let full = [s.batch, s.tokens, s.channels];
+    let x = m.mat(full, -1.0, 1.0)?.read();
+    let mut walk = |reverse| -> Result<_> { Ok((taps(&mut m, s, reverse)?, m.out(full)?)) };
+    let walks = [walk(false)?, walk(true)?];
+    Ok(m.work(ConvBoth::new(x, &walks)?))
 }
 
 /// Backward of one convolution.

@@ -4,17 +4,20 @@
 use anyhow::Result;
 use dis_kernels::bf16::{Bf16Mat, GemmBf16, RoundBf16};
 use dis_kernels::driver::GemmCall;
-use dis_kernels::elementwise::{AddProduct, Axpy, Copy, ScaleSamples, Silu, SiluBackward};
+use dis_kernels::elementwise::{
+    AddProduct, Axpy, Copy, Fill, NegExp, ScaleSamples, Silu, SiluBackward,
+};
 use dis_kernels::embed::{Gather, ScatterAdd};
 use dis_kernels::gemm::Gemm;
 use dis_kernels::norm::{self, NormBackward, NormForward, NormParamSums};
-use dis_kernels::optim::{AdamW, Arenas, Numbers, SquareSums, norm_partials};
+use dis_kernels::optim::{AdamW, Arenas, NormFinish, Numbers, SquareSums, norm_partials};
 use dis_kernels::patch::{Grid, Patchify, Unpatchify};
 use dis_kernels::reduce::SumRows;
 use dis_kernels::scan::SumPartials;
+use dis_kernels::softmax::{SoftmaxBackward, SoftmaxForward};
 use dis_kernels::{Block, Contract, Driver, Mat, MatMut, Pool, Ptr, PtrMut, launch};
 
-use super::state_space;
+use super::{images, state_space};
 
 /// Sizes of the kernels' operands.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +37,15 @@ impl Shape {
     pub fn width(&self) -> usize {
         self.channels / 2
     }
+
+    /// Heads of attention of that width: as many as leave at least 64 channels to each.
+    pub fn heads(&self) -> usize {
+        let width = self.width();
+        (1..=width / 64)
+            .rev()
+            .find(|&h| width.is_multiple_of(h))
+            .unwrap_or(1)
+    }
 }
 
 type Launcher<D> = Box<dyn Fn(&D) -> dis_kernels::Result<()>>;
@@ -41,22 +53,13 @@ type Launcher<D> = Box<dyn Fn(&D) -> dis_kernels::Result<()>>;
 /// A kernel, ready to be launched again and again.
 pub struct Work<D: Driver> {
     launch: Launcher<D>,
+    /// Bytes of all that it must read and write, each once.
+    pub least: usize,
     /// What its pointers point to.
     _memory: Vec<Block<D>>,
 }
 
 impl<D: Driver> Work<D> {
-    /// From what launches it.
-    pub fn new(
-        launch: impl Fn(&D) -> dis_kernels::Result<()> + 'static,
-        memory: Vec<Block<D>>,
-    ) -> Self {
-        Self {
-            launch: Box::new(launch),
-            _memory: memory,
-        }
-    }
-
     /// Launches it once.
     pub fn launch(&self, driver: &D) -> Result<()> {
         Ok((self.launch)(driver)?)
@@ -68,6 +71,7 @@ pub struct Memory<'a, D: Driver> {
     pool: &'a Pool<D>,
     blocks: Vec<Block<D>>,
     seed: u32,
+    least: usize,
 }
 
 impl<'a, D: Driver> Memory<'a, D> {
@@ -77,12 +81,15 @@ impl<'a, D: Driver> Memory<'a, D> {
             pool,
             blocks: Vec::new(),
             seed: 1,
+            least: 0,
         }
     }
 
-    fn put<T: bytemuck::Pod>(&mut self, values: &[T]) -> Result<&Block<D>> {
+    /// Values to be read.
+    pub fn put<T: bytemuck::Pod>(&mut self, values: &[T]) -> Result<&Block<D>> {
         let bytes = bytemuck::cast_slice(values);
         let block = self.pool.take(bytes.len())?;
+        self.least += bytes.len();
         self.pool.driver().upload(block.address(), bytes)?;
         self.blocks.push(block);
         Ok(&self.blocks[self.blocks.len() - 1])
@@ -109,9 +116,17 @@ impl<'a, D: Driver> Memory<'a, D> {
         Ok(MatMut::dense(ptr, batch, tokens, channels))
     }
 
+    /// A matrix that is read and written.
+    pub fn changed(&mut self, shape: [usize; 3], low: f32, high: f32) -> Result<MatMut> {
+        let x = self.mat(shape, low, high)?;
+        self.least += 4 * x.elements();
+        Ok(x)
+    }
+
     /// Memory to be written.
     pub fn room<T>(&mut self, len: usize) -> Result<PtrMut<T>> {
         let block = self.pool.take(len * size_of::<T>())?;
+        self.least += len * size_of::<T>();
         let ptr = block.ptr_mut();
         self.blocks.push(block);
         Ok(ptr)
@@ -131,12 +146,16 @@ impl<'a, D: Driver> Memory<'a, D> {
 
     /// The work of one kernel over this memory.
     pub fn work<K: Contract + 'static>(self, kernel: K) -> Work<D> {
-        Work::new(move |driver| launch(driver, &kernel), self.blocks)
+        self.work_of(move |driver| launch(driver, &kernel))
     }
 
     /// The work of whatever launches over this memory.
     pub fn work_of(self, f: impl Fn(&D) -> dis_kernels::Result<()> + 'static) -> Work<D> {
-        Work::new(f, self.blocks)
+        Work {
+            launch: Box::new(f),
+            least: self.least,
+            _memory: self.blocks,
+        }
     }
 }
 
@@ -147,10 +166,14 @@ pub enum Kernel {
     ScanForward(state_space::Forward),
     /// The backward scan, both directions.
     ScanBackward,
+    /// The one for any number of states.
+    ScanBackwardAny,
     /// Its partial sums of dB and dC.
     SumPartials,
-    /// The convolution of both directions.
+    /// The convolution of one direction.
     ConvForward,
+    /// Of both.
+    ConvBoth,
     /// Backward of one.
     ConvBackward,
     /// RMSNorm with residual add.
@@ -159,6 +182,14 @@ pub enum Kernel {
     NormBackward,
     /// The gradient of its weight, partial sums.
     NormParamSums,
+    /// Softmax of the scores of attention.
+    SoftmaxForward,
+    /// Its gradient.
+    SoftmaxBackward,
+    /// A value everywhere.
+    Fill,
+    /// A from its logarithm.
+    NegExp,
     /// SiLU.
     Silu,
     /// Its gradient.
@@ -183,8 +214,12 @@ pub enum Kernel {
     Patchify,
     /// Patches to images.
     Unpatchify,
+    /// What samplers and the loss do with images.
+    Images(images::Kind),
     /// Sums of squares, the first stage.
     SquareSums,
+    /// The second.
+    NormFinish,
     /// AdamW, clipping and moving average.
     AdamW,
 }
@@ -197,12 +232,18 @@ pub fn kernels() -> Vec<Kernel> {
         .collect();
     all.extend([
         Kernel::ScanBackward,
+        Kernel::ScanBackwardAny,
         Kernel::SumPartials,
         Kernel::ConvForward,
+        Kernel::ConvBoth,
         Kernel::ConvBackward,
         Kernel::NormForward,
         Kernel::NormBackward,
         Kernel::NormParamSums,
+        Kernel::SoftmaxForward,
+        Kernel::SoftmaxBackward,
+        Kernel::Fill,
+        Kernel::NegExp,
         Kernel::Silu,
         Kernel::SiluBackward,
         Kernel::Copy,
@@ -215,7 +256,13 @@ pub fn kernels() -> Vec<Kernel> {
         Kernel::ScatterAdd,
         Kernel::Patchify,
         Kernel::Unpatchify,
+        Kernel::Images(images::Kind::Combine),
+        Kernel::Images(images::Kind::Clamp),
+        Kernel::Images(images::Kind::AddNoise),
+        Kernel::Images(images::Kind::Mix),
+        Kernel::Images(images::Kind::Loss),
         Kernel::SquareSums,
+        Kernel::NormFinish,
         Kernel::AdamW,
     ]);
     all
@@ -231,7 +278,56 @@ impl Kernel {
         match self {
             Self::ScanForward(forward) => forward.name(),
             Self::ScanBackward => "scan backward, both".into(),
+            Self::ScanBackwardAny => "scan backward, any states, both".into(),
+            Self::Images(kind) => format!("{kind:?}"),
             other => format!("{other:?}"),
+        }
+    }
+
+    /// What an entry does, where it can do several things.
+    #[cfg(test)]
+    pub fn note(&self) -> String {
+        match self {
+            Self::ScanForward(forward) => forward.note(),
+            Self::ScanBackward | Self::ScanBackwardAny => ", both".into(),
+            Self::Images(images::Kind::Combine) => ", three terms".into(),
+            _ => String::new(),
+        }
+    }
+
+    /// What costs are told for each of, and how many of them there are.
+    #[cfg(test)]
+    pub fn unit(&self, s: &Shape) -> (&'static str, usize) {
+        let rows = s.batch * s.tokens;
+        let values = s.batch * images::VALUES;
+        match self {
+            Self::ScanForward(_)
+            | Self::ScanBackward
+            | Self::ScanBackwardAny
+            | Self::ConvForward
+            | Self::ConvBoth
+            | Self::ConvBackward
+            | Self::Fill
+            | Self::Silu
+            | Self::SiluBackward
+            | Self::Copy
+            | Self::RoundBf16
+            | Self::Axpy
+            | Self::AddProduct
+            | Self::ScaleSamples
+            | Self::SumRows
+            | Self::SumPartials => ("token and inner channel", rows * s.channels),
+            Self::NormForward | Self::NormBackward | Self::NormParamSums => {
+                ("token and channel", rows * s.width())
+            }
+            Self::SoftmaxForward | Self::SoftmaxBackward => {
+                ("score of a head", rows * s.heads() * s.tokens)
+            }
+            Self::NegExp => ("inner channel and state", s.channels * s.states),
+            Self::Gather | Self::ScatterAdd => ("label and channel", s.batch * s.width()),
+            Self::Patchify | Self::Unpatchify | Self::Images(_) => ("value of an image", values),
+            Self::SquareSums | Self::AdamW => ("weight", rows * s.channels),
+            Self::NormFinish => ("partial sum", norm_partials((rows * s.channels) as u64)),
         }
     }
 
@@ -249,8 +345,10 @@ impl Kernel {
         let full = [s.batch, s.tokens, s.channels];
         Ok(match self {
             Self::ScanForward(forward) => forward.build(m, s)?,
-            Self::ScanBackward => state_space::backward(m, s)?,
+            Self::ScanBackward => state_space::backward(m, s, false)?,
+            Self::ScanBackwardAny => state_space::backward(m, s, true)?,
             Self::ConvForward => state_space::conv_forward(m, s)?,
+            Self::ConvBoth => state_space::conv_both(m, s)?,
             Self::ConvBackward => state_space::conv_backward(m, s)?,
             Self::SumPartials => {
                 let count = s.channels.div_ceil(32);
@@ -259,13 +357,18 @@ impl Kernel {
                 m.work(SumPartials::new(parts.read(), count, out, false)?)
             }
             Self::NormForward | Self::NormBackward | Self::NormParamSums => self.norm(m, s)?,
-            Self::Silu | Self::Copy | Self::Axpy => {
-                let (x, y) = (m.mat(full, -4.0, 4.0)?.read(), m.mat(full, -1.0, 1.0)?);
+            Self::SoftmaxForward | Self::SoftmaxBackward => {
+                let scores = [s.batch * s.heads(), s.tokens, s.tokens];
+                let x = m.mat(scores, 0.0, 1.0)?.read();
                 match self {
-                    Self::Silu => m.work(Silu::new(x, y)?),
-                    Self::Copy => m.work(Copy::new(x, y)?),
-                    // Back and forth would be exact; a small factor does not overflow either.
-                    _ => m.work(Axpy::new(1e-6, x, y)?),
+                    Self::SoftmaxForward => {
+                        let out = m.out(scores)?;
+                        m.work(SoftmaxForward::new(0.125, x, out)?)
+                    }
+                    _ => {
+                        let (dout, dx) = (m.mat(scores, -1.0, 1.0)?.read(), m.out(scores)?);
+                        m.work(SoftmaxBackward::new(0.125, x, dout, dx)?)
+                    }
                 }
             }
             Self::RoundBf16 => {
@@ -273,12 +376,39 @@ impl Kernel {
                 let out = m.room(s.batch * s.tokens * Bf16Mat::stride(s.channels))?;
                 m.work(RoundBf16::new(x, out)?)
             }
-            Self::SiluBackward | Self::AddProduct => {
-                let (a, b) = (m.mat(full, -4.0, 4.0)?.read(), m.mat(full, -1.0, 1.0)?);
-                let y = m.mat(full, -1.0, 1.0)?;
+            Self::Fill => {
+                let y = m.out(full)?;
+                m.work(Fill::new(y, 0.5)?)
+            }
+            Self::NegExp => {
+                let states = [1, s.channels, s.states];
+                let (x, y) = (m.mat(states, -1.0, 3.0)?.read(), m.out(states)?);
+                m.work(NegExp::new(x, y)?)
+            }
+            Self::Silu | Self::Copy => {
+                let (x, y) = (m.mat(full, -4.0, 4.0)?.read(), m.out(full)?);
                 match self {
-                    Self::SiluBackward => m.work(SiluBackward::new(a, b.read(), y)?),
-                    _ => m.work(AddProduct::new(a, b.read(), y)?),
+                    Self::Silu => m.work(Silu::new(x, y)?),
+                    _ => m.work(Copy::new(x, y)?),
+                }
+            }
+            Self::Axpy => {
+                let (x, y) = (m.mat(full, -4.0, 4.0)?.read(), m.changed(full, -1.0, 1.0)?);
+                // Back and forth would be exact; a small factor does not overflow either.
+                m.work(Axpy::new(1e-6, x, y)?)
+            }
+            Self::SiluBackward | Self::AddProduct => {
+                let a = m.mat(full, -4.0, 4.0)?.read();
+                let b = m.mat(full, -1.0, 1.0)?.read();
+                match self {
+                    Self::SiluBackward => {
+                        let y = m.out(full)?;
+                        m.work(SiluBackward::new(a, b, y)?)
+                    }
+                    _ => {
+                        let y = m.changed(full, -1.0, 1.0)?;
+                        m.work(AddProduct::new(a, b, y)?)
+                    }
                 }
             }
             Self::ScaleSamples => {
@@ -294,15 +424,24 @@ impl Kernel {
             }
             Self::Gather | Self::ScatterAdd => {
                 let table = m.mat([1, CLASSES, s.width()], -1.0, 1.0)?;
+                // Of which only the rows of the labels are needed.
+                let row = 4 * s.width();
+                m.least -= row * (CLASSES - s.batch);
                 let ids = m.ids(s.batch, CLASSES)?;
-                let rows = m.mat([s.batch, 1, s.width()], -1.0, 1.0)?;
+                let rows = [s.batch, 1, s.width()];
                 match self {
-                    Self::Gather => m.work(Gather::new(table.read(), ids, rows)?),
-                    _ => m.work(ScatterAdd::new(rows.read(), ids, table)?),
+                    Self::Gather => {
+                        let rows = m.out(rows)?;
+                        m.work(Gather::new(table.read(), ids, rows)?)
+                    }
+                    _ => {
+                        let rows = m.mat(rows, -1.0, 1.0)?.read();
+                        m.least += row * s.batch;
+                        m.work(ScatterAdd::new(rows, ids, table)?)
+                    }
                 }
             }
             Self::Patchify | Self::Unpatchify => {
-                // The published latents; quick sizes are smaller than these, whatever the shape.
                 let grid = Grid {
                     batch: s.batch,
                     channels: 4,
@@ -311,17 +450,29 @@ impl Kernel {
                     patch: 2,
                     channel_last: self == Self::Unpatchify,
                 };
-                let image = m.values(s.batch * 4 * 32 * 32, -1.0, 1.0)?;
-                let patches = m.mat([s.batch, 256, 16], -1.0, 1.0)?;
+                let (values, patches) = (s.batch * images::VALUES, [s.batch, 256, 16]);
                 match self {
-                    Self::Patchify => m.work(Patchify::new(image.read(), grid, patches)?),
-                    _ => m.work(Unpatchify::new(patches.read(), grid, image)?),
+                    Self::Patchify => {
+                        let (image, out) = (m.values(values, -1.0, 1.0)?, m.out(patches)?);
+                        m.work(Patchify::new(image.read(), grid, out)?)
+                    }
+                    _ => {
+                        let (x, image) = (m.mat(patches, -1.0, 1.0)?, m.room(values)?);
+                        m.work(Unpatchify::new(x.read(), grid, image)?)
+                    }
                 }
             }
+            Self::Images(kind) => kind.build(m, s.batch)?,
             Self::SquareSums => {
                 let x = m.values(full.iter().product(), -1.0, 1.0)?;
                 let partial = m.room(norm_partials(x.len()))?;
                 m.work(SquareSums::new(x.read(), partial)?)
+            }
+            Self::NormFinish => {
+                let count = norm_partials(full.iter().product::<usize>() as u64);
+                let partial = m.put(&vec![1.0f64; count])?.ptr();
+                let out = m.room(1)?;
+                m.work(NormFinish::new(partial, count, out)?)
             }
             Self::AdamW => adamw(m, full.iter().product())?,
         })
@@ -368,12 +519,13 @@ impl Kernel {
 
 /// The update of `n` weights.
 fn adamw<D: Driver>(mut m: Memory<'_, D>, n: usize) -> Result<Work<D>> {
+    let row = [1, 1, n];
     let arenas = Arenas {
-        params: m.values(n, -1.0, 1.0)?,
+        params: m.changed(row, -1.0, 1.0)?.ptr,
         grads: m.values(n, -1.0, 1.0)?.read(),
-        m: m.values(n, -0.1, 0.1)?,
-        v: m.values(n, 0.0, 0.1)?,
-        ema: m.values(n, -1.0, 1.0)?,
+        m: m.changed(row, -0.1, 0.1)?.ptr,
+        v: m.changed(row, 0.0, 0.1)?.ptr,
+        ema: m.changed(row, -1.0, 1.0)?.ptr,
         grad_norm: m.values(1, 1.0, 2.0)?.read(),
     };
     let numbers = Numbers {

@@ -36,7 +36,7 @@ pub enum Allowance {
 /// What is computed.
 #[derive(Clone, Copy, Debug)]
 pub enum Problem {
-    /// Elementwise operations and sums.
+    /// Elementwise operations, sums and softmax.
     Elementwise([usize; 3]),
     /// Matrix products.
     Products([usize; 3]),
@@ -136,7 +136,7 @@ impl Problem {
             // No state forgets: then every step's exponential counts in the state and in its adjoint.
             Self::Mixer([_, tokens, _], _) => Allowance::Exponentials(2 * tokens),
             Self::Model(_) | Self::Bf16Model(_) => Allowance::Exponentials(2 * MODEL_TOKENS),
-            // An exponential and a reciprocal.
+            // An exponential and a reciprocal, or exponentials in a quotient's two parts.
             Self::Elementwise(_) | Self::Images(_) | Self::Conv(..) => Allowance::Exponentials(2),
             _ => Allowance::Exponentials(0),
         })
@@ -268,8 +268,8 @@ pub fn cases(full: bool, seed: u64) -> Vec<Case> {
     cases
 }
 
-/// What the grid does not reach, or only by chance: rows so long that a block walks them in steps,
-/// more than 64 states, and the kernels of large batches, for devices of few multiprocessors.
+/// What the grid does not reach, or only by chance: rows so long that a block walks them in steps
+/// or that shared memory does not hold them, more than 64 states, and the kernels of large batches, for devices of few multiprocessors.
 fn extra(stream: &mut Stream) -> Vec<Case> {
     let wide = ScanCase {
         shape: [2, 18, 20],
@@ -293,6 +293,7 @@ fn extra(stream: &mut Stream) -> Vec<Case> {
     [
         // Padding: none, so that rows join.
         (Problem::Elementwise([1, 409, 737]), 0),
+        (Problem::Elementwise([2, 1, 12_300]), 0),
         (Problem::Scan(wide), 0),
         (scan([2, 18, 20], 16, true, hold), 0),
         (scan([1, 37, 300], 16, false, hold), 0),

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use dis_model::{
-    Condition, ConditionKind, Conditioning, DisConfig, DisModel, ModelInput, SsmConfig,
+    AttentionOptions, Condition, ConditionKind, Conditioning, DisConfig, DisModel, MixerKind,
+    ModelInput, SsmConfig,
 };
 use dis_scan::{Discretization, ScanBackend};
 use dis_ssm::SkipKind;
@@ -25,12 +26,22 @@ pub const VARIANTS: &[&str] = &[
     "biases, 3 states, zero-order hold",
     "drop path",
     "recomputed",
+    "attention",
+    "attention, AdaLN, classes, biases, LayerNorm",
 ];
 
 /// Tokens of the largest: four patches, the time, and two of a context.
 pub const TOKENS: usize = 7;
 
 const BATCH: usize = 3;
+
+fn attention(heads: usize, qkv_bias: bool) -> MixerKind {
+    MixerKind::Attention(AttentionOptions {
+        heads: Some(heads),
+        mlp_ratio: 2,
+        qkv_bias,
+    })
+}
 
 fn config(variant: usize) -> DisConfig {
     let classes = ConditionKind::Classes {
@@ -69,6 +80,12 @@ fn config(variant: usize) -> DisConfig {
             };
         }
         10 => (c.condition, c.drop_path_rate, c.depth) = (classes, 0.5, 4),
+        12 => c.mixer = attention(2, false),
+        13 => {
+            c.mixer = attention(3, true);
+            (c.conditioning, c.condition) = (Conditioning::AdaLn, classes);
+            c.norm = NormKind::Layer;
+        }
         _ => {}
     }
     c

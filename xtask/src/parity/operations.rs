@@ -6,7 +6,7 @@ use dis_tensor::{AdamState, AdamW, Norm, NormGrads, NormKind, PatchGrid, PatchOr
 
 use super::data::{Draw, Outputs, plain, read};
 
-/// Elementwise operations and sums over (batch, tokens, channels).
+/// Elementwise operations, sums and softmax over (batch, tokens, channels).
 pub fn elementwise<B: ScanBackend>(b: &B, shape: [usize; 3], seed: u64) -> Result<Outputs> {
     let mut d = Draw::new(b, seed, (seed % 4) as usize);
     let [batch, tokens, channels] = shape;
@@ -74,6 +74,23 @@ pub fn elementwise<B: ScanBackend>(b: &B, shape: [usize; 3], seed: u64) -> Resul
         0.3,
         x.view(),
         true,
+        o.view_mut()
+    ));
+    into!("softmax", shape, |o| b.softmax(
+        -0.8,
+        x.view(),
+        o.view_mut()
+    ));
+    // So spread that exponentials overflow unless it is the largest that is subtracted.
+    into!("softmax", shape, |o| b.softmax(
+        60.0,
+        x.view(),
+        o.view_mut()
+    ));
+    into!("softmax_backward", shape, |o| b.softmax_backward(
+        0.3,
+        x.view(),
+        y.view(),
         o.view_mut()
     ));
     Ok(outputs)

@@ -26,6 +26,7 @@ use dis_kernels::elementwise::{self as kernels, broadcast_samples, broadcast_tok
 use dis_kernels::embed::{Gather, ScatterAdd};
 use dis_kernels::memory::Stats;
 use dis_kernels::patch::{self, Patchify, Unpatchify};
+use dis_kernels::softmax::{SoftmaxBackward, SoftmaxForward};
 use dis_kernels::{Block, Contract, Driver, KernelError, Pool};
 
 pub use self::buffer::{DeviceBuf, mat, mat_mut};
@@ -468,6 +469,25 @@ impl<D: Driver> Backend for Cuda<D> {
         const OP: &str = "add_product";
         check::equal(OP, &[src("a", &a), src("b", &b), dst("dst", &out)])?;
         self.launch(OP, kernels::AddProduct::new(mat(a), mat(b), mat_mut(out)))
+    }
+
+    fn softmax(&self, scale: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::equal("softmax", &[src("x", &x), dst("out", &out)])?;
+        let kernel = SoftmaxForward::new(scale as f32, mat(x), mat_mut(out));
+        self.launch("softmax", kernel)
+    }
+
+    fn softmax_backward(
+        &self,
+        scale: f64,
+        y: View<'_, Self>,
+        dout: View<'_, Self>,
+        dx: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        const OP: &str = "softmax_backward";
+        check::equal(OP, &[src("y", &y), src("dout", &dout), dst("dx", &dx)])?;
+        let kernel = SoftmaxBackward::new(scale as f32, mat(y), mat(dout), mat_mut(dx));
+        self.launch(OP, kernel)
     }
 
     fn add_norm(

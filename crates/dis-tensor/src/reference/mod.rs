@@ -73,6 +73,13 @@ fn set(mut out: TokensMut<'_, Buf>, f: impl Fn(usize, usize, usize) -> f64) {
     });
 }
 
+/// A function of every row (b, t), in order.
+fn per_row<T>(layout: Layout, f: impl Fn(usize, usize) -> T) -> Vec<T> {
+    (0..layout.batch * layout.tokens)
+        .map(|r| f(r / layout.tokens, r % layout.tokens))
+        .collect()
+}
+
 /// Adds to every element of `out` a function of its place.
 fn add(mut out: TokensMut<'_, Buf>, f: impl Fn(usize, usize, usize) -> f64) {
     for_each(out.layout, |b, t, c| {
@@ -344,12 +351,15 @@ impl Backend for Reference {
 
     fn softmax(&self, scale: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
         check::equal("softmax", &[src("x", &x), dst("out", &out)])?;
-        let channels = x.layout.channels;
+        let scaled = |b, t, c| scale * at(&x, b, t, c);
+        let rows = per_row(x.layout, |b, t| {
+            let row = (0..x.layout.channels).map(|c| scaled(b, t, c));
+            let largest = row.clone().fold(f64::NEG_INFINITY, f64::max);
+            (largest, row.map(|x| (x - largest).exp()).sum::<f64>())
+        });
         set(out, |b, t, c| {
-            // 1 / sum of exp(x_k - x_c): the quotient with numerator and denominator divided.
-            let own = at(&x, b, t, c);
-            let exp = |k| (scale * (at(&x, b, t, k) - own)).exp();
-            1.0 / (0..channels).map(exp).sum::<f64>()
+            let (largest, total) = rows[b * x.layout.tokens + t];
+            (scaled(b, t, c) - largest).exp() / total
         });
         Ok(())
     }
@@ -365,11 +375,12 @@ impl Backend for Reference {
             "softmax_backward",
             &[src("y", &y), src("dout", &dout), dst("dx", &dx)],
         )?;
-        let channels = y.layout.channels;
+        let means = per_row(y.layout, |b, t| -> f64 {
+            let product = |c| at(&y, b, t, c) * at(&dout, b, t, c);
+            (0..y.layout.channels).map(product).sum()
+        });
         set(dx, |b, t, c| {
-            let mean: f64 = (0..channels)
-                .map(|k| at(&y, b, t, k) * at(&dout, b, t, k))
-                .sum();
+            let mean = means[b * y.layout.tokens + t];
             scale * at(&y, b, t, c) * (at(&dout, b, t, c) - mean)
         });
         Ok(())

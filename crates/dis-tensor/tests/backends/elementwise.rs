@@ -98,15 +98,62 @@ fn softmax_of_extreme_values_sums_to_one() {
 #[test]
 fn softmax_does_not_lose_nan() {
     for cpu in LEVELS.iter() {
-        let mut d = Draw::new(2);
-        let mut x = d.filled(Layout::dense(1, 3, 20));
-        x.data[25] = f32::NAN;
-        let out = d.filled(x.layout);
-        let out = outcome(cpu, &Operation::Softmax(1.0), &[x, out]).unwrap();
-        let out = cpu.to_f32(&out[1]);
-        for (i, value) in out.iter().take(60).enumerate() {
-            assert_eq!(value.is_nan(), (20..40).contains(&i), "{i}");
+        softmax_passes_nan(cpu);
+    }
+    #[cfg(feature = "sim")]
+    for gpu in crate::gpu::GPUS.iter() {
+        softmax_passes_nan(&gpu.backend);
+    }
+}
+
+fn softmax_passes_nan<B: Backend + ImageOps>(backend: &B) {
+    let mut d = Draw::new(2);
+    let mut x = d.filled(Layout::dense(1, 3, 20));
+    x.data[25] = f32::NAN;
+    let (y, out) = (d.filled(x.layout), d.filled(x.layout));
+    for (operation, operands) in [
+        (Operation::Softmax(1.0), vec![x.clone(), out.clone()]),
+        (
+            Operation::SoftmaxBackward(1.0),
+            vec![x.clone(), y.clone(), out.clone()],
+        ),
+        (Operation::SoftmaxBackward(1.0), vec![y, x, out]),
+    ] {
+        let results = outcome(backend, &operation, &operands).unwrap();
+        let last = backend.to_f32(&results[operands.len() - 1]);
+        for (i, value) in last.iter().take(60).enumerate() {
+            let want = (20..40).contains(&i);
+            let name = backend.describe();
+            assert_eq!(value.is_nan(), want, "{operation:?}, {name}, {i}");
         }
+    }
+}
+
+/// Infinities are differences of none: on every backend the same rows are NaN.
+#[test]
+fn softmax_of_infinities_is_nan_or_nothing() {
+    let mut d = Draw::new(3);
+    let mut x = d.filled(Layout::dense(1, 4, 5));
+    x.data[1] = f32::INFINITY;
+    x.data[7] = f32::NEG_INFINITY;
+    x.data[15..20].fill(f32::NEG_INFINITY);
+    let out = d.filled(x.layout);
+    let operands = [x, out];
+    let passes = |values: Vec<f32>| {
+        for (i, y) in values.iter().take(20).enumerate() {
+            assert_eq!(y.is_nan(), i / 5 == 0 || i / 5 == 3, "{i}: {y}");
+        }
+        assert_eq!(values[7], 0.0);
+    };
+    for cpu in LEVELS.iter() {
+        let results = outcome(cpu, &Operation::Softmax(1.0), &operands).unwrap();
+        passes(cpu.to_f32(&results[1]));
+    }
+    #[cfg(feature = "sim")]
+    for gpu in crate::gpu::GPUS.iter() {
+        let gpu = &gpu.backend;
+        let results = outcome(gpu, &Operation::Softmax(1.0), &operands).unwrap();
+        passes(gpu.to_f32(&results[1]));
     }
 }
 

@@ -114,6 +114,15 @@ pub fn of(text: &str) -> Vec<(Problem, u64)> {
         "elementwise.ptx" | "reduce.ptx" => elementwise
             .map(|(shape, seed)| (Problem::Elementwise(shape), seed))
             .to_vec(),
+        "softmax.ptx" => [
+            ([2, 5, 37], 1),
+            ([1, 1, 24], 2),
+            ([3, 7, 300], 3),
+            // Rows that shared memory does not hold.
+            ([2, 2, 12_300], 5),
+        ]
+        .map(|(shape, seed)| (Problem::Elementwise(shape), seed))
+        .to_vec(),
         "norm.ptx" => {
             let shapes = [[2, 5, 37], [3, 3, 300], [1, 40, 24]];
             let each = NORMS

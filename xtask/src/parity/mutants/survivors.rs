@@ -33,6 +33,8 @@ const REDUCED: &str = "exp(x) = exp2(k) exp(x - k ln 2) holds for every whole k,
     argument of ex2.approx a little outside of [-1/2, 1/2]";
 const TAIL: &str = "the lower part of a constant in two parts: a quarter of it is below one unit in the last \
     place of the result; tests/scan/accuracy.rs counts those units where they matter";
+const SMALL: &str = "what the argument lost is much only for exponentials far below the largest, and parity counts in \
+    units of the largest; kernels/tests/families/softmax.rs holds small ones to their own size";
 const THRESHOLD: &str = "both formulas hold at the threshold itself";
 const GROUPS: &str = "groups of four and single ones add the same terms in the same order";
 const NO_STATE: &str = "only for states that do not exist: their B and C are zero";
@@ -176,6 +178,30 @@ const EXPLAINED: &[Explained] = &[
         "sub.rn.f32      %x, %x, %mean;",
         "only the square of the difference is used",
     ),
+    explained(
+        "softmax.ptx",
+        "",
+        "constant",
+        "// minus infinity",
+        "1 is not far enough above any row here; kernels/tests/families/softmax.rs has rows far below 0",
+    ),
+    explained(
+        "softmax.ptx",
+        "",
+        "constant",
+        "// -110: e is 0 there already",
+        "e is 0 in float32 from 104 on",
+    ),
+    explained("softmax.ptx", "", "constant", "// ln 2", SMALL),
+    explained(
+        "softmax.ptx",
+        "",
+        "constant",
+        "// and what log2 e did",
+        SMALL,
+    ),
+    explained("softmax.ptx", "", "addend", "// and what log2 e did", SMALL),
+    explained("softmax.ptx", "", "swap", "// and what log2 e did", SMALL),
     explained(
         "gemm.ptx",
         "",

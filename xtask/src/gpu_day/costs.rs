@@ -1,0 +1,166 @@
+//! What every kernel costs at the shape of DiS-S/2, beside an H100's bounds: the second table of
+//! docs/kernels.md.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use super::kernels::{Cost, cost_of};
+use super::work::{Kernel, Shape, gemm, kernels};
+
+/// Tokens of 32 x 32 latents in patches of 2, and the time.
+const SHAPE: Shape = Shape {
+    batch: 1,
+    tokens: 257,
+    channels: 736,
+    states: 16,
+};
+/// Samples that the times are of; one is simulated, and all cost the same.
+const BATCH: f64 = 64.0;
+
+/// An H100 (SXM): bytes a second of a measured copy; 132 multiprocessors at 1.755 GHz with, a clock,
+/// 16 special results, 128 fused multiply-adds and 4 warp instructions each.
+const BYTES: f64 = 3.0e12;
+const CLOCKS: f64 = 132.0 * 1.755e9;
+
+/// Rows of a product that a block has: of a batch no block is partial.
+const TILE: usize = 64;
+
+/// Why entries move more than 1.25 times the least.
+const REASONS: &[(&[&str], &str)] = &[
+    (
+        &["dis_scan_forward_n16"],
+        "of both directions the second adds to what the first left in y, 8 bytes, and B and C are read by \
+         every block of 128 channels, 2",
+    ),
+    (
+        &[
+            "dis_scan_forward_split16",
+            "dis_scan_forward_lanes4",
+            "dis_scan_forward_lanes8",
+        ],
+        "the same, with B and C for every 32 channels, 8 bytes, or 64 with `lanes8`, 4; these entries are bound \
+         by issue",
+    ),
+    (
+        &["dis_scan_backward_n16", "dis_scan_backward_any"],
+        "each direction reads dout and z, 8 bytes more than once, the second adds to dz, 8, and B and C \
+         are read for every 32 channels, 8; they are bound by issue, too",
+    ),
+    (
+        &["dis_norm_backward"],
+        "the weight is read for every token, 4 bytes, and lies in a cache: it is a vector",
+    ),
+    (
+        &["dis_norm_param_sums"],
+        "every warp of channels reads a token's two statistics, a sector each time",
+    ),
+    (
+        &["dis_combine"],
+        "every warp reads addresses and coefficients, a sector each, which lie in a cache",
+    ),
+    (
+        &["dis_gemm", "dis_gemm_bf16"],
+        "a block reads its 64 rows and 64 columns, 46 bytes or half of that, which the blocks beside it find in the \
+         second-level cache; a GPU with cuBLAS does not use them",
+    ),
+];
+
+fn row(name: &str, unit: &str, count: f64, samples: f64, cost: &Cost) -> String {
+    let per = |x: f64| x / count;
+    let parts = [
+        (cost.bytes / BYTES, "bytes"),
+        (cost.special / (16.0 * CLOCKS), "special"),
+        (cost.fma / (128.0 * CLOCKS), "FMA"),
+        (cost.warps / (4.0 * CLOCKS), "issue"),
+    ];
+    let most = |best: (f64, &'static str), part: (f64, &'static str)| {
+        if part.0 > best.0 { part } else { best }
+    };
+    let (seconds, by) = parts.into_iter().fold((0.0, "nothing"), most);
+    format!(
+        "| {name} | {unit} | {:.1} | {:.2} | {:.1} | {:.0} | {:.0} | {:.1} | {by} |\n",
+        per(cost.bytes),
+        cost.least / cost.bytes,
+        per(cost.special),
+        per(cost.fma),
+        per(32.0 * cost.warps),
+        samples * seconds * 1e6,
+    )
+}
+
+/// The rows, the entries that they are of, and those that move more than 1.25 times the least.
+fn table() -> Result<(String, BTreeSet<&'static str>, BTreeSet<&'static str>)> {
+    let mut out = String::from(
+        "| kernel | for each | bytes | least | special | FMA | instructions | us | by |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    let (mut known, mut more) = (BTreeSet::new(), BTreeSet::new());
+    let mut add = |name: &str, unit: (&str, f64), samples: f64, cost: &Cost| {
+        out += &row(name, unit.0, unit.1, samples, cost);
+        known.extend(&cost.entries);
+        if cost.bytes > 1.25 * cost.least {
+            more.extend(&cost.entries);
+        }
+    };
+    for kernel in kernels() {
+        let cost = cost_of(|pool| kernel.build(pool, SHAPE), 1.0)?;
+        let name = format!("`{}`{}", cost.entries.join("`, `"), kernel.note());
+        let (unit, count) = kernel.unit(&SHAPE);
+        let once = matches!(
+            kernel,
+            Kernel::SquareSums | Kernel::NormFinish | Kernel::AdamW | Kernel::NegExp
+        );
+        let samples = if once { 1.0 } else { BATCH };
+        add(&name, (unit, count as f64), samples, &cost);
+    }
+    // in_proj: rows of the whole batch make whole tiles, and the weights count once for all of them.
+    let [k, n] = [SHAPE.width(), 2 * SHAPE.channels];
+    let rows = BATCH * SHAPE.tokens as f64;
+    let unit = ("element of the product", rows * n as f64);
+    for (name, bf16, bytes) in [("dis_gemm", false, 4.0), ("dis_gemm_bf16", true, 2.0)] {
+        let mut cost = cost_of(
+            |pool| Ok(gemm(pool, [TILE, k, n], bf16)?.0),
+            rows / TILE as f64,
+        )?;
+        cost.least = bytes * (rows + n as f64) * k as f64 + 4.0 * rows * n as f64;
+        add(&format!("`{name}`, 368 to 1472"), unit, 1.0, &cost);
+    }
+    Ok((out, known, more))
+}
+
+/// With `DIS_WRITE=1` it is written instead.
+#[test]
+fn table_is_that_of_the_counters() {
+    const MARKS: [&str; 2] = ["<!-- costs -->\n", "<!-- end of costs -->"];
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/kernels.md");
+    let (mut new, known, more) = table().unwrap();
+    let all: BTreeSet<&str> = dis_kernels::contracts()
+        .iter()
+        .filter(|c| c.file.name != "approx.ptx")
+        .map(|c| c.entry)
+        .collect();
+    let text = std::fs::read_to_string(path).unwrap();
+    let (head, rest) = text.split_once(MARKS[0]).unwrap();
+    let (old, tail) = rest.split_once(MARKS[1]).unwrap();
+    new += "\nOver 1.25 times the least:\n\n";
+    for (entries, reason) in REASONS {
+        new += &format!("- `{}`: {reason}.\n", entries.join("`, `"));
+    }
+    if std::env::var_os("DIS_WRITE").is_some() {
+        let [begin, end] = MARKS;
+        std::fs::write(path, format!("{head}{begin}{new}{end}{tail}")).unwrap();
+        return;
+    }
+    assert_eq!(known, all, "entries in the table");
+    let explained: BTreeSet<&str> = REASONS.iter().flat_map(|r| r.0).copied().collect();
+    assert_eq!(
+        more, explained,
+        "entries that move over 1.25 times the least"
+    );
+    assert!(
+        old == new,
+        "the table of docs/kernels.md is out of date; run this test with DIS_WRITE=1 to write it \
+         anew: {new}"
+    );
+}
