@@ -143,7 +143,7 @@ impl Problem {
     }
 
     /// Roughly the work that a simulator has, in elements.
-    fn work(&self) -> usize {
+    pub fn work(&self) -> usize {
         match *self {
             Self::Elementwise(s) | Self::Norms(s) | Self::Conv(s, ..) => {
                 4 * s.iter().product::<usize>()

@@ -57,6 +57,10 @@ pub struct Args {
     /// The whole grid instead of a pairwise selection of it: hours on the simulator.
     #[arg(long)]
     full: bool,
+    /// With --full: leaves out cases of more than N elements (of states, for scans), which take
+    /// longest.
+    #[arg(long, value_name = "N", requires = "full")]
+    up_to: Option<usize>,
     /// Where the recorded runs are.
     #[arg(long, value_name = "DIR", default_value = "tests/golden")]
     golden: PathBuf,
@@ -179,7 +183,8 @@ fn run_all<B: Subject>(args: &Args, devices: &[B]) -> Result<Vec<Outcome>> {
             .is_none_or(|f| family.contains(f.as_str()))
     };
     let mut cases = grid::cases(args.full, args.seed);
-    cases.retain(|case| wanted(case.problem.family()));
+    let most = args.up_to.unwrap_or(usize::MAX);
+    cases.retain(|case| wanted(case.problem.family()) && case.problem.work() <= most);
     println!("{} cases", cases.len());
     let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
