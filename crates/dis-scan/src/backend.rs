@@ -3,7 +3,7 @@
 
 use crate::ops::{Conv, ConvGrads, Scan, ScanBackend, ScanGrads, ScanOut};
 use crate::oracle;
-use dis_tensor::{Cpu, Element, HostBuf, Reals, Reference, Result, View, ViewMut};
+use dis_tensor::{Cpu, Element, HostBuf, Reals, Reference, Result, Scalar, View, ViewMut};
 
 fn conv_slices<'a, E: Element>(conv: Conv<'a, HostBuf<E>>) -> Conv<'a, [E]> {
     Conv {
@@ -61,7 +61,7 @@ fn grad_slices<'a, E: Element>(grads: ScanGrads<'a, HostBuf<E>>) -> ScanGrads<'a
     }
 }
 
-impl ScanBackend for Reference {
+impl<S: Scalar> ScanBackend for Reference<S> {
     fn conv1d(&self, conv: Conv<'_, Reals<Self>>, out: ViewMut<'_, Self>) -> Result<()> {
         oracle::conv1d(conv_slices(conv), out.map(HostBuf::as_mut_slice))
     }

@@ -1,65 +1,61 @@
-//! The oracle: convolution and scan in float64, as scalar loops written from the formulas, forward
-//! and backward by hand. It shares nothing with the fast code but the checks of arguments.
+//! The oracle: convolution and scan in float64, or another [`Scalar`], as scalar loops written from the
+//! formulas, forward and backward by hand. It shares nothing with the fast code but the checks of arguments.
 
 use crate::check;
 use crate::ops::{Conv, ConvGrads, Direction, Discretization, Scan, ScanGrads, ScanOut};
-use dis_tensor::{Layout, Result, Tokens, TokensMut};
+use dis_tensor::{Layout, Result, Scalar, Tokens, TokensMut};
 
-type View<'a> = Tokens<'a, [f64]>;
-type ViewMut<'a> = TokensMut<'a, [f64]>;
+type View<'a, S> = Tokens<'a, [S]>;
+type ViewMut<'a, S> = TokensMut<'a, [S]>;
+
+/// Where `(e^x - 1) / A` loses digits in its derivative by A, which then is a series.
+const SERIES: f64 = 0.33;
 
 /// softplus, the identity above 20.
-pub fn softplus(x: f64) -> f64 {
-    if x > 20.0 {
-        x
-    } else {
-        x.max(0.0) + (-x.abs()).exp().ln_1p()
+pub fn softplus<S: Scalar>(x: S) -> S {
+    if x.value() > 20.0 {
+        return x;
     }
+    let positive = if x.value() > 0.0 { x } else { S::default() };
+    positive + (-x.abs()).exp().ln_1p()
 }
 
 /// Derivative of [`softplus`].
-pub fn softplus_derivative(x: f64) -> f64 {
-    if x > 20.0 { 1.0 } else { sigmoid(x) }
-}
-
-/// 1 / (1 + e^-x).
-pub fn sigmoid(x: f64) -> f64 {
-    let e = (-x.abs()).exp();
-    if x < 0.0 {
-        e / (1.0 + e)
+pub fn softplus_derivative<S: Scalar>(x: S) -> S {
+    if x.value() > 20.0 {
+        S::from(1.0)
     } else {
-        1.0 / (1.0 + e)
+        x.sigmoid()
     }
 }
 
 /// x / (1 + e^-x).
-pub fn silu(x: f64) -> f64 {
-    x * sigmoid(x)
+pub fn silu<S: Scalar>(x: S) -> S {
+    x * x.sigmoid()
 }
 
 /// Derivative of [`silu`].
-pub fn silu_derivative(x: f64) -> f64 {
-    let s = sigmoid(x);
-    s * (1.0 + x * sigmoid(-x))
+pub fn silu_derivative<S: Scalar>(x: S) -> S {
+    x.sigmoid() * (S::from(1.0) + x * (-x).sigmoid())
 }
 
 /// The input gain `g` of `B_bar = g B`, with its derivatives by delta and by A.
-fn gain(discretization: Discretization, delta: f64, a: f64) -> [f64; 3] {
+fn gain<S: Scalar>(discretization: Discretization, delta: S, a: S) -> [S; 3] {
+    let (none, one) = (S::default(), S::from(1.0));
     match discretization {
-        Discretization::Mamba => [delta, 1.0, 0.0],
+        Discretization::Mamba => [delta, one, none],
         Discretization::ZeroOrderHold => {
             let x = delta * a;
-            if x == 0.0 {
-                return [delta, 1.0, 0.5 * delta * delta];
+            if x.value() == 0.0 {
+                return [delta, one, S::from(0.5) * delta * delta];
             }
             let gain = x.exp_m1() / a;
             // (x e^x - (e^x - 1)) / x^2 from its series near 0, where the difference cancels.
-            let by_a = if x.abs() < 0.05 {
-                let mut term = 0.5;
-                let mut sum = 0.0;
-                for k in 0..12 {
-                    sum += term * f64::from(k + 1);
-                    term *= x / f64::from(k + 3);
+            let by_a = if x.value().abs() < SERIES {
+                let (mut term, mut sum) = (S::from(0.5), none);
+                for k in 0..14 {
+                    sum += term * S::from(f64::from(k + 1));
+                    term = term * x * S::from(1.0 / f64::from(k + 3));
                 }
                 delta * delta * sum
             } else {
@@ -70,20 +66,20 @@ fn gain(discretization: Discretization, delta: f64, a: f64) -> [f64; 3] {
     }
 }
 
-fn at(x: &View<'_>, b: usize, t: usize, c: usize) -> f64 {
+fn at<S: Scalar>(x: &View<'_, S>, b: usize, t: usize, c: usize) -> S {
     x.buf[x.layout.row(b, t) + c]
 }
 
-fn at_mut<'a>(x: &'a mut ViewMut<'_>, b: usize, t: usize, c: usize) -> &'a mut f64 {
+fn at_mut<'a, S: Scalar>(x: &'a mut ViewMut<'_, S>, b: usize, t: usize, c: usize) -> &'a mut S {
     &mut x.buf[x.layout.row(b, t) + c]
 }
 
 /// Element c of a vector, or 0 where there is none.
-fn of(x: &Option<View<'_>>, c: usize) -> f64 {
-    x.as_ref().map_or(0.0, |x| at(x, 0, 0, c))
+fn of<S: Scalar>(x: &Option<View<'_, S>>, c: usize) -> S {
+    x.as_ref().map_or(S::default(), |x| at(x, 0, 0, c))
 }
 
-fn put(value: f64, accumulate: bool, to: &mut f64) {
+fn put<S: Scalar>(value: S, accumulate: bool, to: &mut S) {
     if accumulate {
         *to += value;
     } else {
@@ -100,7 +96,7 @@ fn token(direction: Direction, tokens: usize, position: usize) -> usize {
 }
 
 /// The convolution before SiLU at a position of the walk.
-fn convolved(conv: &Conv<'_, [f64]>, b: usize, position: usize, c: usize) -> f64 {
+fn convolved<S: Scalar>(conv: &Conv<'_, [S]>, b: usize, position: usize, c: usize) -> S {
     let (tokens, width) = (conv.x.layout.tokens, conv.weight.layout.channels);
     let mut sum = of(&conv.bias, c);
     for k in 0..width {
@@ -117,7 +113,7 @@ fn convolved(conv: &Conv<'_, [f64]>, b: usize, position: usize, c: usize) -> f64
 ///
 /// # Errors
 /// If shapes do not fit or a view leaves its buffer.
-pub fn conv1d(conv: Conv<'_, [f64]>, mut out: ViewMut<'_>) -> Result<()> {
+pub fn conv1d<S: Scalar>(conv: Conv<'_, [S]>, mut out: ViewMut<'_, S>) -> Result<()> {
     const OP: &str = "conv1d";
     let shape = check::conv(OP, &conv)?;
     check::like(OP, "out", &out.layout, out.buf.len(), "x", conv.x.shape())?;
@@ -137,12 +133,12 @@ pub fn conv1d(conv: Conv<'_, [f64]>, mut out: ViewMut<'_>) -> Result<()> {
 ///
 /// # Errors
 /// If shapes do not fit, a view leaves its buffer, or an offset is missing.
-pub fn conv1d_backward(
-    conv: Conv<'_, [f64]>,
-    dout: View<'_>,
+pub fn conv1d_backward<S: Scalar>(
+    conv: Conv<'_, [S]>,
+    dout: View<'_, S>,
     accumulate: bool,
-    mut dx: ViewMut<'_>,
-    grads: ConvGrads<'_, [f64]>,
+    mut dx: ViewMut<'_, S>,
+    grads: ConvGrads<'_, [S]>,
 ) -> Result<()> {
     const OP: &str = "conv1d_backward";
     let shape = check::conv(OP, &conv)?;
@@ -158,12 +154,12 @@ pub fn conv1d_backward(
     check::conv_grads(OP, &shape, conv.bias.is_some(), &grads)?;
     for b in 0..shape.batch {
         for c in 0..shape.channels {
-            let mut column = vec![0.0; shape.tokens];
+            let mut column = vec![S::default(); shape.tokens];
             for p in 0..shape.tokens {
                 let t = token(conv.direction, shape.tokens, p);
                 let mut dsum = at(&dout, b, t, c);
                 if conv.silu {
-                    dsum *= silu_derivative(convolved(&conv, b, p, c));
+                    dsum = dsum * silu_derivative(convolved(&conv, b, p, c));
                 }
                 for k in 0..shape.width {
                     let back = shape.width - 1 - k;
@@ -187,19 +183,19 @@ pub fn conv1d_backward(
 }
 
 /// The effective step at a token, with its derivative by the raw one.
-fn step(scan: &Scan<'_, [f64]>, b: usize, t: usize, c: usize) -> [f64; 2] {
+fn step<S: Scalar>(scan: &Scan<'_, [S]>, b: usize, t: usize, c: usize) -> [S; 2] {
     let raw = at(&scan.delta, b, t, c) + of(&scan.delta_bias, c);
     if scan.delta_softplus {
         [softplus(raw), softplus_derivative(raw)]
     } else {
-        [raw, 1.0]
+        [raw, 1.0.into()]
     }
 }
 
 /// All states of one channel: before the first token, then after each token of the walk.
-fn states(scan: &Scan<'_, [f64]>, b: usize, c: usize) -> Vec<Vec<f64>> {
+fn states<S: Scalar>(scan: &Scan<'_, [S]>, b: usize, c: usize) -> Vec<Vec<S>> {
     let (tokens, n) = (scan.u.layout.tokens, scan.a.layout.channels);
-    let mut all = vec![vec![0.0; n]];
+    let mut all = vec![vec![S::default(); n]];
     for p in 0..tokens {
         let t = token(scan.direction, tokens, p);
         let ([delta, _], u) = (step(scan, b, t, c), at(&scan.u, b, t, c));
@@ -216,9 +212,9 @@ fn states(scan: &Scan<'_, [f64]>, b: usize, c: usize) -> Vec<Vec<f64>> {
 }
 
 /// The output before the gate at a token, from the state after it.
-fn output(scan: &Scan<'_, [f64]>, b: usize, t: usize, c: usize, state: &[f64]) -> f64 {
+fn output<S: Scalar>(scan: &Scan<'_, [S]>, b: usize, t: usize, c: usize, state: &[S]) -> S {
     let n = state.len();
-    let sum: f64 = (0..n).map(|i| at(&scan.bc, b, t, n + i) * state[i]).sum();
+    let sum = S::sum((0..n).map(|i| at(&scan.bc, b, t, n + i) * state[i]));
     sum + of(&scan.d, c) * at(&scan.u, b, t, c)
 }
 
@@ -227,7 +223,7 @@ fn output(scan: &Scan<'_, [f64]>, b: usize, t: usize, c: usize, state: &[f64]) -
 ///
 /// # Errors
 /// If shapes do not fit or a view leaves its buffer.
-pub fn scan(scan: Scan<'_, [f64]>, mut out: ScanOut<'_, [f64]>) -> Result<()> {
+pub fn scan<S: Scalar>(scan: Scan<'_, [S]>, mut out: ScanOut<'_, [S]>) -> Result<()> {
     const OP: &str = "scan";
     let shape = check::scan(OP, &scan)?;
     check::scan_out(OP, &shape, &out)?;
@@ -241,7 +237,7 @@ pub fn scan(scan: Scan<'_, [f64]>, mut out: ScanOut<'_, [f64]>) -> Result<()> {
                     y += at(&out.y.as_ref(), b, t, c);
                 }
                 if let Some(z) = &scan.z {
-                    y *= silu(at(z, b, t, c));
+                    y = y * silu(at(z, b, t, c));
                 }
                 *at_mut(&mut out.y, b, t, c) = y;
             }
@@ -259,10 +255,10 @@ pub fn scan(scan: Scan<'_, [f64]>, mut out: ScanOut<'_, [f64]>) -> Result<()> {
 ///
 /// # Errors
 /// If shapes do not fit, a view leaves its buffer, or an offset or dz is missing.
-pub fn scan_backward(
-    scan: Scan<'_, [f64]>,
-    dout: View<'_>,
-    mut grads: ScanGrads<'_, [f64]>,
+pub fn scan_backward<S: Scalar>(
+    scan: Scan<'_, [S]>,
+    dout: View<'_, S>,
+    mut grads: ScanGrads<'_, [S]>,
 ) -> Result<()> {
     const OP: &str = "scan_backward";
     let shape = check::scan(OP, &scan)?;
@@ -273,7 +269,7 @@ pub fn scan_backward(
     for b in 0..shape.batch {
         for c in 0..shape.channels {
             let states = states(&scan, b, c);
-            let mut carry = vec![0.0; n];
+            let mut carry = vec![S::default(); n];
             for p in (0..shape.tokens).rev() {
                 let t = token(scan.direction, shape.tokens, p);
                 let ([delta, by_raw], u) = (step(&scan, b, t, c), at(&scan.u, b, t, c));
@@ -283,9 +279,9 @@ pub fn scan_backward(
                     let y = output(&scan, b, t, c, &states[p + 1]);
                     let value = dy * y * silu_derivative(gate);
                     put(value, grads.accumulate_dz, at_mut(dz, b, t, c));
-                    dy *= silu(gate);
+                    dy = dy * silu(gate);
                 }
-                let (mut du, mut ddelta) = (of(&scan.d, c) * dy, 0.0);
+                let (mut du, mut ddelta) = (of(&scan.d, c) * dy, S::default());
                 if let (Some(_), Some(d)) = (&scan.d, grads.d) {
                     grads.arena[d + c] += dy * u;
                 }
@@ -303,7 +299,7 @@ pub fn scan_backward(
                     du += dh * gain * input;
                     carry[i] = dh * decay;
                 }
-                ddelta *= by_raw;
+                ddelta = ddelta * by_raw;
                 *at_mut(&mut grads.du, b, t, c) = du;
                 *at_mut(&mut grads.ddelta, b, t, c) = ddelta;
                 if let (Some(_), Some(bias)) = (&scan.delta_bias, grads.delta_bias) {
@@ -315,7 +311,7 @@ pub fn scan_backward(
     Ok(())
 }
 
-fn zero(x: &mut ViewMut<'_>) {
+fn zero<S: Scalar>(x: &mut ViewMut<'_, S>) {
     let Layout {
         batch,
         tokens,
@@ -325,7 +321,7 @@ fn zero(x: &mut ViewMut<'_>) {
     for b in 0..batch {
         for t in 0..tokens {
             let start = x.layout.row(b, t);
-            x.buf[start..start + channels].fill(0.0);
+            x.buf[start..start + channels].fill(S::default());
         }
     }
 }

@@ -34,6 +34,17 @@ pub trait Buffer: Send + Sync + std::fmt::Debug {
     }
 }
 
+/// What matrix products take. Sums, and everything else, are float32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// Operands as they are.
+    #[default]
+    Float32,
+    /// Operands rounded to bfloat16 (8 bits of significand): twice as fast where the processor has
+    /// instructions for it, the same rounding elsewhere. On a GPU they lie in memory as that.
+    Bfloat16,
+}
+
 /// The buffer of reals of a backend.
 pub type Reals<B> = <B as Backend>::Buf<<B as Backend>::Real>;
 /// A view of reals of a backend.

@@ -17,13 +17,14 @@ mod pool;
 pub mod random;
 pub mod record;
 pub mod reference;
+pub mod scalar;
 pub mod simd;
 
 pub use backend::{
     AdamState, AdamW, Backend, Buffer, Element, Norm, NormGrads, NormKind, PatchGrid, PatchOrder,
-    Reals, View, ViewMut,
+    Precision, Reals, View, ViewMut,
 };
-pub use cpu::{Cpu, Precision};
+pub use cpu::Cpu;
 #[cfg(feature = "gpu")]
 pub use cuda::Cuda;
 pub use error::{Result, TensorError};
@@ -34,3 +35,4 @@ pub use loss::{BoundStep, LossInputs, LossStep};
 pub use pool::{PoolStats, pooled_bytes};
 pub use record::Recorder;
 pub use reference::Reference;
+pub use scalar::Scalar;

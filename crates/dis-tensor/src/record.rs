@@ -58,8 +58,8 @@ pub(crate) fn check_ids(ids: &[u32], len: usize) -> Result<()> {
 }
 
 macro_rules! host {
-    ($backend:ty) => {
-        impl Recorder for $backend {
+    ([$($generic:tt)*] $backend:ty) => {
+        impl<$($generic)*> Recorder for $backend {
             type Recording = NoRecording;
 
             fn can_record(&self) -> bool {
@@ -89,5 +89,5 @@ macro_rules! host {
         }
     };
 }
-host!(crate::Cpu);
-host!(crate::Reference);
+host!([] crate::Cpu);
+host!([S: crate::Scalar] crate::Reference<S>);

@@ -1,12 +1,52 @@
 //! Random operands, the same for every backend.
 
-use anyhow::Result;
 use dis_scan::ScanBackend;
 use dis_tensor::random::{Purpose, Stream};
-use dis_tensor::{Buffer, Layout, Reals, Tokens, TokensMut, View, ViewMut};
+use dis_tensor::{Element, Layout, Reals, Tokens, TokensMut, View, ViewMut};
+
+use super::off::Off;
 
 /// What a problem gives: each output with its name, whole buffers.
-pub type Outputs = Vec<(&'static str, Vec<f64>)>;
+pub type Outputs = Vec<(&'static str, Numbers)>;
+
+/// The elements of a buffer.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    /// Their values.
+    pub values: Vec<f64>,
+    /// What a device may have them off, where this is known: on [`Off`] alone.
+    pub off: Vec<Off>,
+}
+
+impl From<Vec<f64>> for Numbers {
+    fn from(values: Vec<f64>) -> Self {
+        let off = Vec::new();
+        Self { values, off }
+    }
+}
+
+/// What backends compute in.
+pub trait Number: Element {
+    /// Many of them.
+    fn numbers(list: Vec<Self>) -> Numbers;
+}
+
+impl Number for f32 {
+    fn numbers(list: Vec<Self>) -> Numbers {
+        list.into_iter().map(f64::from).collect::<Vec<_>>().into()
+    }
+}
+
+impl Number for Off {
+    fn numbers(off: Vec<Self>) -> Numbers {
+        let values = off.iter().map(|x| x.value).collect();
+        Numbers { values, off }
+    }
+}
+
+/// A backend that problems run on.
+pub trait Probe: ScanBackend<Real: Number> {}
+impl<B: ScanBackend<Real: Number>> Probe for B {}
 
 /// A source of operands: everything follows from the seed and the order of the draws.
 pub struct Draw<'a, B: ScanBackend> {
@@ -92,10 +132,8 @@ impl<'a, B: ScanBackend> Draw<'a, B> {
 }
 
 /// All of a buffer.
-pub fn read<B: ScanBackend>(backend: &B, buf: &Reals<B>) -> Result<Vec<f64>> {
-    let mut values = vec![0.0; buf.len()];
-    backend.read_f64(buf, 0, &mut values)?;
-    Ok(values)
+pub fn read<B: Probe>(backend: &B, buf: &Reals<B>) -> Numbers {
+    Number::numbers(backend.download(buf))
 }
 
 /// The bfloat16 nearest to what a normal is in float32.

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use dis_scan::{Direction, Discretization, ScanBackend};
+use dis_scan::{Direction, Discretization};
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::{Precision, Reference};
 
-use super::bound;
-use super::data::{Outputs, nearest_bf16, plain};
+use super::data::{Outputs, Probe, nearest_bf16, plain};
 use super::images::images;
 use super::loss::loss;
-use super::model::{TOKENS as MODEL_TOKENS, VARIANTS, model};
+use super::model::{VARIANTS, model};
+use super::off::Off;
 use super::operations::{elementwise, norms, optimizer, products, tables};
 use super::state_space::{ScanCase, conv, mixer, scan};
 
@@ -24,14 +24,6 @@ const HOLDS: [Discretization; 2] = [Discretization::Mamba, Discretization::ZeroO
 
 /// Settings of a simulated device: how `.approx` instructions err, and the order of blocks.
 const SETTINGS: usize = 3;
-
-/// What approximate instructions may add to the error of a problem's outputs.
-pub enum Allowance {
-    /// So many times the error of one exponential, of each output's largest magnitude.
-    Exponentials(usize),
-    /// For each output a bound for each element, absolute.
-    Each(Vec<Vec<f64>>),
-}
 
 /// What is computed.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +88,7 @@ impl Problem {
     }
 
     /// Runs it.
-    pub fn run<B: ScanBackend>(&self, b: &B, seed: u64) -> Result<Outputs> {
+    pub fn run<B: Probe>(&self, b: &B, seed: u64) -> Result<Outputs> {
         match *self {
             Self::Elementwise(shape) => elementwise(b, shape, seed),
             Self::Products(sizes) | Self::Bf16Products(sizes) => products(b, sizes, seed, plain),
@@ -112,9 +104,9 @@ impl Problem {
         }
     }
 
-    /// Runs it in float64.
+    /// Runs it in float64, with what each number may be off.
     pub fn exact(&self, seed: u64) -> Result<Outputs> {
-        let reference = Reference::new();
+        let reference = Reference::<Off>::of();
         match *self {
             Self::Bf16Products(sizes) => products(&reference, sizes, seed, nearest_bf16),
             _ => self.run(&reference, seed),
@@ -127,19 +119,6 @@ impl Problem {
             Self::Bf16Products(_) | Self::Bf16Model(_) => Precision::Bfloat16,
             _ => Precision::Float32,
         }
-    }
-
-    /// What approximate instructions at an end of their documented error may do to the outputs.
-    pub fn allowance(&self, seed: u64) -> Result<Allowance> {
-        Ok(match *self {
-            Self::Scan(ref case) => Allowance::Each(bound::scan(case, seed)?),
-            // No state forgets: then every step's exponential counts in the state and in its adjoint.
-            Self::Mixer([_, tokens, _], _) => Allowance::Exponentials(2 * tokens),
-            Self::Model(_) | Self::Bf16Model(_) => Allowance::Exponentials(2 * MODEL_TOKENS),
-            // An exponential and a reciprocal, or exponentials in a quotient's two parts.
-            Self::Elementwise(_) | Self::Images(_) | Self::Conv(..) => Allowance::Exponentials(2),
-            _ => Allowance::Exponentials(0),
-        })
     }
 
     /// Roughly the work that a simulator has, in elements.
@@ -240,28 +219,33 @@ fn families() -> Vec<Factors> {
     ]
 }
 
-/// The work that a case of the selection may be.
+/// The work that a case of the selection may be unless told otherwise.
 const BUDGET: usize = 1_000_000;
 
-/// The cases to run.
-pub fn cases(full: bool, seed: u64) -> Vec<Case> {
+/// The cases to run, of no more work than `up_to`.
+pub fn cases(full: bool, up_to: Option<usize>, seed: u64) -> Vec<Case> {
+    let most = up_to.unwrap_or(if full { usize::MAX } else { BUDGET });
     let mut stream = Stream::new(seed, Purpose::Test, 3, 0);
     let mut cases = Vec::new();
     for family in families() {
+        let fits = |point: &[usize]| (family.make)(point).work() <= most;
         let points = if full {
             all(&family.levels)
         } else {
-            let fits = |point: &[usize]| (family.make)(point).work() <= BUDGET;
             pairwise(&family.levels, &fits, &mut stream)
         };
         for point in points {
             let settings = family.levels.len() - 2;
-            cases.push(Case {
-                problem: (family.make)(&point),
-                seed: stream.next_u64() >> 1,
-                approx: point[settings],
-                order: point[settings + 1],
-            });
+            // Whatever is left out, a case keeps its seed.
+            let seed = stream.next_u64() >> 1;
+            if fits(&point) {
+                cases.push(Case {
+                    problem: (family.make)(&point),
+                    seed,
+                    approx: point[settings],
+                    order: point[settings + 1],
+                });
+            }
         }
     }
     cases.extend(extra(&mut stream));

@@ -1,10 +1,9 @@
 //! The training loss and its gradient.
 
 use anyhow::Result;
-use dis_scan::ScanBackend;
 use dis_tensor::{BoundStep, LossInputs, LossStep};
 
-use super::data::{Draw, Outputs, plain, read};
+use super::data::{Draw, Outputs, Probe, plain, read};
 
 /// Numbers of a step: square error, bound or both, by noise (0), image (1) or velocity (2), divergence or
 /// likelihood (`last`). None is special but those of the targets.
@@ -46,7 +45,7 @@ fn step(kinds: [bool; 2], prediction: usize, values: usize, last: bool) -> LossS
 }
 
 /// Every kind of loss for images of (batch, 1, values), with fixed and with learned variances.
-pub fn loss<B: ScanBackend>(b: &B, [batch, values]: [usize; 2], seed: u64) -> Result<Outputs> {
+pub fn loss<B: Probe>(b: &B, [batch, values]: [usize; 2], seed: u64) -> Result<Outputs> {
     let mut d = Draw::new(b, seed, (seed % 4) as usize);
     let shape = [batch, 1, values];
     // Grey values, the outermost among them; all of one end in the last image, so that it is there
@@ -82,8 +81,8 @@ pub fn loss<B: ScanBackend>(b: &B, [batch, values]: [usize; 2], seed: u64) -> Re
                 let mut gradient = d.field([batch, 1, width], plain);
                 let mut sums = b.zeros(2 * batch);
                 b.gaussian_loss(&steps, inputs, gradient.view_mut(), &mut sums, 0)?;
-                outputs.push(("gradient", read(b, &gradient.buf)?));
-                outputs.push(("loss", b.download(&sums)));
+                outputs.push(("gradient", read(b, &gradient.buf)));
+                outputs.push(("loss", b.download(&sums).into()));
             }
         }
     }
@@ -103,13 +102,14 @@ pub fn loss<B: ScanBackend>(b: &B, [batch, values]: [usize; 2], seed: u64) -> Re
         let mut gradient = d.field([batch, 1, 2 * values], plain);
         let mut sums = b.zeros(2 * batch);
         b.gaussian_loss(&steps, inputs, gradient.view_mut(), &mut sums, 0)?;
-        let gradient = read(b, &gradient.buf)?;
+        let gradient = read(b, &gradient.buf);
         if variance.is_finite() {
             outputs.push(("gradient", gradient));
-            outputs.push(("loss", b.download(&sums)));
+            outputs.push(("loss", b.download(&sums).into()));
         } else {
             let spoilt = |x: &f64| f64::from(u8::from(x.is_nan()));
-            outputs.push(("spoilt", gradient.iter().map(spoilt).collect()));
+            let spoilt: Vec<f64> = gradient.values.iter().map(spoilt).collect();
+            outputs.push(("spoilt", spoilt.into()));
         }
     }
     Ok(outputs)

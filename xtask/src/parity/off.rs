@@ -1,6 +1,8 @@
-//! Numbers with what they may be off.
+//! Numbers with what a device may be off: the scalar in which the oracle bounds every problem.
 
-use std::ops::{Add, Mul};
+use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
+
+use dis_tensor::{Element, Scalar};
 
 /// What `ex2.approx` may be off, relative: two units in the last place of float32, which are most
 /// against the smallest mantissa.
@@ -9,29 +11,91 @@ const EX2: f64 = 1.0 / (1 << 22) as f64;
 /// What `rcp.approx` may be off, relative: one unit in the last place.
 const RCP: f64 = 1.0 / (1 << 23) as f64;
 
-/// A number in float64, and how far off a device may have it where every approximate instruction
-/// errs by its whole documented bound, whichever way is worst: first-order error analysis, with
-/// absolute values, so that nothing cancels. Ordinary roundings are not in it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Most that a rounding to float32 changes, relative: half a unit in the last place.
+const ROUNDING: f64 = 1.0 / (1 << 24) as f64;
+
+/// From which `|x log2 e|` on `e^x - 1` may be computed from an exponential; below, it is a polynomial
+/// of its argument alone.
+const SERIES: f64 = 0.49;
+
+/// A number in float64, and what a device may have it off, to first order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
 pub struct Off {
     /// The number.
     pub value: f64,
-    /// How far off.
-    pub by: f64,
+    /// With its sign, how far off where all exponentials are too large by their whole bound.
+    pub exponentials: f64,
+    /// The same of reciprocals: every quotient is taken to be by one, without the step that may refine it.
+    pub reciprocals: f64,
+    /// The variance that roundings to float32 have at most, one after each operation: they are as often up as
+    /// down, so squares add up. It follows the order of the oracle's sums, the plain one; a device's tree
+    /// of sums has less.
+    pub rounded: f64,
+    /// The variance of approximate instructions that err by their whole bound, to either side by chance.
+    pub scattered: f64,
+}
+
+fn square(x: f64) -> f64 {
+    x * x
+}
+
+impl Off {
+    /// What its terms and their weights in a value bring into it, which itself is rounded.
+    fn of<const N: usize>(value: f64, terms: [(Self, f64); N]) -> Self {
+        let mut out = Self::from(value);
+        for (term, weight) in terms {
+            out.exponentials += weight * term.exponentials;
+            out.reciprocals += weight * term.reciprocals;
+            out.rounded += square(weight) * term.rounded;
+            out.scattered += square(weight) * term.scattered;
+        }
+        out.rounded += square(ROUNDING * value);
+        out
+    }
+}
+
+impl Element for Off {
+    const NAME: &'static str = "bounded f64";
 }
 
 impl From<f64> for Off {
     fn from(value: f64) -> Self {
-        Self { value, by: 0.0 }
+        Self {
+            value,
+            ..Self::default()
+        }
     }
 }
 
 impl Add for Off {
     type Output = Self;
     fn add(self, other: Self) -> Self {
+        Self::of(self.value + other.value, [(self, 1.0), (other, 1.0)])
+    }
+}
+
+impl AddAssign for Off {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl Sub for Off {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self::of(self.value - other.value, [(self, 1.0), (other, -1.0)])
+    }
+}
+
+impl Neg for Off {
+    type Output = Self;
+    fn neg(self) -> Self {
         Self {
-            value: self.value + other.value,
-            by: self.by + other.by,
+            value: -self.value,
+            exponentials: -self.exponentials,
+            reciprocals: -self.reciprocals,
+            ..self
         }
     }
 }
@@ -39,184 +103,155 @@ impl Add for Off {
 impl Mul for Off {
     type Output = Self;
     fn mul(self, other: Self) -> Self {
-        Self {
-            value: self.value * other.value,
-            by: self.value.abs() * other.by + other.value.abs() * self.by + self.by * other.by,
-        }
+        let (a, b) = (self.value, other.value);
+        Self::of(a * b, [(self, b), (other, a)])
     }
 }
 
-impl Mul<f64> for Off {
+impl Div for Off {
     type Output = Self;
-    fn mul(self, factor: f64) -> Self {
-        Self {
-            value: self.value * factor,
-            by: self.by * factor.abs(),
-        }
+    fn div(self, other: Self) -> Self {
+        let by = 1.0 / other.value;
+        let value = self.value / other.value;
+        let mut out = Self::of(value, [(self, by), (other, -value * by)]);
+        let off = value * RCP;
+        out.reciprocals += off;
+        out.scattered += square(off);
+        out
     }
 }
 
-impl Off {
-    /// `e^x` by one `ex2`.
-    pub fn exp(self) -> Self {
+impl Scalar for Off {
+    fn value(self) -> f64 {
+        self.value
+    }
+
+    /// By one `ex2` of `x log2 e`, which is rounded.
+    fn exp(self) -> Self {
         let value = self.value.exp();
+        let mut out = Self::of(value, [(self, value)]);
+        let off = value * EX2;
+        out.exponentials += off;
+        out.scattered += square(off);
+        if value > 0.0 {
+            out.rounded += square(ROUNDING * value * self.value);
+        }
+        out
+    }
+
+    fn exp_m1(self) -> Self {
+        let value = self.value.exp_m1();
+        if self.value.abs() * std::f64::consts::LOG2_E < SERIES {
+            return Self::of(value, [(self, value + 1.0)]);
+        }
         Self {
             value,
-            by: value * (self.by + EX2),
+            ..self.exp() - 1.0.into()
         }
     }
-}
 
-/// `e = e^-|x|`, by one `ex2`, is what all of these are made of.
-fn small(x: f64) -> f64 {
-    (-x.abs()).exp()
-}
-
-/// `1 / (1 + e^-x)`: the division is a `rcp`, at worst without the step that refines it.
-pub fn sigmoid(x: f64) -> Off {
-    let e = small(x);
-    // d/de of 1 / (1 + e) and of e / (1 + e), relative to each.
-    let (value, share) = if x < 0.0 {
-        (e / (1.0 + e), 1.0 / (1.0 + e))
-    } else {
-        (1.0 / (1.0 + e), e / (1.0 + e))
-    };
-    Off {
-        value,
-        by: value * (share * EX2 + RCP),
+    fn ln_1p(self) -> Self {
+        Self::of(self.value.ln_1p(), [(self, 1.0 / (1.0 + self.value))])
     }
-}
 
-/// `ln(1 + e^x)`, the identity above 20.
-pub fn softplus(x: f64) -> Off {
-    if x > 20.0 {
-        return x.into();
+    fn sqrt(self) -> Self {
+        let value = self.value.sqrt();
+        let slope = if value > 0.0 { 0.5 / value } else { 0.0 };
+        Self::of(value, [(self, slope)])
     }
-    let e = small(x);
-    Off {
-        value: x.max(0.0) + e.ln_1p(),
-        by: e / (1.0 + e) * EX2,
-    }
-}
-
-/// The derivative of [`softplus`].
-pub fn softplus_slope(x: f64) -> Off {
-    if x > 20.0 { 1.0.into() } else { sigmoid(x) }
-}
-
-/// `x sigmoid(x)`.
-pub fn silu(x: f64) -> Off {
-    sigmoid(x) * x
-}
-
-/// The derivative of [`silu`].
-pub fn silu_slope(x: f64) -> Off {
-    sigmoid(x) * (sigmoid(-x) * x + 1.0.into())
-}
-
-/// From which `|x log2 e|` on `(e^x - 1) / A` may be computed from an exponential; below, it is a
-/// polynomial of its argument alone.
-const SERIES: f64 = 0.49;
-
-/// The gain `g` of `B_bar = g B` by zero-order hold, with its derivatives by delta and by A.
-pub fn hold(delta: Off, a: f64) -> [Off; 3] {
-    let x = delta.value * a;
-    let decay = x.exp();
-    // What the exponential itself brings in, where there is one.
-    let direct = if x.abs() * std::f64::consts::LOG2_E >= SERIES {
-        decay * EX2
-    } else {
-        0.0
-    };
-    let [gain, by_a] = hold_values(delta.value, a, x);
-    let inverse = if direct > 0.0 { 1.0 / a.abs() } else { 0.0 };
-    [
-        Off {
-            value: gain,
-            by: decay * delta.by + direct * inverse,
-        },
-        (delta * a).exp(),
-        Off {
-            value: by_a,
-            // (delta e^x - g) / A, of which d/ddelta is delta e^x.
-            by: delta.value.abs() * decay * delta.by
-                + (delta.value.abs() + inverse) * direct * inverse,
-        },
-    ]
-}
-
-/// `(e^x - 1) / A` and its derivative by A, in float64.
-fn hold_values(delta: f64, a: f64, x: f64) -> [f64; 2] {
-    if x.abs() > 0.05 {
-        let gain = x.exp_m1() / a;
-        return [gain, (delta * x.exp() - gain) / a];
-    }
-    // delta (1 + x/2 + x^2/6 + ...) and delta^2 (1/2 + 2 x/6 + 3 x^2/24 + ...).
-    let (mut gain, mut by_a, mut term) = (0.0, 0.0, 1.0);
-    for k in 0..12 {
-        gain += term;
-        term /= f64::from(k + 2);
-        by_a += term * f64::from(k + 1);
-        term *= x;
-    }
-    [delta * gain, delta * delta * by_a]
 }
 
 #[cfg(test)]
 mod tests {
+    use dis_scan::oracle::{silu_derivative, softplus};
+    use dis_tensor::random::{Purpose, Stream};
+
     use super::*;
 
-    /// A value and its derivatives with every exponential multiplied by `1 + s`.
-    fn moved(s: f64, delta: f64, a: f64) -> [f64; 3] {
-        let x = delta * a;
-        let decay = x.exp() * (1.0 + s);
-        let gain = (decay - 1.0) / a;
-        [gain, decay, (delta * decay - gain) / a]
+    /// `e^-|x|`, by one `ex2` that is off by `s`.
+    fn small(x: f64, s: f64) -> f64 {
+        (-x.abs()).exp() * (1.0 + s)
+    }
+
+    fn sigmoid(x: f64, s: f64) -> f64 {
+        let e = small(x, s);
+        if x < 0.0 {
+            e / (1.0 + e)
+        } else {
+            1.0 / (1.0 + e)
+        }
     }
 
     #[test]
-    fn bounds_hold_for_errors_to_either_side() {
-        for (delta, a) in [(0.7, -1.3), (0.1, -9.0), (2.0, -0.4), (0.5, -0.9)] {
-            let bounds = hold(delta.into(), a);
-            for s in [-EX2, EX2] {
-                for (k, value) in moved(s, delta, a).into_iter().enumerate() {
-                    let (off, bound) = ((value - bounds[k].value).abs(), bounds[k].by);
-                    assert!(
-                        off <= bound * 1.0001 + 1e-15,
-                        "{k} at {delta}, {a}: {off} of {bound}"
-                    );
-                    assert!(off >= 0.2 * bound, "{k} at {delta}, {a}: {off} of {bound}");
+    fn functions_move_as_their_exponentials_do() {
+        type Functions = (fn(Off) -> Off, fn(f64, f64) -> f64);
+        // Each with the same where the exponential is off.
+        let functions: [Functions; 5] = [
+            (Off::sigmoid, sigmoid),
+            (softplus, |x, s| x.max(0.0) + small(x, s).ln_1p()),
+            (Off::exp, |x, s| x.exp() * (1.0 + s)),
+            (silu_derivative, |x, s| {
+                sigmoid(x, s) * (1.0 + x * sigmoid(-x, s))
+            }),
+            // A polynomial near 0.
+            (Off::exp_m1, |x, s| {
+                x.exp_m1() + if x.abs() > 0.34 { s * x.exp() } else { 0.0 }
+            }),
+        ];
+        for x in [-30.0, -3.0, -0.1, 0.0, 0.4, 5.0, 19.0] {
+            for (k, (bounded, moved)) in functions.iter().enumerate() {
+                let (off, exact) = (bounded(x.into()), moved(x, 0.0));
+                assert!((off.value - exact).abs() <= 1e-14 * exact.abs());
+                for s in [-EX2, EX2] {
+                    let by = moved(x, s) - exact;
+                    let left = by - off.exponentials * s.signum();
+                    let most = 1e-5 * by.abs() + 1e-14 * (exact.abs() + 1.0);
+                    assert!(left.abs() <= most, "{k} of {x}: {by}, {off:?}");
+                    assert!(square(off.exponentials) <= 4.0 * off.scattered + 1e-30);
                 }
             }
         }
-        for x in [-30.0, -3.0, -0.1, 0.0, 0.4, 5.0, 19.0] {
-            for s in [-EX2, EX2] {
-                let e = small(x) * (1.0 + s);
-                let soft = f64::max(x, 0.0) + e.ln_1p();
-                let bound = softplus(x);
-                assert!((soft - bound.value).abs() <= bound.by * 1.0001 + 1e-15);
-                let sigma = if x < 0.0 {
-                    e / (1.0 + e)
-                } else {
-                    1.0 / (1.0 + e)
-                };
-                let bound = sigmoid(x);
-                assert!((sigma * (1.0 + s / 2.0) - bound.value).abs() <= bound.by * 1.0001);
-            }
-        }
     }
 
     #[test]
-    fn both_forms_of_the_hold_meet() {
-        for delta in [0.03, 0.4] {
-            for a in [-0.049 / delta, -0.051 / delta] {
-                let [gain, _, by_a] = hold(delta.into(), a).map(|x| x.value);
-                let x = delta * a;
-                let direct = x.exp_m1() / a;
-                assert!((gain / direct - 1.0).abs() < 1e-14);
-                let direct = (delta * x.exp() - direct) / a;
-                assert!((by_a / direct - 1.0).abs() < 1e-11);
+    fn products_and_quotients_move_as_their_parts_do() {
+        let off = |value, by| Off {
+            exponentials: by,
+            ..Off::from(value)
+        };
+        let (a, b) = (off(3.0, 1e-6), off(-2.0, 2e-6));
+        let moved = [3.000001 * -1.999998 + 6.0, 3.000001 / -1.999998 + 1.5];
+        for (out, moved) in [a * b, a / b].into_iter().zip(moved) {
+            assert!((out.exponentials / moved - 1.0).abs() < 1e-5, "{out:?}");
+        }
+        assert_eq!((a * b).reciprocals, 0.0);
+        assert_eq!((a / b).reciprocals, -1.5 * RCP);
+        // What is subtracted from itself moves nowhere.
+        assert_eq!((a - a).exponentials, 0.0);
+    }
+
+    /// Roundings of long chains of float32, against the variance that is claimed for them.
+    #[test]
+    fn roundings_are_as_large_as_said() {
+        let mut stream = Stream::new(5, Purpose::Test, 0, 0);
+        let (mut squares, mut count, mut most) = (0.0, 0.0, 0.0f64);
+        for length in [10, 100, 1000] {
+            for _ in 0..50 {
+                let (mut single, mut bounded) = (0.0f32, Off::default());
+                for _ in 0..length {
+                    let [x, y] = [0; 2].map(|_| stream.normal() as f32);
+                    single = 0.999 * single + x * y;
+                    bounded = Off::from(f64::from(0.999f32)) * bounded
+                        + Off::from(f64::from(x)) * Off::from(f64::from(y));
+                }
+                let off = (f64::from(single) - bounded.value) / bounded.rounded.sqrt();
+                most = most.max(off.abs());
+                squares += off * off;
+                count += 1.0;
             }
         }
+        let deviation = f64::sqrt(squares / count);
+        assert!((0.2..1.0).contains(&deviation), "{deviation}");
+        assert!(most < 4.0, "{most}");
     }
 }

@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 use dis_scan::{
-    Conv, ConvGrads, Direction, Discretization, OneOfPair, Scan, ScanBackend, ScanGrads, ScanOut,
-    ScanPair, ScanPairGrads, checkpoint_len,
+    Conv, ConvGrads, Direction, Discretization, OneOfPair, Scan, ScanGrads, ScanOut, ScanPair,
+    ScanPairGrads, checkpoint_len,
 };
 use dis_ssm::{Mixer, MixerConfig, MixerInit, ParamTable};
 use dis_tensor::random::{Purpose, Stream};
 
-use super::data::{Draw, Field, Outputs, plain, read};
+use super::data::{Draw, Field, Outputs, Probe, plain, read};
 
 /// One point of the grid of scans.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ pub struct ScanCase {
 }
 
 /// Inputs of a scan on a backend.
-pub(super) struct Inputs<B: ScanBackend> {
+pub(super) struct Inputs<B: Probe> {
     u: Field<B>,
     delta: Field<B>,
     a: Field<B>,
@@ -38,7 +38,7 @@ pub(super) struct Inputs<B: ScanBackend> {
     bias: Field<B>,
 }
 
-impl<B: ScanBackend> Inputs<B> {
+impl<B: Probe> Inputs<B> {
     pub(super) fn new(draw: &mut Draw<'_, B>, case: &ScanCase) -> Self {
         let [batch, tokens, channels] = case.shape;
         let row = [1, 1, channels];
@@ -78,9 +78,8 @@ impl<B: ScanBackend> Inputs<B> {
     }
 }
 
-/// A scan, forward and backward, and both directions at once. `bound::scan` draws the same operands in
-/// the same order.
-pub fn scan<B: ScanBackend>(b: &B, case: &ScanCase, seed: u64) -> Result<Outputs> {
+/// A scan, forward and backward, and both directions at once.
+pub fn scan<B: Probe>(b: &B, case: &ScanCase, seed: u64) -> Result<Outputs> {
     let mut d = Draw::new(b, seed, (seed % 4) as usize);
     let [batch, tokens, channels] = case.shape;
     let inputs = Inputs::new(&mut d, case);
@@ -121,14 +120,14 @@ pub fn scan<B: ScanBackend>(b: &B, case: &ScanCase, seed: u64) -> Result<Outputs
         },
     )?;
     let mut outputs = vec![
-        ("scan y", read(b, &y.buf)?),
-        ("scan state", read(b, &last.buf)?),
-        ("scan du", read(b, &du.buf)?),
-        ("scan ddelta", read(b, &ddelta.buf)?),
-        ("scan dB, dC", read(b, &dbc.buf)?),
-        ("scan dz", read(b, &dz.buf)?),
-        ("scan dA", read(b, &da.buf)?),
-        ("scan dD, dbias", read(b, &arena.buf)?),
+        ("scan y", read(b, &y.buf)),
+        ("scan state", read(b, &last.buf)),
+        ("scan du", read(b, &du.buf)),
+        ("scan ddelta", read(b, &ddelta.buf)),
+        ("scan dB, dC", read(b, &dbc.buf)),
+        ("scan dz", read(b, &dz.buf)),
+        ("scan dA", read(b, &da.buf)),
+        ("scan dD, dbias", read(b, &arena.buf)),
     ];
     let other = Inputs::new(&mut d, case);
     let mut both = d.field(case.shape, plain);
@@ -142,7 +141,7 @@ pub fn scan<B: ScanBackend>(b: &B, case: &ScanCase, seed: u64) -> Result<Outputs
         y: both.view_mut(),
         checkpoints: Some([&mut first, &mut second]),
     })?;
-    outputs.push(("scan pair", read(b, &both.buf)?));
+    outputs.push(("scan pair", read(b, &both.buf)));
     let mut own = || -> [Field<B>; 4] {
         [
             d.field(case.shape, plain),
@@ -181,16 +180,16 @@ pub fn scan<B: ScanBackend>(b: &B, case: &ScanCase, seed: u64) -> Result<Outputs
         .into_iter()
         .zip(fields)
         {
-            outputs.push((name, read(b, &field.buf)?));
+            outputs.push((name, read(b, &field.buf)));
         }
     }
-    outputs.push(("scan pair dz", read(b, &dz.buf)?));
-    outputs.push(("scan pair dD, dbias", read(b, &arena.buf)?));
+    outputs.push(("scan pair dz", read(b, &dz.buf)));
+    outputs.push(("scan pair dD, dbias", read(b, &arena.buf)));
     Ok(outputs)
 }
 
 /// Where one scan of a pair writes its gradients; those of its vectors from `start` on.
-fn part<B: ScanBackend>(
+fn part<B: Probe>(
     fields: &mut [Field<B>; 4],
     start: Option<usize>,
     channels: usize,
@@ -207,7 +206,7 @@ fn part<B: ScanBackend>(
 }
 
 /// A convolution, forward and backward, and both directions at once.
-pub fn conv<B: ScanBackend>(
+pub fn conv<B: Probe>(
     b: &B,
     shape: [usize; 3],
     width: usize,
@@ -260,18 +259,18 @@ pub fn conv<B: ScanBackend>(
         again.view_mut(),
     )?;
     Ok(vec![
-        ("conv1d pair", read(b, &same.buf)?),
-        ("conv1d pair", read(b, &again.buf)?),
-        ("conv1d", read(b, &out.buf)?),
-        ("conv1d dx", read(b, &dx.buf)?),
-        ("conv1d dweight, dbias", read(b, &arena.buf)?),
-        ("conv1d pair", read(b, &one.buf)?),
-        ("conv1d pair", read(b, &two.buf)?),
+        ("conv1d pair", read(b, &same.buf)),
+        ("conv1d pair", read(b, &again.buf)),
+        ("conv1d", read(b, &out.buf)),
+        ("conv1d dx", read(b, &dx.buf)),
+        ("conv1d dweight, dbias", read(b, &arena.buf)),
+        ("conv1d pair", read(b, &one.buf)),
+        ("conv1d pair", read(b, &two.buf)),
     ])
 }
 
 /// A mixer, forward and backward. `width` channels outside.
-pub fn mixer<B: ScanBackend>(
+pub fn mixer<B: Probe>(
     b: &B,
     [batch, tokens, width]: [usize; 3],
     states: usize,
@@ -316,8 +315,8 @@ pub fn mixer<B: ScanBackend>(
         &mut grads,
     )?;
     Ok(vec![
-        ("mixer", read(b, &out.buf)?),
-        ("mixer dinput", read(b, &dinput.buf)?),
-        ("mixer dparams", read(b, &grads)?),
+        ("mixer", read(b, &out.buf)),
+        ("mixer dinput", read(b, &dinput.buf)),
+        ("mixer dparams", read(b, &grads)),
     ])
 }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use self::rows::{Rows, RowsMut};
 use self::threads::{Split, Threads};
 use crate::backend::{AdamState, AdamW, Backend, Element, Norm, NormGrads, PatchGrid};
-use crate::backend::{Reals, View, ViewMut};
+use crate::backend::{Precision, Reals, View, ViewMut};
 use crate::check::{self, dst, src};
 use crate::error::{Result, TensorError};
 use crate::host::HostBuf;
@@ -37,17 +37,6 @@ pub struct Cpu {
     pool: Arc<Pool>,
     level: Level,
     precision: Precision,
-}
-
-/// What matrix products take. Sums, and everything else, are float32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Precision {
-    /// Operands as they are.
-    #[default]
-    Float32,
-    /// Operands rounded to bfloat16 (8 bits of significand): twice as fast where the processor has
-    /// instructions for it, the same rounding elsewhere. On a GPU they lie in memory as that.
-    Bfloat16,
 }
 
 type Buf = HostBuf<f32>;

@@ -7,8 +7,8 @@ use dis_kernels::gemm::Gemm;
 use dis_kernels::{Driver, Mat, MatMut, Ptr};
 
 use super::Cuda;
+use crate::backend::Precision;
 use crate::check::GemmSize;
-use crate::cpu::Precision;
 use crate::error::{Result, TensorError};
 
 const OP: &str = "gemm";

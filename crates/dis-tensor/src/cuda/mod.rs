@@ -32,9 +32,8 @@ use dis_kernels::{Block, Contract, Driver, KernelError, Pool};
 pub use self::buffer::{DeviceBuf, mat, mat_mut};
 pub use self::record::DeviceRecording;
 use crate::backend::{AdamState, AdamW, Backend, Element, Norm, NormGrads, PatchGrid, PatchOrder};
-use crate::backend::{Reals, View, ViewMut};
+use crate::backend::{Precision, Reals, View, ViewMut};
 use crate::check::{self, dst, src};
-use crate::cpu::Precision;
 use crate::error::{Result, TensorError};
 use crate::layout::{Layout, Tokens, TokensMut};
 

@@ -7,13 +7,15 @@ use crate::error::Result;
 use crate::host::HostBuf;
 use crate::images::{ImageOps, check_add_noise, check_combine, check_mix, of_sample};
 use crate::loss::{LossInputs, LossStep};
+use crate::scalar::Scalar;
 
-impl ImageOps for Reference {
+impl<S: Scalar> ImageOps for Reference<S> {
     fn combine(&self, terms: &[(&[f64], View<'_, Self>)], out: ViewMut<'_, Self>) -> Result<()> {
         check_combine::<Self>(terms, &out)?;
         set(out, |b, t, c| {
-            let term = |(list, x): &(&[f64], View<'_, Self>)| of_sample(list, b) * at(x, b, t, c);
-            terms.iter().map(term).sum()
+            let term =
+                |(list, x): &(&[f64], View<'_, Self>)| S::from(of_sample(list, b)) * at(x, b, t, c);
+            S::sum(terms.iter().map(term))
         });
         Ok(())
     }
@@ -22,10 +24,10 @@ impl ImageOps for Reference {
         check::images("clamp", &[dst("x", &x)])?;
         for_each(x.layout, |b, t, c| {
             let x = at_mut(&mut x, b, t, c);
-            if *x < low {
-                *x = low;
-            } else if *x > high {
-                *x = high;
+            if x.value() < low {
+                *x = low.into();
+            } else if x.value() > high {
+                *x = high.into();
             }
         });
         Ok(())
@@ -43,9 +45,9 @@ impl ImageOps for Reference {
         add(out, |b, t, c| {
             let (slope, offset) = (of_sample(slope, b), of_sample(offset, b));
             if offset == f64::NEG_INFINITY {
-                return 0.0;
+                return S::default();
             }
-            (slope * at(&log_scale, b, t, c) + offset).exp() * at(&noise, b, t, c)
+            (S::from(slope) * at(&log_scale, b, t, c) + offset.into()).exp() * at(&noise, b, t, c)
         });
         Ok(())
     }
@@ -60,10 +62,11 @@ impl ImageOps for Reference {
         check_mix::<Self>(&weight, &a, &b, &out)?;
         set(out, |r, t, c| {
             let (first, second) = (at(&a, r, t, c), at(&b, r, t, c));
-            match at(&weight, r, t, c) {
+            let w = at(&weight, r, t, c);
+            match w.value() {
                 0.0 => second,
                 1.0 => first,
-                w => w * first + (1.0 - w) * second,
+                _ => w * first + (S::from(1.0) - w) * second,
             }
         });
         Ok(())

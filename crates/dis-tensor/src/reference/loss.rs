@@ -1,4 +1,4 @@
-//! The training loss, from the formulas.
+//! The training loss, from the formulas, in float64: what scalars carry besides ends here.
 
 use std::f64::consts::PI;
 
@@ -7,12 +7,13 @@ use crate::backend::ViewMut;
 use crate::error::Result;
 use crate::host::HostBuf;
 use crate::loss::{BoundStep, LossInputs, LossStep, check_loss, spoilt};
+use crate::scalar::Scalar;
 
-impl Reference {
+impl<S: Scalar> Reference<S> {
     pub(super) fn loss(
         &self,
         steps: &[LossStep],
-        inputs: LossInputs<'_, Buf>,
+        inputs: LossInputs<'_, Buf<S>>,
         mut gradient: ViewMut<'_, Self>,
         sums: &mut HostBuf<f64>,
         first: usize,
@@ -22,8 +23,8 @@ impl Reference {
         for (b, step) in steps.iter().enumerate() {
             let mut total = [0.0; 2];
             for i in 0..n {
-                let (x, z) = (at(&inputs.x_start, b, 0, i), at(&inputs.noise, b, 0, i));
-                let o = at(&inputs.output, b, 0, i);
+                let [x, z, o] = [&inputs.x_start, &inputs.noise, &inputs.output]
+                    .map(|x| at(x, b, 0, i).value());
                 let (mut d_output, mut d_variance) = (0.0, 0.0);
                 if let Some([on_noise, on_start]) = step.target {
                     let off = o - on_noise * z - on_start * x;
@@ -34,7 +35,7 @@ impl Reference {
                     let x_t = step.signal * x + step.spread * z;
                     let [slope, offset] = bound.log_variance;
                     let log_variance = if learned {
-                        slope * at(&inputs.output, b, 0, n + i) + offset
+                        slope * at(&inputs.output, b, 0, n + i).value() + offset
                     } else {
                         offset
                     };
@@ -43,13 +44,13 @@ impl Reference {
                     d_output += bound.through_mean * d_mean;
                     d_variance = bound.through_variance * d_log;
                 }
-                *at_mut(&mut gradient, b, 0, i) = step.weight * d_output;
+                *at_mut(&mut gradient, b, 0, i) = (step.weight * d_output).into();
                 if learned {
-                    *at_mut(&mut gradient, b, 0, n + i) = step.weight * d_variance;
+                    *at_mut(&mut gradient, b, 0, n + i) = (step.weight * d_variance).into();
                 }
             }
             if n > 0 && spoilt(total) {
-                *at_mut(&mut gradient, b, 0, 0) = f64::NAN;
+                *at_mut(&mut gradient, b, 0, 0) = f64::NAN.into();
             }
             sums.as_mut_slice()[first + 2 * b..][..2].copy_from_slice(&total);
         }

@@ -1,4 +1,5 @@
-//! The oracle: every operation in float64, as plain loops written from the formulas.
+//! The oracle: every operation in float64, or in another [`Scalar`], as plain loops written from the
+//! formulas.
 //!
 //! Nothing here is fast or parallel, and nothing is shared with the CPU backend but the buffers
 //! and the checks of arguments.
@@ -8,6 +9,7 @@ mod loss;
 mod norm;
 mod optim;
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::backend::{AdamState, AdamW, Backend, Element, Norm, NormGrads, PatchGrid, PatchOrder};
@@ -17,17 +19,29 @@ use crate::error::Result;
 use crate::host::HostBuf;
 use crate::layout::{Layout, Tokens, TokensMut};
 use crate::pool::{Pool, PoolStats};
+use crate::scalar::Scalar;
 
-/// The float64 backend.
+/// The float64 backend, or one of another [`Scalar`].
 #[derive(Clone, Debug)]
-pub struct Reference {
+pub struct Reference<S = f64> {
     pool: Arc<Pool>,
+    scalar: PhantomData<S>,
 }
 
 impl Reference {
-    /// A backend with a pool of its own.
+    /// A float64 backend with a pool of its own.
     pub fn new() -> Self {
-        Self { pool: Pool::new() }
+        Self::of()
+    }
+}
+
+impl<S: Scalar> Reference<S> {
+    /// A backend of such scalars, with a pool of its own.
+    pub fn of() -> Self {
+        Self {
+            pool: Pool::new(),
+            scalar: PhantomData,
+        }
     }
 
     /// What its pool has done so far.
@@ -42,15 +56,20 @@ impl Default for Reference {
     }
 }
 
-type Buf = HostBuf<f64>;
+type Buf<S> = HostBuf<S>;
 
 /// Element (b, t, c) of a view.
-fn at(x: &Tokens<'_, Buf>, b: usize, t: usize, c: usize) -> f64 {
+fn at<S: Scalar>(x: &Tokens<'_, Buf<S>>, b: usize, t: usize, c: usize) -> S {
     x.buf.as_slice()[x.layout.row(b, t) + c]
 }
 
 /// Element (b, t, c) of a view, to change.
-fn at_mut<'a>(x: &'a mut TokensMut<'_, Buf>, b: usize, t: usize, c: usize) -> &'a mut f64 {
+fn at_mut<'a, S: Scalar>(
+    x: &'a mut TokensMut<'_, Buf<S>>,
+    b: usize,
+    t: usize,
+    c: usize,
+) -> &'a mut S {
     let index = x.layout.row(b, t) + c;
     &mut x.buf.as_mut_slice()[index]
 }
@@ -67,7 +86,7 @@ fn for_each(layout: Layout, mut f: impl FnMut(usize, usize, usize)) {
 }
 
 /// Sets every element of `out` to a function of its place.
-fn set(mut out: TokensMut<'_, Buf>, f: impl Fn(usize, usize, usize) -> f64) {
+fn set<S: Scalar>(mut out: TokensMut<'_, Buf<S>>, f: impl Fn(usize, usize, usize) -> S) {
     for_each(out.layout, |b, t, c| {
         *at_mut(&mut out, b, t, c) = f(b, t, c)
     });
@@ -81,14 +100,10 @@ fn per_row<T>(layout: Layout, f: impl Fn(usize, usize) -> T) -> Vec<T> {
 }
 
 /// Adds to every element of `out` a function of its place.
-fn add(mut out: TokensMut<'_, Buf>, f: impl Fn(usize, usize, usize) -> f64) {
+fn add<S: Scalar>(mut out: TokensMut<'_, Buf<S>>, f: impl Fn(usize, usize, usize) -> S) {
     for_each(out.layout, |b, t, c| {
         *at_mut(&mut out, b, t, c) += f(b, t, c)
     });
-}
-
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
 }
 
 /// Calls `f(index in the image, sample, token, channel of the patch)` for every value.
@@ -112,8 +127,8 @@ fn for_each_pixel(grid: &PatchGrid, mut f: impl FnMut(usize, usize, usize, usize
     }
 }
 
-impl Backend for Reference {
-    type Real = f64;
+impl<S: Scalar> Backend for Reference<S> {
+    type Real = S;
     type Buf<E: Element> = HostBuf<E>;
 
     fn describe(&self) -> String {
@@ -136,48 +151,53 @@ impl Backend for Reference {
         buf.as_slice().to_vec()
     }
 
-    fn write_f32(&self, buf: &mut Buf, offset: usize, data: &[f32]) -> Result<()> {
+    fn write_f32(&self, buf: &mut Buf<S>, offset: usize, data: &[f32]) -> Result<()> {
         let to = buf.range_mut("write_f32", offset, data.len())?;
         for (to, &from) in to.iter_mut().zip(data) {
-            *to = f64::from(from);
+            *to = f64::from(from).into();
         }
         Ok(())
     }
 
-    fn write_f64(&self, buf: &mut Buf, offset: usize, data: &[f64]) -> Result<()> {
-        buf.range_mut("write_f64", offset, data.len())?
-            .copy_from_slice(data);
+    fn write_f64(&self, buf: &mut Buf<S>, offset: usize, data: &[f64]) -> Result<()> {
+        let to = buf.range_mut("write_f64", offset, data.len())?;
+        for (to, &from) in to.iter_mut().zip(data) {
+            *to = from.into();
+        }
         Ok(())
     }
 
-    fn read_f32(&self, buf: &Buf, offset: usize, out: &mut [f32]) -> Result<()> {
+    fn read_f32(&self, buf: &Buf<S>, offset: usize, out: &mut [f32]) -> Result<()> {
         let from = buf.range("read_f32", offset, out.len())?;
         for (to, &from) in out.iter_mut().zip(from) {
-            *to = from as f32;
+            *to = from.value() as f32;
         }
         Ok(())
     }
 
-    fn read_f64(&self, buf: &Buf, offset: usize, out: &mut [f64]) -> Result<()> {
-        out.copy_from_slice(buf.range("read_f64", offset, out.len())?);
+    fn read_f64(&self, buf: &Buf<S>, offset: usize, out: &mut [f64]) -> Result<()> {
+        let from = buf.range("read_f64", offset, out.len())?;
+        for (to, &from) in out.iter_mut().zip(from) {
+            *to = from.value();
+        }
         Ok(())
     }
 
-    fn from_f32(&self, data: &[f32]) -> Buf {
-        let mut buf = self.alloc::<f64>(data.len());
+    fn from_f32(&self, data: &[f32]) -> Buf<S> {
+        let mut buf = self.alloc::<S>(data.len());
         for (to, &from) in buf.as_mut_slice().iter_mut().zip(data) {
-            *to = f64::from(from);
+            *to = f64::from(from).into();
         }
         buf
     }
 
-    fn to_f32(&self, buf: &Buf) -> Vec<f32> {
-        buf.as_slice().iter().map(|&x| x as f32).collect()
+    fn to_f32(&self, buf: &Buf<S>) -> Vec<f32> {
+        buf.as_slice().iter().map(|&x| x.value() as f32).collect()
     }
 
     fn fill(&self, out: ViewMut<'_, Self>, value: f64) -> Result<()> {
         check::one("fill", dst("dst", &out))?;
-        set(out, |_, _, _| value);
+        set(out, |_, _, _| value.into());
         Ok(())
     }
 
@@ -189,7 +209,7 @@ impl Backend for Reference {
 
     fn axpy(&self, alpha: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
         check::equal("axpy", &[src("src", &x), dst("dst", &out)])?;
-        add(out, |b, t, c| alpha * at(&x, b, t, c));
+        add(out, |b, t, c| S::from(alpha) * at(&x, b, t, c));
         Ok(())
     }
 
@@ -240,7 +260,7 @@ impl Backend for Reference {
         let (c_layout, c_data) = (c.layout, c.buf.as_mut_slice());
         for i in 0..size.m {
             for j in 0..size.n {
-                let mut sum = 0.0;
+                let mut sum = S::default();
                 for p in 0..size.k {
                     sum += a_data[a.layout.offset + i * a_i + p * a_p]
                         * b_data[b.layout.offset + p * b_p + j * b_j];
@@ -281,10 +301,10 @@ impl Backend for Reference {
     ) -> Result<()> {
         check::per_sample_channel("token_sums", dst("out", &out), src("x", &x))?;
         if !accumulate {
-            set(out.reborrow(), |_, _, _| 0.0);
+            set(out.reborrow(), |_, _, _| S::default());
         }
         for_each(x.layout, |b, t, c| {
-            *at_mut(&mut out, b, 0, c) += alpha * at(&x, b, t, c)
+            *at_mut(&mut out, b, 0, c) += S::from(alpha) * at(&x, b, t, c)
         });
         Ok(())
     }
@@ -292,13 +312,14 @@ impl Backend for Reference {
     fn add_to_tokens(&self, alpha: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
         check::broadcast_row("add_to_tokens", src("x", &x), dst("dst", &out))?;
         let one = x.layout.batch == 1;
+        let alpha = S::from(alpha);
         add(out, |b, _, c| alpha * at(&x, if one { 0 } else { b }, 0, c));
         Ok(())
     }
 
     fn add_to_samples(&self, alpha: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
         check::per_token("add_to_samples", src("x", &x), dst("dst", &out))?;
-        add(out, |_, t, c| alpha * at(&x, 0, t, c));
+        add(out, |_, t, c| S::from(alpha) * at(&x, 0, t, c));
         Ok(())
     }
 
@@ -306,7 +327,7 @@ impl Backend for Reference {
         check::equal("silu", &[src("x", &x), dst("out", &out)])?;
         set(out, |b, t, c| {
             let x = at(&x, b, t, c);
-            x * sigmoid(x)
+            x * x.sigmoid()
         });
         Ok(())
     }
@@ -323,8 +344,8 @@ impl Backend for Reference {
         )?;
         set(dx, |b, t, c| {
             let x = at(&x, b, t, c);
-            let s = sigmoid(x);
-            at(&dout, b, t, c) * (s + x * s * (1.0 - s))
+            let s = x.sigmoid();
+            at(&dout, b, t, c) * (s + x * s * (S::from(1.0) - s))
         });
         Ok(())
     }
@@ -351,11 +372,12 @@ impl Backend for Reference {
 
     fn softmax(&self, scale: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
         check::equal("softmax", &[src("x", &x), dst("out", &out)])?;
-        let scaled = |b, t, c| scale * at(&x, b, t, c);
+        let scaled = |b, t, c| S::from(scale) * at(&x, b, t, c);
         let rows = per_row(x.layout, |b, t| {
             let row = (0..x.layout.channels).map(|c| scaled(b, t, c));
-            let largest = row.clone().fold(f64::NEG_INFINITY, f64::max);
-            (largest, row.map(|x| (x - largest).exp()).sum::<f64>())
+            let larger = |a: S, x: S| if x.value() > a.value() { x } else { a };
+            let largest = row.clone().fold(S::from(f64::NEG_INFINITY), larger);
+            (largest, S::sum(row.map(|x| (x - largest).exp())))
         });
         set(out, |b, t, c| {
             let (largest, total) = rows[b * x.layout.tokens + t];
@@ -375,13 +397,13 @@ impl Backend for Reference {
             "softmax_backward",
             &[src("y", &y), src("dout", &dout), dst("dx", &dx)],
         )?;
-        let means = per_row(y.layout, |b, t| -> f64 {
+        let means = per_row(y.layout, |b, t| {
             let product = |c| at(&y, b, t, c) * at(&dout, b, t, c);
-            (0..y.layout.channels).map(product).sum()
+            S::sum((0..y.layout.channels).map(product))
         });
         set(dx, |b, t, c| {
             let mean = means[b * y.layout.tokens + t];
-            scale * at(&y, b, t, c) * (at(&dout, b, t, c) - mean)
+            S::from(scale) * at(&y, b, t, c) * (at(&dout, b, t, c) - mean)
         });
         Ok(())
     }
@@ -464,7 +486,7 @@ impl Backend for Reference {
         Ok(())
     }
 
-    fn patchify(&self, image: &Buf, grid: PatchGrid, mut out: ViewMut<'_, Self>) -> Result<()> {
+    fn patchify(&self, image: &Buf<S>, grid: PatchGrid, mut out: ViewMut<'_, Self>) -> Result<()> {
         check::patches("patchify", &grid, image.as_slice().len(), dst("out", &out))?;
         for_each_pixel(&grid, |pixel, b, t, c| {
             *at_mut(&mut out, b, t, c) = image[pixel]
@@ -472,7 +494,12 @@ impl Backend for Reference {
         Ok(())
     }
 
-    fn unpatchify(&self, patches: View<'_, Self>, grid: PatchGrid, image: &mut Buf) -> Result<()> {
+    fn unpatchify(
+        &self,
+        patches: View<'_, Self>,
+        grid: PatchGrid,
+        image: &mut Buf<S>,
+    ) -> Result<()> {
         check::patches(
             "unpatchify",
             &grid,
@@ -483,13 +510,13 @@ impl Backend for Reference {
         Ok(())
     }
 
-    fn global_norm(&self, x: &Buf, out: &mut Buf) -> Result<()> {
+    fn global_norm(&self, x: &Buf<S>, out: &mut Buf<S>) -> Result<()> {
         check::scalar_out("global_norm", "out", out.as_slice().len())?;
-        out[0] = x.iter().map(|x| x * x).sum::<f64>().sqrt();
+        out[0] = S::sum(x.iter().map(|&x| x * x)).sqrt();
         Ok(())
     }
 
-    fn adamw(&self, state: AdamState<'_, Buf>, step: AdamW) -> Result<()> {
+    fn adamw(&self, state: AdamState<'_, Buf<S>>, step: AdamW) -> Result<()> {
         check::adamw(&state, &step)?;
         optim::adamw(state, &step);
         Ok(())

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use crate::cpu::{Cpu, Precision};
+use crate::backend::Precision;
+use crate::cpu::Cpu;
 use crate::layout::{Layout, Tokens};
 use crate::simd::pairs::{PairKernel, Pairs, dispatch_pairs, has_pairs, round_to_bf16};
 use crate::simd::{Kernel, LANES, Level, Simd, Vector, dispatch, prefetch};
