@@ -30,6 +30,7 @@ pub mod patch;
 pub mod reduce;
 pub mod scan;
 pub mod softmax;
+pub mod statistics;
 
 pub use contract::{
     Contract, ContractInfo, Geometry, Param, ParamInfo, ParamKind, Params, Ready, launch,
@@ -51,6 +52,7 @@ pub fn contracts() -> Vec<ContractInfo> {
         embed::CONTRACTS,
         patch::CONTRACTS,
         images::CONTRACTS,
+        statistics::CONTRACTS,
         loss::CONTRACTS,
         optim::CONTRACTS,
         gemm::CONTRACTS,

@@ -48,6 +48,8 @@ files! {
     PATCH = "patch.ptx";
     /// Batches of images, for samplers.
     IMAGES = "images.ptx";
+    /// Samples by a statistic of each.
+    STATISTICS = "statistics.ptx";
     /// The training loss.
     LOSS = "loss.ptx";
     /// The optimizer.

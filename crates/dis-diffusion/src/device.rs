@@ -13,8 +13,8 @@ use crate::{Error, Result, State};
 
 /// Images of shape (batch, channels, height, width), dense, in a backend's memory.
 ///
-/// Operations are queued and return at once; only [`fetch`](State::fetch) waits, and what uses it:
-/// [`is_finite`](State::is_finite), quantiles, deviations and limits of their own for each sample.
+/// Operations are queued and return at once; only [`fetch`](State::fetch) and
+/// [`is_finite`](State::is_finite) wait.
 /// Clones share memory until one is changed. On the CPU every result has the bits that
 /// [`Array4`] gives.
 pub struct OnDevice<B: ScanBackend> {
@@ -256,6 +256,15 @@ impl<B: ScanBackend> State for OnDevice<B> {
 
     fn is_finite(&self) -> Result<bool> {
         Ok(self.fetch()?.iter().all(|x| x.is_finite()))
+    }
+
+    fn rescale(&mut self, like: &Self, strength: f64) -> Result<()> {
+        same_dims("what deviations are taken from", like, self)?;
+        self.change(|backend, x| Ok(backend.rescale(strength, like.view(), x)?))
+    }
+
+    fn threshold(&mut self, ratio: f64, max: f64) -> Result<()> {
+        self.change(|backend, x| Ok(backend.threshold(ratio, max, x)?))
     }
 
     fn mix(&self, other: &Self, weight: &Self) -> Result<Self> {

@@ -151,16 +151,9 @@ pub fn guide<S: State>(conditional: &S, unconditional: &S, scales: &[f64]) -> Re
 /// Shapes that differ.
 pub fn rescale<S: State>(guided: &S, conditional: &S, strength: f64) -> Result<S> {
     crate::state::same_dims("conditional prediction", conditional, guided)?;
-    let (wanted, had) = (conditional.deviations()?, guided.deviations()?);
-    let factors: Vec<f64> = wanted
-        .iter()
-        .zip(&had)
-        .map(|(wanted, had)| {
-            let ratio = if *had > 0.0 { wanted / had } else { 1.0 };
-            strength * ratio + 1.0 - strength
-        })
-        .collect();
-    S::combine(&[(&factors, guided)])
+    let mut scaled = guided.clone();
+    scaled.rescale(conditional, strength)?;
+    Ok(scaled)
 }
 
 /// The published combination of a doubled batch's output: the first three channels of both halves
@@ -318,7 +311,10 @@ mod tests {
             };
             Guided::new(network(), guidance).predict(&x, &[1.0])
         };
-        let deviation = |y: Array4<f32>| y.channels(0..1).unwrap().deviations().unwrap()[0];
+        let deviation = |y: Array4<f32>| {
+            let first = y.channels(0..1).unwrap();
+            dis_tensor::images::deviation(first.iter().copied())
+        };
         let (none, half, whole) = (guided(0.0), guided(0.5), guided(1.0));
         let wanted = deviation(network().predict_rows(&x, &[1.0], &[Some(0)]).unwrap());
         let none = deviation(none.unwrap());

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use dis_tensor::images::{deviation, rescale_factor, threshold_bound, thresholded};
 use ndarray::{Array4, Axis, Slice, concatenate};
 
 use crate::{Error, Result};
@@ -51,47 +52,27 @@ pub trait State: Clone {
     /// Whether all values are finite.
     fn is_finite(&self) -> Result<bool>;
 
-    /// The quantile `ratio` of every sample's absolute values, linear between two of them.
-    fn abs_quantiles(&self, ratio: f64) -> Result<Vec<f64>> {
-        let host = self.fetch()?;
-        Ok(host
-            .axis_iter(Axis(0))
-            .map(|image| {
-                let mut sorted: Vec<f64> = image.iter().map(|x| f64::from(x.abs())).collect();
-                sorted.sort_unstable_by(f64::total_cmp);
-                quantile(&sorted, ratio)
-            })
-            .collect())
+    /// Scales every sample towards the standard deviation, about its mean, of the same sample of `like`:
+    /// times `strength * deviation(like) / deviation(self) + 1 - strength`. A sample without deviation stays.
+    fn rescale(&mut self, like: &Self, strength: f64) -> Result<()> {
+        same_dims("what deviations are taken from", like, self)?;
+        let (mut host, like) = (self.fetch()?, like.fetch()?);
+        for (mut image, like) in host.axis_iter_mut(Axis(0)).zip(like.axis_iter(Axis(0))) {
+            let wanted = deviation(like.iter().copied());
+            let factor = rescale_factor(strength, wanted, deviation(image.iter().copied()));
+            image.mapv_inplace(|x| (factor * f64::from(x)) as f32);
+        }
+        *self = self.place(host)?;
+        Ok(())
     }
 
-    /// The standard deviation of every sample's values, about their mean.
-    fn deviations(&self) -> Result<Vec<f64>> {
-        let host = self.fetch()?;
-        Ok(host
-            .axis_iter(Axis(0))
-            .map(|image| {
-                let count = image.len().max(1) as f64;
-                let mean = image.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
-                let squares = image.iter().map(|x| (f64::from(*x) - mean).powi(2));
-                (squares.sum::<f64>() / count).sqrt()
-            })
-            .collect())
-    }
-
-    /// Limits every sample to plus or minus its own bound.
-    fn clamp_rows(&mut self, bounds: &[f64]) -> Result<()> {
+    /// Limits every sample to plus or minus s and divides it by s, which is the quantile `ratio` of its absolute
+    /// values, linear between two of them, but at least 1 and at most `max`. Not-a-number stays.
+    fn threshold(&mut self, ratio: f64, max: f64) -> Result<()> {
         let mut host = self.fetch()?;
-        per_sample("bounds", bounds, host.dim().0)?;
-        for (row, mut image) in host.axis_iter_mut(Axis(0)).enumerate() {
-            let bound = at(bounds, row) as f32;
-            // Not-a-number stays.
-            image.mapv_inplace(|x| {
-                if x.abs() > bound {
-                    bound.copysign(x)
-                } else {
-                    x
-                }
-            });
+        for mut image in host.axis_iter_mut(Axis(0)) {
+            let bound = threshold_bound(image.iter().copied(), ratio, max);
+            image.mapv_inplace(|x| thresholded(x, bound));
         }
         *self = self.place(host)?;
         Ok(())
@@ -116,17 +97,6 @@ pub trait State: Clone {
             });
         self.place(out)
     }
-}
-
-/// A quantile of sorted values; 0 of none.
-fn quantile(sorted: &[f64], ratio: f64) -> f64 {
-    let Some(last) = sorted.len().checked_sub(1) else {
-        return 0.0;
-    };
-    let position = ratio.clamp(0.0, 1.0) * last as f64;
-    let low = position.floor() as usize;
-    let high = (low + 1).min(last);
-    sorted[low] + (position - low as f64) * (sorted[high] - sorted[low])
 }
 
 impl State for Array4<f32> {

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 use dis_diffusion::{
-    Error, Guidance, Guided, ModelDenoiser, OnDevice, Options, Plan, SamplerSpec, SeededNoise,
-    Spacing, State, Variance, normals, run_plan,
+    Error, Guidance, Guided, Limit, ModelDenoiser, OnDevice, Options, Plan, SamplerSpec,
+    SeededNoise, Spacing, State, Variance, normals, run_plan,
 };
 use dis_model::{ConditionKind, DisConfig, DisModel};
 use dis_scan::ScanBackend;
@@ -37,8 +37,10 @@ fn everything<S: State>(put: impl Fn(Array4<f32>) -> S, seed: u64, image: [usize
     let mut noised = x.clone();
     let offsets = [0.1, f64::NEG_INFINITY, -2.0];
     noised.add_noise(&y, &z, &list, &offsets).unwrap();
-    let mut bounded = x.clone();
-    bounded.clamp_rows(&[0.2, 3.0, 0.7]).unwrap();
+    let mut bounded = S::combine(&[(&[3.0], &x)]).unwrap();
+    bounded.threshold(0.8, 2.5).unwrap();
+    let mut scaled = x.clone();
+    scaled.rescale(&y, 0.6).unwrap();
     let mut weight = z.clone();
     weight.clamp(0.0, 1.0).unwrap();
     let (left, right) = (
@@ -56,6 +58,7 @@ fn everything<S: State>(put: impl Fn(Array4<f32>) -> S, seed: u64, image: [usize
         limited,
         noised,
         bounded,
+        scaled,
         left,
         right,
         top,
@@ -132,7 +135,16 @@ impl Tiny {
             ..Options::default()
         };
         let sampler: SamplerSpec = sampler.parse().unwrap();
-        sampler.plan(&options, steps, Spacing::Default).unwrap()
+        let plan = sampler.plan(&options, steps, Spacing::Default).unwrap();
+        let (ratio, max) = (0.9, 2.0);
+        plan.with_limit(Some(Limit::Dynamic { ratio, max }))
+    }
+
+    fn guidance() -> Guidance {
+        Guidance {
+            rescale: 0.5,
+            ..Guidance::new(1.5)
+        }
     }
 
     fn noise() -> SeededNoise {
@@ -152,7 +164,7 @@ impl Tiny {
         recorded: bool,
     ) -> OnDevice<B> {
         let network = ModelDenoiser::new(backend, &self.model, params, &LABELS).recorded(recorded);
-        let mut network = Guided::new(network, Guidance::new(1.5));
+        let mut network = Guided::new(network, Self::guidance());
         let mut noise = Self::noise();
         let start = OnDevice::new(backend, noise.start([1, 4, 4]));
         run_plan(plan, &mut network, &mut noise, start, |_| {}).unwrap()
@@ -162,7 +174,7 @@ impl Tiny {
     fn run_in_arrays(&self, backend: &Cpu, plan: &Plan) -> Array4<f32> {
         let params = dis_tensor::Backend::from_f32(backend, &self.weights);
         let network = ModelDenoiser::new(backend, &self.model, &params, &LABELS);
-        let mut network = Guided::new(network, Guidance::new(1.5));
+        let mut network = Guided::new(network, Self::guidance());
         let mut noise = Self::noise();
         let start = noise.start([1, 4, 4]);
         run_plan(plan, &mut network, &mut noise, start, |_| {}).unwrap()

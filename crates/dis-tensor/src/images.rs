@@ -3,7 +3,7 @@
 
 use crate::backend::{Backend, Reals, View, ViewMut};
 use crate::check::{self, Operand, dst, src};
-use crate::error::Result;
+use crate::error::{Result, TensorError};
 use crate::loss::{LossInputs, LossStep};
 
 /// A device that can do a sampler's arithmetic, and compute a training loss.
@@ -52,6 +52,21 @@ pub trait ImageOps: Backend {
         dst: ViewMut<'_, Self>,
     ) -> Result<()>;
 
+    /// Scales every sample of `x` towards the standard deviation of the same sample of `like`:
+    /// `x *= strength * deviation(like) / deviation(x) + 1 - strength`. One without deviation stays. Sums are
+    /// float64, in an order that is the device's.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or a device that failed.
+    fn rescale(&self, strength: f64, like: View<'_, Self>, x: ViewMut<'_, Self>) -> Result<()>;
+
+    /// Limits every sample to plus or minus s, and divides it by s: the quantile `ratio` of its absolute values, linear
+    /// between two of them, but at least 1 and at most `most`. Not-a-number stays, and is the largest.
+    ///
+    /// # Errors
+    /// A ratio outside [0, 1], a view that does not fit, or a device that failed.
+    fn threshold(&self, ratio: f64, most: f64, x: ViewMut<'_, Self>) -> Result<()>;
+
     /// The training loss of a Gaussian diffusion (formulas: [`loss`](crate::loss)), one step of numbers a
     /// sample. Overwrites `gradient`, which has the shape of the output, with that of
     /// `sum over b of weight(b) * (mse(b) + bound(b))` by the output, and writes mse(b) and bound(b) to
@@ -71,6 +86,52 @@ pub trait ImageOps: Backend {
         sums: &mut Self::Buf<f64>,
         at: usize,
     ) -> Result<()>;
+}
+
+/// The standard deviation of float32 values about their mean, 0 of none.
+pub fn deviation(x: impl Iterator<Item = f32> + Clone) -> f64 {
+    let (mut count, mut sum) = (0usize, 0.0);
+    for x in x.clone() {
+        count += 1;
+        sum += f64::from(x);
+    }
+    let count = count.max(1) as f64;
+    let mean = sum / count;
+    let squares = x.map(|x| (f64::from(x) - mean) * (f64::from(x) - mean));
+    (squares.sum::<f64>() / count).sqrt()
+}
+
+/// What [`ImageOps::rescale`] multiplies a sample of deviation `had` by.
+pub fn rescale_factor(strength: f64, wanted: f64, had: f64) -> f64 {
+    let ratio = if had > 0.0 { wanted / had } else { 1.0 };
+    strength * ratio + 1.0 - strength
+}
+
+/// What [`ImageOps::threshold`] limits a sample of these values to.
+pub fn threshold_bound(x: impl Iterator<Item = f32>, ratio: f64, most: f64) -> f64 {
+    let mut sorted: Vec<f32> = x.map(f32::abs).collect();
+    sorted.sort_unstable_by(f32::total_cmp);
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return 1.0;
+    };
+    let position = ratio.clamp(0.0, 1.0) * last as f64;
+    // On a value the next does not count, even if it is infinite or no number.
+    let ranks = [position.floor() as usize, position.ceil() as usize];
+    let [low, high] = ranks.map(|i| f64::from(sorted[i]));
+    (low + (position - position.floor()) * (high - low))
+        .max(1.0)
+        .min(most)
+}
+
+/// A value limited to plus or minus `bound`, and divided by it; not-a-number stays.
+pub fn thresholded(x: f32, bound: f64) -> f32 {
+    let limit = bound as f32;
+    let x = if x.abs() > limit {
+        limit.copysign(x)
+    } else {
+        x
+    };
+    (1.0 / bound * f64::from(x)) as f32
 }
 
 /// The entry of a per-sample list that belongs to a sample.
@@ -109,6 +170,21 @@ pub(crate) fn check_add_noise<B: Backend>(
     check::images(OP, &operands)?;
     check::sample_list(OP, "slopes", slope.len(), out)?;
     check::sample_list(OP, "offsets", offset.len(), out)
+}
+
+/// The arguments of [`ImageOps::rescale`].
+pub(crate) fn check_rescale<B: Backend>(like: &View<'_, B>, x: &ViewMut<'_, B>) -> Result<()> {
+    check::images("rescale", &[dst("x", x), src("like", like)])
+}
+
+/// The arguments of [`ImageOps::threshold`].
+pub(crate) fn check_threshold<B: Backend>(ratio: f64, x: &ViewMut<'_, B>) -> Result<()> {
+    const OP: &str = "threshold";
+    if !(0.0..=1.0).contains(&ratio) {
+        let what = format!("a quantile of {ratio}: not in [0, 1]");
+        return Err(TensorError::Invalid { op: OP, what });
+    }
+    check::images(OP, &[dst("x", x)])
 }
 
 /// The arguments of [`ImageOps::mix`].

@@ -31,7 +31,11 @@ pub trait Scalar:
 
     /// |x|.
     fn abs(self) -> Self {
-        if self.value() < 0.0 { -self } else { self }
+        if self.value().is_sign_negative() {
+            -self
+        } else {
+            self
+        }
     }
 
     /// 1 / (1 + e^-x), whose exponential does not overflow.

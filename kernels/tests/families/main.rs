@@ -14,6 +14,7 @@ use dis_kernels::elementwise::{
 };
 use dis_kernels::images::{AddNoise, Clamp, Combine, Lines, Mix, Terms};
 use dis_kernels::patch::{Grid, Patchify, Unpatchify};
+use dis_kernels::statistics::{Rescale, Threshold};
 use dis_kernels::{Mat, Ptr, embed, gemm, norm, optim, reduce};
 
 use bench::{Bench, Field};
@@ -124,6 +125,45 @@ fn images() {
             let w = fields[2].at(b, t, c);
             w * fields[0].at(b, t, c) + (1.0 - w) * fields[1].at(b, t, c)
         });
+    }
+}
+
+#[test]
+fn statistics_of_samples() {
+    for (batch, values, pad) in [(1, 1, 0), (3, 257, 0), (2, 700, 5), (5, 31, 2)] {
+        let mut d = Bench::new();
+        let shape = [batch, 1, values];
+        let (like, x) = (d.field(shape, pad), d.field(shape, pad));
+        let row =
+            |of: &Field, b: usize| -> Vec<f64> { (0..values).map(|c| of.at(b, 0, c)).collect() };
+        let deviation = |of: &Field, b: usize| {
+            let (all, n) = (row(of, b), values as f64);
+            let mean = all.iter().sum::<f64>() / n;
+            (all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt()
+        };
+        d.run(Rescale::new(0.3, like.mat(), x.mat_mut()));
+        d.check("rescale", &x, 2.0 * ROUNDING, |b, t, c| {
+            let had = deviation(&x, b);
+            let ratio = if had > 0.0 {
+                deviation(&like, b) / had
+            } else {
+                1.0
+            };
+            x.at(b, t, c) * (0.3 * ratio + 0.7)
+        });
+        for (ratio, most) in [(0.0, 2.0), (0.9, 9.0), (0.99, 1.1), (1.0, f64::INFINITY)] {
+            let x = d.field(shape, pad);
+            d.run(Threshold::new(ratio, most, x.mat_mut()));
+            d.check("threshold", &x, 2.0 * ROUNDING, |b, t, c| {
+                let mut sizes: Vec<f64> = row(&x, b).into_iter().map(f64::abs).collect();
+                sizes.sort_by(f64::total_cmp);
+                let place = ratio * (values - 1) as f64;
+                let (low, next) = (place as usize, (place as usize + 1).min(values - 1));
+                let s = sizes[low] + place.fract() * (sizes[next] - sizes[low]);
+                let s = s.max(1.0).min(most);
+                x.at(b, t, c).clamp(-s, s) / s
+            });
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use dis_kernels::elementwise::{AddProduct, Axpy, Copy, NegExp, ScaleSamples, Silu, SiluBackward};
 use dis_kernels::images::{AddNoise, Clamp, Combine, Lines, Mix, Terms};
 use dis_kernels::patch::{Grid, Unpatchify};
+use dis_kernels::statistics::{Rescale, Threshold};
 use dis_kernels::{
     Driver, KernelError, Mat, MatMut, Ptr, Ready, embed, gemm, launch, optim, reduce,
 };
@@ -76,6 +77,7 @@ fn operands_that_do_not_fit_are_refused() {
             Mix::new(images.mat(), other.mat(), images.mat(), images.mat_mut()),
         );
         let one: &[f64] = &[1.0];
+        refused("rescale", Rescale::new(0.5, other.mat(), images.mat_mut()));
         assert!(Terms::new(&[(one, images.mat()), (one, other.mat())]).is_err());
         let terms = Terms::new(&[(one, images.mat())]).unwrap();
         let table = d.put(terms.words());
@@ -89,6 +91,8 @@ fn operands_that_do_not_fit_are_refused() {
         );
     }
     refused("clamp", Clamp::new(0.0, 1.0, out.mat_mut()));
+    refused("threshold", Threshold::new(0.9, 2.0, out.mat_mut()));
+    refused("threshold", Threshold::new(1.5, 2.0, images.mat_mut()));
     assert!(Terms::new(&[]).is_err());
     assert!(Terms::new(&[(&[1.0; 3], images.mat())]).is_err());
     assert!(Lines::new(&[1.0; 3], &[1.0], 2).is_err());

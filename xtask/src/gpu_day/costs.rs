@@ -56,6 +56,14 @@ const REASONS: &[(&[&str], &str)] = &[
         "every warp of channels reads a token's two statistics, a sector each time",
     ),
     (
+        &["dis_rescale"],
+        "one pass for the means, one for the squares, one to write: an image lies in a cache",
+    ),
+    (
+        &["dis_threshold"],
+        "31 passes count how many values are below a bound, for one bit of the quantile each; an image lies in          a cache, and a step of a sampler takes a thousand times as long",
+    ),
+    (
         &["dis_combine"],
         "every warp reads addresses and coefficients, a sector each, which lie in a cache",
     ),

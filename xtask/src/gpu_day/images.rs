@@ -3,6 +3,7 @@
 use anyhow::Result;
 use dis_kernels::images::{AddNoise, Clamp, Combine, Lines, Mix, Terms};
 use dis_kernels::loss::{GaussianLoss, LossNumbers, step_words};
+use dis_kernels::statistics::{Rescale, Threshold};
 use dis_kernels::{Driver, Mat};
 
 use super::work::{Memory, Work};
@@ -21,6 +22,10 @@ pub enum Kind {
     AddNoise,
     /// A mixture by a mask.
     Mix,
+    /// Scaling to a deviation.
+    Rescale,
+    /// Dynamic thresholding.
+    Threshold,
     /// The training loss with both of its terms, and a learned variance.
     Loss,
 }
@@ -61,6 +66,15 @@ impl Kind {
                 let b = m.mat(shape, -1.0, 1.0)?.read();
                 let out = m.out(shape)?;
                 m.work(Mix::new(weight, a, b, out)?)
+            }
+            Self::Rescale => {
+                let like = m.mat(shape, -1.0, 1.0)?.read();
+                let x = m.changed(shape, -1.0, 1.0)?;
+                m.work(Rescale::new(0.7, like, x)?)
+            }
+            Self::Threshold => {
+                let x = m.changed(shape, -1.5, 1.5)?;
+                m.work(Threshold::new(0.995, f64::INFINITY, x)?)
             }
             Self::Loss => {
                 let numbers = LossNumbers {

@@ -260,6 +260,8 @@ pub fn kernels() -> Vec<Kernel> {
         Kernel::Images(images::Kind::Clamp),
         Kernel::Images(images::Kind::AddNoise),
         Kernel::Images(images::Kind::Mix),
+        Kernel::Images(images::Kind::Rescale),
+        Kernel::Images(images::Kind::Threshold),
         Kernel::Images(images::Kind::Loss),
         Kernel::SquareSums,
         Kernel::NormFinish,

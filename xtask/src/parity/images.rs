@@ -57,5 +57,30 @@ pub fn images<B: Probe>(b: &B, [batch, values]: [usize; 2], seed: u64) -> Result
     let mut mixed = d.field(shape, plain);
     b.mix(weight.view(), first.view(), second.view(), mixed.view_mut())?;
     outputs.push(("mix", read(b, &mixed.buf)));
+
+    for (name, strength, count) in [("rescale", 0.7, 0), ("rescale", 1.0, 1)] {
+        let mut x = d.field(shape, |x| 0.2 + 3.0 * x);
+        b.rescale(strength, fields[count].view(), x.view_mut())?;
+        outputs.push((name, read(b, &x.buf)));
+    }
+    // Nothing deviates.
+    let mut flat = d.field(shape, |_| 0.0);
+    b.rescale(0.7, fields[2].view(), flat.view_mut())?;
+    outputs.push(("rescale", read(b, &flat.buf)));
+    for (ratio, most) in [
+        (0.0, 9.0),
+        (0.37, 9.0),
+        (0.9, 9.0),
+        (0.995, 2.0),
+        (1.0, f64::INFINITY),
+    ] {
+        let mut x = d.field(shape, |x| 3.0 * x);
+        b.threshold(ratio, most, x.view_mut())?;
+        outputs.push(("threshold", read(b, &x.buf)));
+    }
+    // Most are the same.
+    let mut stepped = d.field(shape, |x| 2.0 * x.round());
+    b.threshold(0.6, 9.0, stepped.view_mut())?;
+    outputs.push(("threshold", read(b, &stepped.buf)));
     Ok(outputs)
 }

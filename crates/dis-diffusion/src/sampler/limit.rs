@@ -39,14 +39,8 @@ impl Limit {
                 Ok(x)
             }
             Self::Dynamic { ratio, max } if (0.0..=1.0).contains(&ratio) && max > 0.0 => {
-                let bounds: Vec<f64> = x
-                    .abs_quantiles(ratio)?
-                    .into_iter()
-                    .map(|s| s.max(1.0).min(max))
-                    .collect();
-                x.clamp_rows(&bounds)?;
-                let scale: Vec<f64> = bounds.iter().map(|s| 1.0 / s).collect();
-                S::combine(&[(&scale, &x)])
+                x.threshold(ratio, max)?;
+                Ok(x)
             }
             _ => Err(Error::Invalid(format!("{self:?} is no limit for images"))),
         }

@@ -5,7 +5,10 @@ use crate::backend::{Reals, View, ViewMut};
 use crate::check::{self, dst};
 use crate::error::Result;
 use crate::host::HostBuf;
-use crate::images::{ImageOps, check_add_noise, check_combine, check_mix, of_sample};
+use crate::images::{
+    ImageOps, check_add_noise, check_combine, check_mix, check_rescale, check_threshold, deviation,
+    of_sample, rescale_factor, threshold_bound, thresholded,
+};
 use crate::loss::{LossInputs, LossStep};
 
 impl ImageOps for Cpu {
@@ -96,6 +99,31 @@ impl ImageOps for Cpu {
                     (w * f64::from(a) + (1.0 - w) * f64::from(b)) as f32
                 };
             }
+        }
+        Ok(())
+    }
+
+    fn rescale(&self, strength: f64, like: View<'_, Self>, x: ViewMut<'_, Self>) -> Result<()> {
+        check_rescale::<Self>(&like, &x)?;
+        let (like, mut x) = (rows(like), rows_mut(x));
+        for b in 0..x.count() {
+            let [wanted, had] = [like.row(b), &*x.row(b)].map(|row| deviation(row.iter().copied()));
+            let factor = rescale_factor(strength, wanted, had);
+            for x in x.row(b) {
+                *x = (factor * f64::from(*x)) as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn threshold(&self, ratio: f64, most: f64, x: ViewMut<'_, Self>) -> Result<()> {
+        check_threshold::<Self>(ratio, &x)?;
+        let mut x = rows_mut(x);
+        for b in 0..x.count() {
+            let bound = threshold_bound(x.row(b).iter().copied(), ratio, most);
+            x.row(b)
+                .iter_mut()
+                .for_each(|x| *x = thresholded(*x, bound));
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Batches of images. Per-sample numbers go to the device in stream order, so that nothing waits.
 
 use dis_kernels::images::{AddNoise, Clamp, Combine, Lines, Mix, Terms};
+use dis_kernels::statistics::{Rescale, Threshold};
 use dis_kernels::{Block, Driver, KernelError};
 
 use super::buffer::DeviceBuf;
@@ -8,7 +9,9 @@ use super::{Cuda, mat, mat_mut};
 use crate::backend::{Reals, View, ViewMut};
 use crate::check::{self, dst};
 use crate::error::Result;
-use crate::images::{ImageOps, check_add_noise, check_combine, check_mix};
+use crate::images::{
+    ImageOps, check_add_noise, check_combine, check_mix, check_rescale, check_threshold,
+};
 use crate::loss::{LossInputs, LossStep};
 
 impl<D: Driver> Cuda<D> {
@@ -69,6 +72,16 @@ impl<D: Driver> ImageOps for Cuda<D> {
         check_mix::<Self>(&weight, &a, &b, &out)?;
         let kernel = Mix::new(mat(weight), mat(a), mat(b), mat_mut(out));
         self.launch("mix", kernel)
+    }
+
+    fn rescale(&self, strength: f64, like: View<'_, Self>, x: ViewMut<'_, Self>) -> Result<()> {
+        check_rescale::<Self>(&like, &x)?;
+        self.launch("rescale", Rescale::new(strength, mat(like), mat_mut(x)))
+    }
+
+    fn threshold(&self, ratio: f64, most: f64, x: ViewMut<'_, Self>) -> Result<()> {
+        check_threshold::<Self>(ratio, &x)?;
+        self.launch("threshold", Threshold::new(ratio, most, mat_mut(x)))
     }
 
     fn gaussian_loss(

@@ -5,7 +5,9 @@ use crate::backend::{Reals, View, ViewMut};
 use crate::check::{self, dst};
 use crate::error::Result;
 use crate::host::HostBuf;
-use crate::images::{ImageOps, check_add_noise, check_combine, check_mix, of_sample};
+use crate::images::{
+    ImageOps, check_add_noise, check_combine, check_mix, check_rescale, check_threshold, of_sample,
+};
 use crate::loss::{LossInputs, LossStep};
 use crate::scalar::Scalar;
 
@@ -69,6 +71,64 @@ impl<S: Scalar> ImageOps for Reference<S> {
                 _ => w * first + (S::from(1.0) - w) * second,
             }
         });
+        Ok(())
+    }
+
+    fn rescale(&self, strength: f64, like: View<'_, Self>, mut x: ViewMut<'_, Self>) -> Result<()> {
+        check_rescale::<Self>(&like, &x)?;
+        let n = S::from(x.layout.channels as f64);
+        for b in 0..x.layout.batch {
+            let deviation = |of: &dyn Fn(usize) -> S| {
+                let mean = S::sum((0..x.layout.channels).map(of)) / n;
+                let squares = (0..x.layout.channels).map(|c| (of(c) - mean) * (of(c) - mean));
+                (S::sum(squares) / n).sqrt()
+            };
+            let own = x.as_ref();
+            let (wanted, had) = (
+                deviation(&|c| at(&like, b, 0, c)),
+                deviation(&|c| at(&own, b, 0, c)),
+            );
+            let one = S::from(1.0);
+            let ratio = if had.value() > 0.0 { wanted / had } else { one };
+            let factor = S::from(strength) * ratio + S::from(1.0 - strength);
+            for c in 0..x.layout.channels {
+                let x = at_mut(&mut x, b, 0, c);
+                *x = *x * factor;
+            }
+        }
+        Ok(())
+    }
+
+    fn threshold(&self, ratio: f64, most: f64, mut x: ViewMut<'_, Self>) -> Result<()> {
+        check_threshold::<Self>(ratio, &x)?;
+        let n = x.layout.channels;
+        for b in 0..x.layout.batch {
+            let own = x.as_ref();
+            let mut sorted: Vec<S> = (0..n).map(|c| at(&own, b, 0, c).abs()).collect();
+            sorted.sort_by(|a, b| a.value().total_cmp(&b.value()));
+            let place = ratio * n.saturating_sub(1) as f64;
+            let Some(&low) = sorted.get(place as usize) else {
+                continue;
+            };
+            let high = sorted[place.ceil() as usize];
+            let mut bound = low + S::from(place.fract()) * (high - low);
+            if bound.value().is_nan() || bound.value() < 1.0 {
+                bound = S::from(1.0);
+            }
+            if bound.value() > most {
+                bound = S::from(most);
+            }
+            for c in 0..n {
+                let x = at_mut(&mut x, b, 0, c);
+                if x.value() > bound.value() {
+                    *x = S::from(1.0);
+                } else if x.value() < -bound.value() {
+                    *x = S::from(-1.0);
+                } else {
+                    *x = *x / bound;
+                }
+            }
+        }
         Ok(())
     }
 

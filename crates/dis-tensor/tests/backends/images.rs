@@ -36,7 +36,11 @@ fn cases(batch: usize, values: usize, terms: usize, seed: u64) -> Vec<(Operation
     let mut out: Vec<(Operation, Vec<Operand>)> = vec![
         (Operation::Combine(coefficients), some(&mut d, terms + 1)),
         (Operation::Clamp(-0.4, 0.7), some(&mut d, 1)),
+        (Operation::Rescale(0.6), some(&mut d, 2)),
     ];
+    for (ratio, most) in [(0.0, 2.0), (0.7, 2.0), (0.95, f64::INFINITY), (1.0, 1.2)] {
+        out.push((Operation::Threshold(ratio, most), some(&mut d, 1)));
+    }
     let (slope, mut offset) = (numbers(&mut d, batch), numbers(&mut d, batch));
     if let (Some(first), true) = (offset.first_mut(), d.coin()) {
         *first = f64::NEG_INFINITY;
@@ -57,6 +61,8 @@ proptest! {
             // Two units in the last place of the exponential at one end, and the rounding of it.
             let rtol = match operation {
                 Operation::ExpNoise(..) => 6.0 * ROUNDED,
+                // The limit and its quotient.
+                Operation::Threshold(..) => 2.0 * ROUNDED,
                 _ => ROUNDED,
             };
             check(&operation, &operands, rtol);
@@ -67,12 +73,12 @@ proptest! {
 #[cfg(feature = "sim")]
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
-    /// What has no exponential in it has the same bits on a GPU, so that a sampler of fixed noise
-    /// differs by the network alone.
+    /// What has no exponential in it, and no sum over a sample, has the same bits on a GPU, so that a sampler of
+    /// fixed noise differs by the network alone.
     #[test]
     fn a_gpu_has_the_bits_of_the_cpu(values in 1usize..600, terms in 1usize..7, seed: u64) {
         for (operation, operands) in cases(3, values, terms, seed) {
-            if matches!(operation, Operation::ExpNoise(..)) {
+            if matches!(operation, Operation::ExpNoise(..) | Operation::Rescale(_)) {
                 continue;
             }
             let on_cpu = outcome(&CPUS[0], &operation, &operands).unwrap();
@@ -113,6 +119,27 @@ fn extremes_go_where_they_belong() {
         let limited = run(&Operation::Clamp(-1.0, 1.0), &[of(&[nan, inf, -inf, 0.5])]);
         assert!(limited[0].is_nan());
         assert_eq!(limited[1..], [1.0, -1.0, 0.5]);
+
+        // Half of what is infinite, and what is no number, which is the largest.
+        let limited = run(
+            &Operation::Threshold(0.5, 4.0),
+            &[of(&[inf, -inf, 2.0, -1.0])],
+        );
+        assert_eq!(limited, [1.0, -1.0, 0.5, -0.25]);
+        let limited = run(&Operation::Threshold(0.5, 4.0), &[of(&[-nan, 3.0, -1.0])]);
+        assert!(limited[0].is_nan());
+        assert_eq!(limited[1..], [1.0, -1.0 / 3.0]);
+        let limited = run(&Operation::Threshold(1.0, 4.0), &[of(&[nan, 3.0, -1.0])]);
+        assert_eq!(limited[1..], [1.0, -1.0]);
+        // Nothing deviates, or nothing is wanted.
+        assert_eq!(
+            run(&Operation::Rescale(0.5), &[of(&[1.0, 3.0]), of(&[7.0; 2])]),
+            [7.0; 2]
+        );
+        assert_eq!(
+            run(&Operation::Rescale(0.5), &[of(&[2.0; 2]), of(&[1.0, 3.0])]),
+            [0.5, 1.5]
+        );
 
         let mixed = run(
             &Operation::Mix,
@@ -191,6 +218,8 @@ fn calls_that_do_not_fit_are_refused() {
             out
         ));
         says!("[2, 1, 12]", |out| b.mix(three, three, two, out));
+        says!("[2, 1, 12]", |out| b.rescale(0.5, two, out));
+        says!("quantile of 2", |out| b.threshold(2.0, 1.0, out));
         let tokens = TokensMut::new(&mut y, Layout::dense(3, 2, 4));
         let message = ImageOps::clamp(b, 0.0, 1.0, tokens)
             .unwrap_err()

@@ -44,6 +44,8 @@ pub enum Operation {
     /// Coefficients of each term; operands are the terms, then the output.
     Combine(Vec<Vec<f64>>),
     Clamp(f64, f64),
+    Rescale(f64),
+    Threshold(f64, f64),
     /// Slopes and offsets; noise, log scale, output.
     ExpNoise(Vec<f64>, Vec<f64>),
     /// weight, a, b, output.
@@ -155,6 +157,12 @@ impl Operation {
             }
             (Self::Clamp(low, high), [x]) => {
                 ImageOps::clamp(backend, *low, *high, TokensMut::new(x, l[0]))
+            }
+            (Self::Rescale(strength), [like, x]) => {
+                backend.rescale(*strength, Tokens::new(like, l[0]), TokensMut::new(x, l[1]))
+            }
+            (Self::Threshold(ratio, most), [x]) => {
+                backend.threshold(*ratio, *most, TokensMut::new(x, l[0]))
             }
             (Self::ExpNoise(slope, offset), [noise, log_scale, out]) => backend.add_noise(
                 Tokens::new(noise, l[0]),

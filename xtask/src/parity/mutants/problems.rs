@@ -133,7 +133,7 @@ pub fn of(text: &str) -> Vec<(Problem, u64)> {
         "embed.ptx" | "patch.ptx" => [([3, 5, 24], 1), ([7, 11, 37], 2), ([1, 1, 300], 3)]
             .map(|(s, seed)| (Problem::Tables(s), seed))
             .to_vec(),
-        "images.ptx" => [([3, 300], 1), ([2, 37], 2), ([1, 1], 3)]
+        "images.ptx" | "statistics.ptx" => [([3, 300], 1), ([2, 37], 2), ([1, 1], 3)]
             .map(|(s, seed)| (Problem::Images(s), seed))
             .to_vec(),
         "loss.ptx" => [([3, 300], 1), ([2, 37], 2), ([1, 1], 3)]
