@@ -78,9 +78,19 @@ pub fn images<B: Probe>(b: &B, [batch, values]: [usize; 2], seed: u64) -> Result
         b.threshold(ratio, most, x.view_mut())?;
         outputs.push(("threshold", read(b, &x.buf)));
     }
-    // Most are the same.
-    let mut stepped = d.field(shape, |x| 2.0 * x.round());
-    b.threshold(0.6, 9.0, stepped.view_mut())?;
-    outputs.push(("threshold", read(b, &stepped.buf)));
+    // Of four values three are the same, of odd bits, and the quantile is between two of these, or behind their
+    // last.
+    let odd = f64::from(2.0f32.next_up());
+    let same = values - values / 4;
+    for behind in [2.5, 1.5, 0.5, -0.5] {
+        let ratio = (same as f64 - behind) / (values.max(2) - 1) as f64;
+        let next = std::cell::Cell::new(0);
+        let mut stepped = d.field(shape, |_| {
+            next.set(next.get() + 1);
+            if next.get() % 4 == 0 { -4.0 } else { odd }
+        });
+        b.threshold(ratio.clamp(0.0, 1.0), 9.0, stepped.view_mut())?;
+        outputs.push(("threshold", read(b, &stepped.buf)));
+    }
     Ok(outputs)
 }

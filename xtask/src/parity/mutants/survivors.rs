@@ -152,6 +152,13 @@ const EXPLAINED: &[Explained] = &[
     ),
     explained("images.ptx", "dis_clamp", "bound", "setp.", THRESHOLD),
     explained(
+        "statistics.ptx",
+        "dis_threshold",
+        "bound",
+        "%size, %limit;",
+        THRESHOLD,
+    ),
+    explained(
         "images.ptx",
         "dis_add_noise",
         "integer",
