@@ -76,6 +76,8 @@ enum Device {
 /// Something that can be put into the state a case asks for.
 trait Subject: Probe {
     fn prepare(&self, case: &Case);
+    /// Whether its approximate instructions are not exact then.
+    fn approximates(&self, case: &Case) -> bool;
     fn in_precision(&self, precision: Precision) -> Self;
 }
 
@@ -93,6 +95,10 @@ impl Subject for Cuda<Sim> {
         });
     }
 
+    fn approximates(&self, case: &Case) -> bool {
+        case.approx != 0
+    }
+
     fn in_precision(&self, precision: Precision) -> Self {
         self.clone().with_precision(precision)
     }
@@ -101,6 +107,10 @@ impl Subject for Cuda<Sim> {
 #[cfg(feature = "cuda")]
 impl Subject for Cuda<dis_kernels::cuda::CudaDriver> {
     fn prepare(&self, _: &Case) {}
+
+    fn approximates(&self, _: &Case) -> bool {
+        true
+    }
 
     fn in_precision(&self, precision: Precision) -> Self {
         self.clone().with_precision(precision)
@@ -254,7 +264,8 @@ fn one<B: Subject>(case: &Case, device: &B, cpu: &Cpu) -> Outcome {
         let cpu = cpu.clone().with_precision(precision);
         let (on_cpu, exact) = (problem.run(&cpu, case.seed)?, problem.exact(case.seed)?);
         let all = [&got, &on_cpu, &exact];
-        compare(problem.family(), &settings, all, case.approx != 0)
+        let approximate = device.approximates(case);
+        compare(problem.family(), &settings, all, approximate)
     });
     Outcome {
         family: problem.family(),
@@ -289,8 +300,8 @@ const FACTOR: f64 = 8.0;
 /// five of the usual size, and so beyond what chance does among millions of elements.
 const DEVIATIONS: f64 = 4.0;
 
-/// Compares what the device gives with what the CPU and the oracle do; whether the device's approximate
-/// instructions err as far as they may. Of an output, the element counts that uses up most of what it is
+/// Compares what the device gives with what the CPU and the oracle do; `approximate` says whether the device's
+/// approximate instructions err. Of an output, the element counts that uses up most of what it is
 /// allowed.
 fn compare(
     family: &'static str,
@@ -331,7 +342,7 @@ fn compare(
         let (mut worst, mut tolerance) = (0.0, if exact.is_empty() { base } else { allowed(0) });
         for (i, &off) in device.iter().enumerate() {
             let allowed = allowed(i);
-            if allowed.is_nan() {
+            if !allowed.is_finite() {
                 bail!("{name}: element {i} has no bound");
             }
             if off.is_nan() || off * tolerance > worst * allowed {
