@@ -89,7 +89,12 @@ pub fn run(args: &Args) -> Result<bool> {
         println!("{}", ours.cpu.describe());
         for &batch in &args.batch {
             let names: &[&str] = match args.training {
-                true => &["ours-training", "eager-training", "dit-training"],
+                true => &[
+                    "ours-training",
+                    "ours-bf16-training",
+                    "eager-training",
+                    "dit-training",
+                ],
                 false => &["ours", "ours-bf16", "eager", "compiled", "dit"],
             };
             let chosen = |name: &&str| {
@@ -228,7 +233,8 @@ struct Ours {
     cpu: Cpu,
     model: DisModel,
     weights: Vec<f32>,
-    trainer: Option<(usize, Trainer<Cpu>)>,
+    /// Of float32 and of bfloat16, each for a batch size.
+    trainers: [Option<(usize, Trainer<Cpu>)>; 2],
 }
 
 impl Ours {
@@ -238,20 +244,21 @@ impl Ours {
             cpu: Cpu::with_threads(threads)?,
             weights: model.table().initial(0),
             model,
-            trainer: None,
+            trainers: [None, None],
         })
     }
 
     fn time(&mut self, kind: &str, batch: usize) -> Result<f64> {
         let mut image = vec![0.0; batch * 3 * 32 * 32];
         Stream::new(0, Purpose::Test, 0, 0).fill_normal(&mut image);
-        if kind == "-training" {
-            return self.train(batch, image);
-        }
-        let cpu = match kind {
-            "-bf16" => self.cpu.clone().with_precision(Precision::Bfloat16),
-            _ => self.cpu.clone(),
+        let precision = match kind.starts_with("-bf16") {
+            true => Precision::Bfloat16,
+            false => Precision::Float32,
         };
+        let cpu = self.cpu.clone().with_precision(precision);
+        if kind.ends_with("-training") {
+            return self.train(cpu, batch, image);
+        }
         let (mut params, image) = (cpu.from_f32(&self.weights), cpu.from_f32(&image));
         cpu.prepare_weights(&mut params, self.model.table().products())?;
         let input = ModelInput {
@@ -265,24 +272,19 @@ impl Ours {
         Ok(start.elapsed().as_secs_f64())
     }
 
-    fn train(&mut self, batch: usize, image: Vec<f32>) -> Result<f64> {
-        if self.trainer.as_ref().is_none_or(|(size, _)| *size != batch) {
+    fn train(&mut self, cpu: Cpu, batch: usize, image: Vec<f32>) -> Result<f64> {
+        let trainer = &mut self.trainers[usize::from(cpu.precision() == Precision::Bfloat16)];
+        if trainer.as_ref().is_none_or(|(size, _)| *size != batch) {
             let config = TrainConfig {
                 batch_size: batch,
                 ..TrainConfig::default()
             };
             let diffusion = GaussianDiffusion::new(&Default::default())?;
             let state = TrainState::new(self.weights.clone());
-            let trainer = Trainer::new(
-                self.cpu.clone(),
-                self.model.clone(),
-                diffusion,
-                config,
-                &state,
-            )?;
-            self.trainer = Some((batch, trainer));
+            let new = Trainer::new(cpu.clone(), self.model.clone(), diffusion, config, &state)?;
+            *trainer = Some((batch, new));
         }
-        let Some((_, trainer)) = &mut self.trainer else {
+        let Some((_, trainer)) = trainer else {
             bail!("no trainer");
         };
         let shape = ImageShape {
@@ -294,7 +296,7 @@ impl Ours {
         let data = MemoryDataset::new("noise", shape, u8::MAX, pixels, None, Vec::new())?;
         let data = load_batch(&data, &LoaderOptions::new(0, batch), 0)?;
         let start = Instant::now();
-        self.cpu.install(|| trainer.step(&data))?;
+        cpu.install(|| trainer.step(&data))?;
         Ok(start.elapsed().as_secs_f64())
     }
 }
