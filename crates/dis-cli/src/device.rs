@@ -34,7 +34,13 @@ impl Device {
     /// What results depend on, bit for bit: an instruction set, or a device.
     pub fn instruction_set(&self) -> String {
         match &self.model {
-            ModelDevice::Cpu => self.cpu.level().name().into(),
+            ModelDevice::Cpu => {
+                let level = self.cpu.level().name();
+                match self.cpu.precision() {
+                    Precision::Float32 => level.into(),
+                    Precision::Bfloat16 => format!("{level} and bfloat16 products"),
+                }
+            }
             #[cfg(any(feature = "cuda", feature = "sim"))]
             _ => with_backend!(self, |backend| backend.describe()),
         }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use dis_train::RunConfig;
 use dis_train::run::{Observer, RunDir, Start, train};
 
-use crate::args::{PrecisionKind, TrainArgs};
+use crate::args::TrainArgs;
 use crate::device::{self, with_backend};
 use crate::{bundled, progress};
 
@@ -25,7 +25,7 @@ struct Plan {
 /// Trains.
 pub fn run(args: Box<TrainArgs>) -> Result<ExitCode> {
     let plan = plan(&args)?;
-    let device = device::open(&args.device, PrecisionKind::F32)?;
+    let device = device::open(&args.device, args.precision)?;
     let stop = Arc::new(AtomicBool::new(false));
     let handler = Arc::clone(&stop);
     ctrlc::set_handler(move || {

@@ -87,6 +87,40 @@ fn threads_and_recompute_do_not_change_the_weights() {
     assert_ne!(run("other", &["--seed", "1"]), one);
 }
 
+/// Other products, the same for any number of threads, and continued in another precision only with a warning.
+#[test]
+fn products_may_be_bfloat16() {
+    let dir = workplace();
+    let at = dir.path();
+    succeed(at, &train(&["--steps", "4", "--out", "f32"]));
+    let bf16 = |name: &str, threads: &str| {
+        let more = ["--steps", "4", "--precision", "bf16", "--threads", threads];
+        succeed(at, &[&train(&more)[..], &["--out", name]].concat());
+        newest(&at.join(name))
+    };
+    let one = bf16("one", "1");
+    assert_ne!(one, newest(&at.join("f32")));
+    assert_eq!(bf16("two", "2"), one);
+    let resume = |more: &[&str]| {
+        let args = [&["train", "--resume", "one", "--steps"], more].concat();
+        let output = dis(at, &args);
+        assert!(output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let warning = "computed with";
+    assert!(!resume(&["6", "--precision", "bf16"]).contains(warning));
+    let said = resume(&["8"]);
+    assert!(
+        said.contains(warning) && said.contains("bfloat16"),
+        "{said}"
+    );
+    fail(
+        at,
+        &train(&["--precision", "tf32", "--device", "cpu", "--out", "x"]),
+        &["--precision tf32"],
+    );
+}
+
 #[test]
 fn a_finished_run_can_be_extended_and_sampled() {
     let dir = workplace();

@@ -223,7 +223,7 @@ fn resume(
         }
         if manifest.instruction_set != instruction_set {
             observer.warning(&format!(
-                "the checkpoint was computed with {}, this machine uses {instruction_set}: the run \
+                "the checkpoint was computed with {}, this command uses {instruction_set}: the run \
                  continues, but equal to an uninterrupted one only within rounding",
                 manifest.instruction_set
             ));
