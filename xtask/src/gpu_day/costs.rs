@@ -61,7 +61,8 @@ const REASONS: &[(&[&str], &str)] = &[
     ),
     (
         &["dis_threshold"],
-        "31 passes count how many values are below a bound, for one bit of the quantile each; an image lies in          a cache, and a step of a sampler takes a thousand times as long",
+        "31 passes count how many values are below a bound, for one bit of the quantile each; an image lies in \
+         a cache, and a step of a sampler takes a thousand times as long",
     ),
     (
         &["dis_combine"],

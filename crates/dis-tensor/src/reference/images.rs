@@ -1,4 +1,5 @@
-//! Batches of images, from the formulas.
+//! Batches of images, from the formulas. Statistics of a sample are float64 on every device, so that what scalars
+//! carry besides does not come into them.
 
 use super::{Reference, add, at, at_mut, for_each, set};
 use crate::backend::{Reals, View, ViewMut};
@@ -76,22 +77,19 @@ impl<S: Scalar> ImageOps for Reference<S> {
 
     fn rescale(&self, strength: f64, like: View<'_, Self>, mut x: ViewMut<'_, Self>) -> Result<()> {
         check_rescale::<Self>(&like, &x)?;
-        let n = S::from(x.layout.channels as f64);
+        let n = x.layout.channels;
         for b in 0..x.layout.batch {
-            let deviation = |of: &dyn Fn(usize) -> S| {
-                let mean = S::sum((0..x.layout.channels).map(of)) / n;
-                let squares = (0..x.layout.channels).map(|c| (of(c) - mean) * (of(c) - mean));
-                (S::sum(squares) / n).sqrt()
+            let deviation = |of: &dyn Fn(usize) -> f64| {
+                let mean = (0..n).map(of).sum::<f64>() / n as f64;
+                let squares = (0..n).map(|c| (of(c) - mean).powi(2));
+                (squares.sum::<f64>() / n as f64).sqrt()
             };
             let own = x.as_ref();
-            let (wanted, had) = (
-                deviation(&|c| at(&like, b, 0, c)),
-                deviation(&|c| at(&own, b, 0, c)),
-            );
-            let one = S::from(1.0);
-            let ratio = if had.value() > 0.0 { wanted / had } else { one };
-            let factor = S::from(strength) * ratio + S::from(1.0 - strength);
-            for c in 0..x.layout.channels {
+            let wanted = deviation(&|c| at(&like, b, 0, c).value());
+            let had = deviation(&|c| at(&own, b, 0, c).value());
+            let ratio = if had > 0.0 { wanted / had } else { 1.0 };
+            let factor = S::from(strength * ratio + 1.0 - strength);
+            for c in 0..n {
                 let x = at_mut(&mut x, b, 0, c);
                 *x = *x * factor;
             }
@@ -104,28 +102,22 @@ impl<S: Scalar> ImageOps for Reference<S> {
         let n = x.layout.channels;
         for b in 0..x.layout.batch {
             let own = x.as_ref();
-            let mut sorted: Vec<S> = (0..n).map(|c| at(&own, b, 0, c).abs()).collect();
-            sorted.sort_by(|a, b| a.value().total_cmp(&b.value()));
+            let size = |c| at(&own, b, 0, c).value().abs();
+            let mut sorted: Vec<f64> = (0..n).map(size).collect();
+            sorted.sort_by(f64::total_cmp);
             let place = ratio * n.saturating_sub(1) as f64;
-            let Some(&low) = sorted.get(place as usize) else {
+            let Some(low) = sorted.get(place as usize) else {
                 continue;
             };
-            let high = sorted[place.ceil() as usize];
-            let mut bound = low + S::from(place.fract()) * (high - low);
-            if bound.value().is_nan() || bound.value() < 1.0 {
-                bound = S::from(1.0);
-            }
-            if bound.value() > most {
-                bound = S::from(most);
-            }
+            let quantile = low + place.fract() * (sorted[place.ceil() as usize] - low);
+            // One that is no number counts as 1.
+            let bound = quantile.max(1.0).min(most);
             for c in 0..n {
                 let x = at_mut(&mut x, b, 0, c);
-                if x.value() > bound.value() {
-                    *x = S::from(1.0);
-                } else if x.value() < -bound.value() {
-                    *x = S::from(-1.0);
+                if x.value().abs() > bound {
+                    *x = S::from(1f64.copysign(x.value()));
                 } else {
-                    *x = *x / bound;
+                    *x = *x / S::from(bound);
                 }
             }
         }

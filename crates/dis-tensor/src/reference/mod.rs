@@ -373,15 +373,23 @@ impl<S: Scalar> Backend for Reference<S> {
     fn softmax(&self, scale: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
         check::equal("softmax", &[src("x", &x), dst("out", &out)])?;
         let scaled = |b, t, c| S::from(scale) * at(&x, b, t, c);
+        // The largest itself is nothing below, whatever it is off.
+        let below = |x: S, largest: S| {
+            if x == largest && x.value().is_finite() {
+                S::default()
+            } else {
+                x - largest
+            }
+        };
         let rows = per_row(x.layout, |b, t| {
             let row = (0..x.layout.channels).map(|c| scaled(b, t, c));
             let larger = |a: S, x: S| if x.value() > a.value() { x } else { a };
             let largest = row.clone().fold(S::from(f64::NEG_INFINITY), larger);
-            (largest, S::sum(row.map(|x| (x - largest).exp())))
+            (largest, S::sum(row.map(|x| below(x, largest).exp())))
         });
         set(out, |b, t, c| {
             let (largest, total) = rows[b * x.layout.tokens + t];
-            (scaled(b, t, c) - largest).exp() / total
+            below(scaled(b, t, c), largest).exp() / total
         });
         Ok(())
     }
@@ -512,7 +520,9 @@ impl<S: Scalar> Backend for Reference<S> {
 
     fn global_norm(&self, x: &Buf<S>, out: &mut Buf<S>) -> Result<()> {
         check::scalar_out("global_norm", "out", out.as_slice().len())?;
-        out[0] = S::sum(x.iter().map(|&x| x * x)).sqrt();
+        // Float64 on every device: what scalars carry besides ends here.
+        let squares = x.iter().map(|x| x.value() * x.value());
+        out[0] = squares.sum::<f64>().sqrt().into();
         Ok(())
     }
 
