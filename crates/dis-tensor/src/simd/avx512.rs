@@ -174,12 +174,6 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
-    fn fraction(self) -> Self {
-        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-        Self(op!(_mm512_reduce_ps::<NEAREST>(self.0)))
-    }
-
-    #[inline(always)]
     fn scale2(self, n: Self) -> Self {
         Self(op!(_mm512_scalef_ps(self.0, n.0)))
     }

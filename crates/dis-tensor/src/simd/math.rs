@@ -38,8 +38,13 @@ fn polynomial<V: Vector, const N: usize>(x: V, coefficients: [f32; N]) -> V {
 #[inline(always)]
 pub fn exp<V: Vector>(x: V) -> V {
     // Constants come first in `max` and `min`, so that NaN passes.
+    exp_below(x.like(89.5).min(x))
+}
+
+/// [`exp`] for `x` at most 89.5.
+#[inline(always)]
+fn exp_below<V: Vector>(x: V) -> V {
     let x = x.like(-104.5).max(x);
-    let x = x.like(89.5).min(x);
     let n = (x * x.like(LOG2_E)).round();
     let r = n.nmadd(x.like(LN2_HIGH), x);
     let r = n.nmadd(x.like(LN2_LOW), r);
@@ -72,8 +77,8 @@ const EXP2_Q: [f32; 5] = [
 #[inline(always)]
 pub fn exp2<V: Vector>(t: V) -> V {
     if V::NATIVE_SCALE {
-        let f = t.fraction();
-        let n = t - f;
+        let n = t.round();
+        let f = t - n;
         let p = polynomial(f, EXP2_Q).fma(f, f.like(1.0));
         p.scale2(n)
     } else {
@@ -171,7 +176,7 @@ fn log1p_unit<V: Vector>(y: V) -> V {
 /// log(1 + e^x), the identity above [`SOFTPLUS_THRESHOLD`].
 #[inline(always)]
 pub fn softplus<V: Vector>(x: V) -> V {
-    let e = exp(-x.abs());
+    let e = exp_below(-x.abs());
     softplus_from(x, e)
 }
 
@@ -184,7 +189,7 @@ fn softplus_from<V: Vector>(x: V, e: V) -> V {
 /// [`softplus`] and its derivative, 1 where it is the identity.
 #[inline(always)]
 pub fn softplus_and_derivative<V: Vector>(x: V) -> (V, V) {
-    let e = exp(-x.abs());
+    let e = exp_below(-x.abs());
     // Above the threshold the logistic function is within 2.1e-9 of 1 and so rounds to it.
     (softplus_from(x, e), sigmoid_from(x, e))
 }
@@ -192,7 +197,7 @@ pub fn softplus_and_derivative<V: Vector>(x: V) -> (V, V) {
 /// 1 / (1 + e^-x).
 #[inline(always)]
 pub fn sigmoid<V: Vector>(x: V) -> V {
-    let e = exp(-x.abs());
+    let e = exp_below(-x.abs());
     sigmoid_from(x, e)
 }
 
@@ -207,7 +212,7 @@ fn sigmoid_from<V: Vector>(x: V, e: V) -> V {
 pub fn silu<V: Vector>(x: V) -> V {
     // Below, the result is 0; the bound keeps minus infinity from giving NaN.
     let x = x.like(-110.0).max(x);
-    let e = exp(-x.abs());
+    let e = exp_below(-x.abs());
     V::select_lt(x, x.like(0.0), x * e, x) / (e + x.like(1.0))
 }
 
@@ -215,7 +220,7 @@ pub fn silu<V: Vector>(x: V) -> V {
 #[inline(always)]
 pub fn silu_and_derivative<V: Vector>(x: V) -> (V, V) {
     let bounded = x.like(-110.0).max(x);
-    let e = exp(-bounded.abs());
+    let e = exp_below(-bounded.abs());
     let one = x.like(1.0);
     let reciprocal = one / (e + one);
     let other = e * reciprocal;

@@ -134,14 +134,11 @@ pub trait Vector:
     fn max(self, other: Self) -> Self;
     /// Without the sign.
     fn abs(self) -> Self;
-    /// To the nearest integer, ties to even, for magnitudes up to 2^22.
+    /// To the nearest integer, ties to even, for magnitudes up to 2^22 (for all where
+    /// [`Vector::NATIVE_SCALE`]).
     fn round(self) -> Self;
-    /// `self - round(self)`; 0 for infinities where [`Vector::NATIVE_SCALE`].
-    #[inline(always)]
-    fn fraction(self) -> Self {
-        self - self.round()
-    }
-    /// `self * 2^n`, rounded once, for integral n of magnitude up to 250.
+    /// `self * 2^n`, rounded once, for integral n of magnitude up to 250; where
+    /// [`Vector::NATIVE_SCALE`] for all n, also infinite ones, even of NaN.
     fn scale2(self, n: Self) -> Self;
     /// `self * 2^(n - 1)` for integral n in -126 ..= 128, and 0 for n = -126: cheaper than
     /// [`Vector::scale2`] where that is not native.
