@@ -77,11 +77,25 @@ impl ConvForward<'_> {
                     token.map(|t| &self.conv.x.buf[layout.row(self.b, t)..][..layout.channels]);
             }
             let out = self.out.row(row);
-            for (g, (to, taps)) in out
-                .chunks_mut(LANES)
-                .zip(self.taps.chunks_exact(tap_rows(W)))
-                .enumerate()
-            {
+            // Away from the walk's start, whole groups go without looking at what is absent.
+            let mut whole = 0;
+            if sources.iter().all(Option::is_some) {
+                let rows = sources.map(|x| x.map_or(&[][..], |x| x.as_chunks::<LANES>().0));
+                let (out, _) = out.as_chunks_mut::<LANES>();
+                whole = out.len();
+                let rows = rows.map(|x| &x[..whole]);
+                let taps = self.taps.chunks_exact(tap_rows(W));
+                for (g, (to, taps)) in out.iter_mut().zip(taps).enumerate() {
+                    let mut sum = simd.load(&taps[W].0);
+                    for k in 0..W {
+                        sum = simd.load(&rows[k][g]).fma(simd.load(&taps[k].0), sum);
+                    }
+                    activate(sum, self.conv.silu).store(to);
+                }
+            }
+            let rest = out.chunks_mut(LANES).skip(whole);
+            let taps = self.taps.chunks_exact(tap_rows(W)).skip(whole);
+            for (g, (to, taps)) in (whole..).zip(rest.zip(taps)) {
                 let mut sum = simd.load(&taps[W].0);
                 let (from, until) = (g * LANES, g * LANES + to.len());
                 for (source, tap) in sources.iter().zip(taps) {
@@ -91,11 +105,15 @@ impl ConvForward<'_> {
                             .fma(simd.load(&tap.0), sum);
                     }
                 }
-                let value = if self.conv.silu { math::silu(sum) } else { sum };
-                value.store_partial(to);
+                activate(sum, self.conv.silu).store_partial(to);
             }
         }
     }
+}
+
+#[inline(always)]
+fn activate<V: Vector>(sum: V, with_silu: bool) -> V {
+    if with_silu { math::silu(sum) } else { sum }
 }
 
 /// One task: a group of channels of one sample.

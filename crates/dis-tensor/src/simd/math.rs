@@ -41,7 +41,7 @@ pub fn exp<V: Vector>(x: V) -> V {
     exp_below(x.like(89.5).min(x))
 }
 
-/// [`exp`] for `x` at most 89.5.
+/// [`exp`] for `x` at most 110.
 #[inline(always)]
 fn exp_below<V: Vector>(x: V) -> V {
     let x = x.like(-104.5).max(x);
@@ -207,13 +207,12 @@ fn sigmoid_from<V: Vector>(x: V, e: V) -> V {
     V::select_lt(x, x.like(0.0), e, one) / (e + one)
 }
 
-/// x / (1 + e^-x).
+/// x / (1 + e^-x); 0 where e^-x is infinite, below -88.7.
 #[inline(always)]
 pub fn silu<V: Vector>(x: V) -> V {
-    // Below, the result is 0; the bound keeps minus infinity from giving NaN.
+    // The bound keeps minus infinity from giving NaN.
     let x = x.like(-110.0).max(x);
-    let e = exp_below(-x.abs());
-    V::select_lt(x, x.like(0.0), x * e, x) / (e + x.like(1.0))
+    x / (exp_below(-x) + x.like(1.0))
 }
 
 /// [`silu`] and its derivative `s (1 + x (1 - s))`, s the logistic function.

@@ -32,6 +32,7 @@ mod level;
 pub mod math;
 pub mod pairs;
 mod portable;
+pub(crate) mod rows;
 pub mod slices;
 
 #[cfg(target_arch = "x86_64")]

@@ -5,6 +5,7 @@
 //! Own code rather than a library for one property: bits that depend on neither threads nor the
 //! number of rows, so that a sample has the same alone and in any batch.
 
+mod in_place;
 mod pack;
 mod prepared;
 mod ready;

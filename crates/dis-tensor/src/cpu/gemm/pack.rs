@@ -50,6 +50,11 @@ impl<'a> Operand<'a> {
         }
     }
 
+    /// The lines, and elements from one to the next, if each is contiguous.
+    pub fn contiguous(&self) -> Option<(&'a [f32], usize)> {
+        (self.inner == 1).then_some((self.data, self.outer))
+    }
+
     /// Packs groups of up to sixteen lines over the steps from `steps.start` to `steps.end`, or pairs of
     /// steps, the last one with zero if there is no other. A group's lines at one step are one vector;
     /// lines that do not exist are zero.

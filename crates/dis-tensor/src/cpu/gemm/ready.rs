@@ -108,6 +108,7 @@ impl Left<'_> {
         scratch: &mut [[f32; LANES]],
     ) {
         let (units, steps) = self.steps();
+        let in_place = self.in_place(H, steps);
         let panels = c.columns().div_ceil(N * LANES);
         let group = (COLUMNS / (steps * N * LANES)).max(1);
         // Blocks of the same size, none with more tiles than there is scratch for.
@@ -118,15 +119,28 @@ impl Left<'_> {
             for from in (0..units).step_by(steps) {
                 let steps = steps.min(units - from);
                 let tiles = || block.clone().step_by(H);
-                let packed = &mut scratch[..tiles().len() * steps];
-                self.pack_tiles::<H>(first + start, from, packed, steps);
+                // Tiles that are packed; the others, whole ones, lie before them.
+                let whole = in_place.map_or(0, |_| block.len() / H);
+                let packed = &mut scratch[..(tiles().len() - whole) * steps];
+                self.pack_tiles::<H>(first + start + whole * H, from, packed, steps);
                 for panel in (0..panels).step_by(group) {
                     let part = Panels {
                         columns,
                         range: panel..panels.min(panel + group),
                         from,
                     };
-                    for (row, a) in tiles().zip(packed.chunks_exact(steps)) {
+                    if let Some(rows) = in_place {
+                        let base = self.base(from, columns.first);
+                        for row in tiles().take(whole) {
+                            // Each tile once, not long before its time.
+                            let fetch = match row + H < block.end {
+                                true => part.range.start == 0,
+                                false => part.range.end == panels,
+                            };
+                            rows.tile(first + row, steps, &part, base, row, fetch, &mut c);
+                        }
+                    }
+                    for (row, a) in tiles().skip(whole).zip(packed.chunks_exact(steps)) {
                         let height = (block.end - row).min(H);
                         self.tile::<H, N>(a, part.clone(), row, height, &mut c);
                     }
@@ -209,8 +223,8 @@ impl Left<'_> {
 
 /// Some panels, counting that of the rest, from a packed step on.
 #[derive(Clone)]
-struct Panels<'a> {
-    columns: Columns<'a>,
-    range: Range<usize>,
-    from: usize,
+pub(super) struct Panels<'a> {
+    pub columns: Columns<'a>,
+    pub range: Range<usize>,
+    pub from: usize,
 }

@@ -8,6 +8,10 @@ use super::target::Rect;
 use crate::simd::pairs::{PairKernel, Pairs};
 use crate::simd::{Kernel, LANES, Simd, Vector, prefetch};
 
+/// Steps in whose time a tile of the result comes from memory; with fewer, fetching it ahead costs more
+/// than it gives.
+pub(super) const FETCH: usize = 64;
+
 /// What an element is before the products are added.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Base<'a> {
@@ -118,7 +122,7 @@ impl<const H: usize, const N: usize> Block<'_, '_, H, N> {
             return;
         }
         let whole = self.columns - done >= V * LANES;
-        if whole && matches!(self.base, Base::Kept) {
+        if whole && self.a.len() >= FETCH {
             for row in self.c.tile::<R, V>(self.row, self.first + done) {
                 row.iter().for_each(|vector| prefetch(vector, 0));
             }
