@@ -9,9 +9,7 @@
 //! in the block's own partial sums. What a chunk needs fills the first-level cache, so the next one is
 //! fetched into the second.
 
-use super::group::{
-    Group, InputRows, Stretch, load_rows, padded_states, store_rows, take_chunk, unrolled,
-};
+use super::group::{Group, InputRows, Stretch, load_rows, padded_states, store_rows, unrolled};
 use super::pieces::Piece;
 use crate::check::ScanShape;
 use crate::ops::{CHUNK, Discretization, Scan};
@@ -22,8 +20,6 @@ use std::ops::Range;
 /// States of one block: what a chunk keeps of them must fit the first-level cache beside all else
 /// (eight were slower by 3 to 15 %).
 const BLOCK: usize = 4;
-/// Arrays of one row per token of a chunk.
-const PER_TOKEN: usize = 10;
 
 /// Where the sums over tokens of one group go: dA, then dD and d delta_bias; in rows.
 pub(crate) const fn sum_rows(states: usize) -> usize {
@@ -64,12 +60,7 @@ impl Backward<'_> {
     /// Rows of scratch for a number of states.
     pub(crate) const fn scratch_len(states: usize) -> usize {
         let padded = padded_states(states);
-        4 * padded
-            + 2
-            + PER_TOKEN * CHUNK
-            + 3 * BLOCK * CHUNK
-            + CHUNK * fold_stride(padded)
-            + InputRows::copy_len(states, CHUNK)
+        4 * padded + CHUNK * fold_stride(padded) + InputRows::copy_len(states, CHUNK)
     }
 }
 
@@ -79,39 +70,66 @@ const fn fold_stride(padded: usize) -> usize {
     (padded / 4).next_multiple_of(2)
 }
 
-/// The scratch of a task by name. Rows per state come first, then rows per token.
+/// What a chunk of tokens keeps; on the stack, beside what the compiler keeps there: see [`scratch`].
+///
+/// [`scratch`]: super::scratch
+struct Chunk {
+    delta: [Row; CHUNK],
+    /// delta u, or u for the zero-order hold.
+    input: [Row; CHUNK],
+    /// Gradient of the output before the gate.
+    dy: [Row; CHUNK],
+    /// The output before the gate, recomputed.
+    y: [Row; CHUNK],
+    /// Sums over states of dh B (zero-order hold: times the gain): the gradient of the input.
+    dinput: [Row; CHUNK],
+    /// Sums over states of what A_bar contributes to ddelta, times log2(e).
+    ddecay: [Row; CHUNK],
+    /// Per token and state of a block.
+    decay: [[Row; BLOCK]; CHUNK],
+    before: [[Row; BLOCK]; CHUNK],
+    u: [Row; CHUNK],
+    /// Derivative of the step by the raw one.
+    by_raw: [Row; CHUNK],
+    /// Gradient of the gate, but for the factor y.
+    dgate: [Row; CHUNK],
+    /// Sums over states of what the zero-order hold's gain contributes to ddelta.
+    dgain: [Row; CHUNK],
+    /// As `decay`, for the zero-order hold.
+    gain: [[Row; BLOCK]; CHUNK],
+    /// Over tokens, for D and delta_bias.
+    sums: [Row; 2],
+}
+
+impl Chunk {
+    const ZERO: Self = Self {
+        delta: [Row::ZERO; CHUNK],
+        input: [Row::ZERO; CHUNK],
+        dy: [Row::ZERO; CHUNK],
+        y: [Row::ZERO; CHUNK],
+        dinput: [Row::ZERO; CHUNK],
+        ddecay: [Row::ZERO; CHUNK],
+        decay: [[Row::ZERO; BLOCK]; CHUNK],
+        before: [[Row::ZERO; BLOCK]; CHUNK],
+        u: [Row::ZERO; CHUNK],
+        by_raw: [Row::ZERO; CHUNK],
+        dgate: [Row::ZERO; CHUNK],
+        dgain: [Row::ZERO; CHUNK],
+        gain: [[Row::ZERO; BLOCK]; CHUNK],
+        sums: [Row::ZERO; 2],
+    };
+}
+
+/// The scratch of a task by name: rows per state, and a chunk.
 struct Scratch<'a> {
     a: &'a mut [Row],
     inverse_a: &'a mut [Row],
     /// Adjoint of the state, as it enters the chunk from its end.
     carry: &'a mut [Row],
     da: &'a mut [Row],
-    /// Sums for D and delta_bias.
-    sums: &'a mut [Row],
-    delta: &'a mut [Row; CHUNK],
-    /// Derivative of the step by the raw one.
-    by_raw: &'a mut [Row; CHUNK],
-    u: &'a mut [Row; CHUNK],
-    /// delta u, or u for the zero-order hold.
-    input: &'a mut [Row; CHUNK],
-    /// Gradient of the output before the gate.
-    dy: &'a mut [Row; CHUNK],
-    /// Gradient of the gate, but for the factor y.
-    dgate: &'a mut [Row; CHUNK],
-    /// The output before the gate, recomputed.
-    y: &'a mut [Row; CHUNK],
-    /// Sums over states of dh B (zero-order hold: times the gain): the gradient of the input.
-    dinput: &'a mut [Row; CHUNK],
-    /// Sums over states of what A_bar contributes to ddelta, times log2(e).
-    ddecay: &'a mut [Row; CHUNK],
-    /// Sums over states of what the zero-order hold's gain contributes to ddelta.
-    dgain: &'a mut [Row; CHUNK],
-    /// Rows per token and state of a block.
-    decay: &'a mut [Row],
-    before: &'a mut [Row],
-    gain: &'a mut [Row],
     /// Folded products for B and C, see [`fold_stride`].
     folds: &'a mut [Row],
+    chunk: &'a mut Chunk,
 }
 
 /// Cuts a number of rows off the front.
@@ -121,39 +139,18 @@ fn take<'a>(rows: &mut &'a mut [Row], count: usize) -> &'a mut [Row] {
     front
 }
 
-/// Cuts an array of one row per token off the front.
-fn chunk<'a>(rows: &mut &'a mut [Row]) -> &'a mut [Row; CHUNK] {
-    let (front, back) = take_chunk(std::mem::take(rows));
-    *rows = back;
-    front
-}
-
 impl<'a> Scratch<'a> {
     /// The scratch, and what is left for [`InputRows`].
-    fn new(mut rows: &'a mut [Row], states: usize) -> (Self, &'a mut [Row]) {
+    fn new(mut rows: &'a mut [Row], chunk: &'a mut Chunk, states: usize) -> (Self, &'a mut [Row]) {
         let padded = padded_states(states);
         let rows = &mut rows;
-        let folds = CHUNK * fold_stride(padded);
         let scratch = Self {
             a: take(rows, padded),
             inverse_a: take(rows, padded),
             carry: take(rows, padded),
             da: take(rows, padded),
-            sums: take(rows, 2),
-            delta: chunk(rows),
-            by_raw: chunk(rows),
-            u: chunk(rows),
-            input: chunk(rows),
-            dy: chunk(rows),
-            dgate: chunk(rows),
-            y: chunk(rows),
-            dinput: chunk(rows),
-            ddecay: chunk(rows),
-            dgain: chunk(rows),
-            decay: take(rows, BLOCK * CHUNK),
-            before: take(rows, BLOCK * CHUNK),
-            gain: take(rows, BLOCK * CHUNK),
-            folds: take(rows, folds),
+            folds: take(rows, CHUNK * fold_stride(padded)),
+            chunk,
         };
         (scratch, std::mem::take(rows))
     }
@@ -175,7 +172,8 @@ impl Backward<'_> {
     #[inline(always)]
     fn all_groups<S: Simd, const HOLD: bool>(mut self, simd: S) {
         let rows = std::mem::take(&mut self.scratch);
-        let (mut scratch, copy) = Scratch::new(rows, self.shape.states);
+        let mut chunk = Chunk::ZERO;
+        let (mut scratch, copy) = Scratch::new(rows, &mut chunk, self.shape.states);
         // What fills up the folds' last vectors stays zero.
         scratch.folds.fill(Row::ZERO);
         for local in 0..self.groups.len() {
@@ -210,7 +208,7 @@ impl Backward<'_> {
         );
         scratch.carry.fill(Row::ZERO);
         scratch.da.fill(Row::ZERO);
-        scratch.sums.fill(Row::ZERO);
+        scratch.chunk.sums.fill(Row::ZERO);
         let chunks = tokens.div_ceil(CHUNK);
         for chunk in (0..chunks).rev() {
             let start = chunk * CHUNK;
@@ -228,14 +226,14 @@ impl Backward<'_> {
             self.enter::<S, HOLD>(simd, group, local, stretch, next, scratch);
             let rows = InputRows::new(&self.scan, self.b, stretch, copy);
             for first in (0..padded_states(states)).step_by(BLOCK) {
-                recompute::<S, BLOCK, HOLD>(simd, first, len, rows, from, scratch);
-                retrace::<S, BLOCK, HOLD>(simd, first, len, rows, scratch);
+                recompute::<S, HOLD>(simd, first, len, rows, from, scratch);
+                retrace::<S, HOLD>(simd, first, len, rows, scratch);
             }
             self.leave::<S, HOLD>(simd, group, local, stretch, scratch);
         }
         let (da, rest) = self.sums.row(local).split_at_mut(states * LANES);
         da.copy_from_slice(Row::flat(&scratch.da[..states]));
-        rest.copy_from_slice(Row::flat(scratch.sums));
+        rest.copy_from_slice(Row::flat(&scratch.chunk.sums));
     }
 
     /// Steps, inputs and output gradients of a chunk; `next` is where the following chunk's
@@ -290,14 +288,14 @@ impl Backward<'_> {
                 }
                 None => (dout, zero),
             };
-            u.store(&mut s.u[i].0);
-            delta.store(&mut s.delta[i].0);
-            by_raw.store(&mut s.by_raw[i].0);
+            u.store(&mut s.chunk.u[i].0);
+            delta.store(&mut s.chunk.delta[i].0);
+            by_raw.store(&mut s.chunk.by_raw[i].0);
             let input = if HOLD { u } else { delta * u };
-            input.store(&mut s.input[i].0);
-            dy.store(&mut s.dy[i].0);
-            dgate.store(&mut s.dgate[i].0);
-            (d * u).store(&mut s.y[i].0);
+            input.store(&mut s.chunk.input[i].0);
+            dy.store(&mut s.chunk.dy[i].0);
+            dgate.store(&mut s.chunk.dgate[i].0);
+            (d * u).store(&mut s.chunk.y[i].0);
         }
     }
 
@@ -314,27 +312,30 @@ impl Backward<'_> {
         let columns = local * LANES..local * LANES + group.width;
         let d = group.vector(simd, &self.scan.d);
         let ln2 = simd.splat(std::f32::consts::LN_2);
-        let [mut d_sum, mut bias_sum] = load_rows::<S, 2>(simd, s.sums);
+        let [mut d_sum, mut bias_sum] = load_rows::<S, 2>(simd, &s.chunk.sums);
         // From the end, as the walk goes: sums over tokens then have one order.
         for i in (0..stretch.len).rev() {
             let t = stretch.token(i);
-            let dy = simd.load(&s.dy[i].0);
-            let (u, delta) = (simd.load(&s.u[i].0), simd.load(&s.delta[i].0));
-            let dinput = simd.load(&s.dinput[i].0);
-            let ddecay = simd.load(&s.ddecay[i].0);
+            let dy = simd.load(&s.chunk.dy[i].0);
+            let (u, delta) = (simd.load(&s.chunk.u[i].0), simd.load(&s.chunk.delta[i].0));
+            let dinput = simd.load(&s.chunk.dinput[i].0);
+            let ddecay = simd.load(&s.chunk.ddecay[i].0);
             let (du, ddelta) = if HOLD {
-                (d.fma(dy, dinput), ddecay.fma(ln2, simd.load(&s.dgain[i].0)))
+                (
+                    d.fma(dy, dinput),
+                    ddecay.fma(ln2, simd.load(&s.chunk.dgain[i].0)),
+                )
             } else {
                 (d.fma(dy, delta * dinput), ddecay.fma(ln2, u * dinput))
             };
-            let ddelta = ddelta * simd.load(&s.by_raw[i].0);
+            let ddelta = ddelta * simd.load(&s.chunk.by_raw[i].0);
             d_sum = dy.fma(u, d_sum);
             bias_sum = bias_sum + ddelta;
             du.store_partial(&mut self.du.row(t)[columns.clone()]);
             ddelta.store_partial(&mut self.ddelta.row(t)[columns.clone()]);
             if self.dz.rows() > 0 {
                 let to = &mut self.dz.row(t)[columns.clone()];
-                let mut dz = simd.load(&s.dgate[i].0) * simd.load(&s.y[i].0);
+                let mut dz = simd.load(&s.chunk.dgate[i].0) * simd.load(&s.chunk.y[i].0);
                 if self.accumulate_dz {
                     dz = dz + simd.load_partial(to);
                 }
@@ -342,7 +343,7 @@ impl Backward<'_> {
             }
             self.add_partial(simd, local, t, i, s);
         }
-        store_rows(&[d_sum, bias_sum], s.sums);
+        store_rows(&[d_sum, bias_sum], &mut s.chunk.sums);
     }
 
     /// Adds the sums over the group's channels to the block's partial dB and dC.
@@ -366,7 +367,7 @@ impl Backward<'_> {
 /// Recomputes a block of states over a chunk, `from` those before it, keeping decays and states; adds to y and folds the
 /// products for C.
 #[inline(always)]
-fn recompute<S: Simd, const NB: usize, const HOLD: bool>(
+fn recompute<S: Simd, const HOLD: bool>(
     simd: S,
     first: usize,
     len: usize,
@@ -379,28 +380,30 @@ fn recompute<S: Simd, const NB: usize, const HOLD: bool>(
         Some(row) => simd.load(row),
         None => simd.splat(0.0),
     };
-    let mut h: [S::V; NB] = std::array::from_fn(row);
-    let Some(a) = s.a[first..].first_chunk::<NB>() else {
+    let mut h: [S::V; BLOCK] = std::array::from_fn(row);
+    let Some(a) = s.a[first..].first_chunk::<BLOCK>() else {
         return;
     };
-    let Some(inverse_a) = s.inverse_a[first..].first_chunk::<NB>() else {
+    let Some(inverse_a) = s.inverse_a[first..].first_chunk::<BLOCK>() else {
         return;
     };
-    let (decays, _) = s.decay.as_chunks_mut::<NB>();
-    let (befores, _) = s.before.as_chunks_mut::<NB>();
-    let (gains, _) = s.gain.as_chunks_mut::<NB>();
+    let chunk = &mut *s.chunk;
     let stride = fold_stride(s.a.len());
     for i in 0..len.min(CHUNK) {
-        let (decays, befores, gains) = (&mut decays[i], &mut befores[i], &mut gains[i]);
-        let (b, c) = rows.block::<NB>(i, first);
-        let delta = simd.load(&s.delta[i].0);
-        let input = simd.load(&s.input[i].0);
-        let dy = simd.load(&s.dy[i].0);
+        let (decays, befores, gains) = (
+            &mut chunk.decay[i],
+            &mut chunk.before[i],
+            &mut chunk.gain[i],
+        );
+        let (b, c) = rows.block::<BLOCK>(i, first);
+        let delta = simd.load(&chunk.delta[i].0);
+        let input = simd.load(&chunk.input[i].0);
+        let dy = simd.load(&chunk.dy[i].0);
         // Two sums, so that the additions are not one long chain.
-        let mut y = [simd.load(&s.y[i].0), simd.splat(0.0)];
-        let folds = &mut s.folds[i * stride + first / 4..][..NB / 4];
+        let mut y = [simd.load(&chunk.y[i].0), simd.splat(0.0)];
+        let folds = &mut s.folds[i * stride + first / 4..][..BLOCK / 4];
         let mut products = [dy; 4];
-        unrolled!(NB, |j| {
+        unrolled!(BLOCK, |j| {
             let t = delta * simd.load(&a[j].0);
             h[j].store(&mut befores[j].0);
             if HOLD {
@@ -419,46 +422,44 @@ fn recompute<S: Simd, const NB: usize, const HOLD: bool>(
                 S::V::fold_within(products).store(&mut folds[j / 4].0);
             }
         });
-        (y[0] + y[1]).store(&mut s.y[i].0);
+        (y[0] + y[1]).store(&mut chunk.y[i].0);
     }
 }
 
 /// Walks the adjoint of a block of states back over a chunk.
 #[inline(always)]
-fn retrace<S: Simd, const NB: usize, const HOLD: bool>(
+fn retrace<S: Simd, const HOLD: bool>(
     simd: S,
     first: usize,
     len: usize,
     rows: InputRows<'_>,
     s: &mut Scratch<'_>,
 ) {
-    let mut carry: [S::V; NB] = load_rows(simd, &s.carry[first..]);
-    let mut da: [S::V; NB] = load_rows(simd, &s.da[first..]);
-    let Some(a) = s.a[first..].first_chunk::<NB>() else {
+    let mut carry: [S::V; BLOCK] = load_rows(simd, &s.carry[first..]);
+    let mut da: [S::V; BLOCK] = load_rows(simd, &s.da[first..]);
+    let Some(a) = s.a[first..].first_chunk::<BLOCK>() else {
         return;
     };
-    let Some(inverse_a) = s.inverse_a[first..].first_chunk::<NB>() else {
+    let Some(inverse_a) = s.inverse_a[first..].first_chunk::<BLOCK>() else {
         return;
     };
-    let (decays, _) = s.decay.as_chunks::<NB>();
-    let (befores, _) = s.before.as_chunks::<NB>();
-    let (gains, _) = s.gain.as_chunks::<NB>();
+    let chunk = &mut *s.chunk;
     let stride = fold_stride(s.a.len());
     for i in (0..len.min(CHUNK)).rev() {
-        let (decays, befores, gains) = (&decays[i], &befores[i], &gains[i]);
-        let (b, c) = rows.block::<NB>(i, first);
-        let delta = simd.load(&s.delta[i].0);
-        let input = simd.load(&s.input[i].0);
-        let dy = simd.load(&s.dy[i].0);
+        let (decays, befores, gains) = (&chunk.decay[i], &chunk.before[i], &chunk.gain[i]);
+        let (b, c) = rows.block::<BLOCK>(i, first);
+        let delta = simd.load(&chunk.delta[i].0);
+        let input = simd.load(&chunk.input[i].0);
+        let dy = simd.load(&chunk.dy[i].0);
         let zero = simd.splat(0.0);
         // The first block begins the sums over states.
         let sum = |row: &Row| if first == 0 { zero } else { simd.load(&row.0) };
-        let mut dinput = [sum(&s.dinput[i]), zero];
-        let mut ddecay = [sum(&s.ddecay[i]), zero];
-        let folds = &mut s.folds[i * stride + first / 4..][..NB / 4];
-        let mut dgain = sum(&s.dgain[i]);
+        let mut dinput = [sum(&chunk.dinput[i]), zero];
+        let mut ddecay = [sum(&chunk.ddecay[i]), zero];
+        let folds = &mut s.folds[i * stride + first / 4..][..BLOCK / 4];
+        let mut dgain = sum(&chunk.dgain[i]);
         let mut products = [dy; 4];
-        unrolled!(NB, |j| {
+        unrolled!(BLOCK, |j| {
             let scaled_a = simd.load(&a[j].0);
             let decay = simd.load(&decays[j].0);
             let b = simd.splat(b[j]);
@@ -489,10 +490,10 @@ fn retrace<S: Simd, const NB: usize, const HOLD: bool>(
                 S::V::fold_halves(db, simd.load(to)).store(to);
             }
         });
-        (dinput[0] + dinput[1]).store(&mut s.dinput[i].0);
-        (ddecay[0] + ddecay[1]).store(&mut s.ddecay[i].0);
+        (dinput[0] + dinput[1]).store(&mut chunk.dinput[i].0);
+        (ddecay[0] + ddecay[1]).store(&mut chunk.ddecay[i].0);
         if HOLD {
-            dgain.store(&mut s.dgain[i].0);
+            dgain.store(&mut chunk.dgain[i].0);
         }
     }
     store_rows(&carry, &mut s.carry[first..]);
