@@ -24,6 +24,8 @@ pub fn round_to_bf16(values: &mut [f32]) {
 pub trait Pairs: Simd {
     /// Lanes of the nearest bfloat16 of `even` (low halves) and `odd`.
     fn pair(self, even: Self::V, odd: Self::V) -> Self::V;
+    /// Sixteen pairs of neighbours among thirty-two numbers, rounded as by [`Pairs::pair`].
+    fn pair_neighbours(self, first: Self::V, second: Self::V) -> Self::V;
     /// `sum + x.low * y.low + x.high * y.high` in every lane; products are exact, sums are float32,
     /// numbers below the least normal one count as zero.
     fn dot(self, x: Self::V, y: Self::V, sum: Self::V) -> Self::V;
@@ -133,6 +135,14 @@ mod hardware {
             let high = op!(_mm512_slli_epi32::<16>(high));
             let both = op!(_mm512_or_si512(low, high));
             F32x16::new(self.0, op!(_mm512_castsi512_ps(both)))
+        }
+
+        #[inline(always)]
+        fn pair_neighbours(self, first: F32x16, second: F32x16) -> F32x16 {
+            let both = op!(_mm512_cvtne2ps_pbh(second.into(), first.into()));
+            // SAFETY: both are 512 bits of plain data, for which every value is valid.
+            let bits = unsafe { std::mem::transmute::<__m512bh, __m512>(both) };
+            F32x16::new(self.0, bits)
         }
 
         #[inline(always)]

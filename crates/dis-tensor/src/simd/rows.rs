@@ -1,5 +1,5 @@
 //! Fourteen rows of a matrix, where they lie, times a panel of packed columns: the inner loop of
-//! products on AVX-512, as hand-written assembly.
+//! products on AVX-512, as hand-written assembly. Elements are float32, or pairs of bfloat16.
 //!
 //! Intrinsics do not do here: with so many streams the compiler moves sums to memory. Rows are three
 //! to a pointer, `[p]`, `[p + l]` and `[p + 2 l]`, so that five pointers reach all fourteen and every
@@ -17,9 +17,12 @@ use std::convert::Infallible as Proof;
 /// Rows of a tile.
 pub(crate) const ROWS: usize = 14;
 
-/// Proof that the processor can do this.
+/// Proof that the processor can do this, for float32 or for pairs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct InPlace(Proof);
+pub(crate) struct InPlace {
+    proof: Proof,
+    pairs: bool,
+}
 
 /// What is added to the sums of a tile.
 #[derive(Clone, Copy, Debug)]
@@ -64,15 +67,15 @@ impl<'a, const V: usize> Tile<'a, V> {
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 macro_rules! row {
-    (2, $x:literal, $at:expr, $first:literal, $second:literal) => {
+    (2, $mul:literal, $x:literal, $at:expr, $first:literal, $second:literal) => {
         concat!(
             "vbroadcastss ", $x, ", dword ptr [", $at, "]\n",
-            "vfmadd231ps ", $first, ", zmm28, ", $x, "\n",
-            "vfmadd231ps ", $second, ", zmm29, ", $x, "\n",
+            $mul, " ", $first, ", zmm28, ", $x, "\n",
+            $mul, " ", $second, ", zmm29, ", $x, "\n",
         )
     };
-    (1, $x:literal, $at:expr, $first:literal, $second:literal) => {
-        concat!("vfmadd231ps ", $first, ", zmm28, dword ptr [", $at, "]{{1to16}}\n")
+    (1, $mul:literal, $x:literal, $at:expr, $first:literal, $second:literal) => {
+        concat!($mul, " ", $first, ", zmm28, dword ptr [", $at, "]{{1to16}}\n")
     };
 }
 
@@ -95,23 +98,23 @@ macro_rules! columns {
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 macro_rules! step {
-    ($v:tt, $d:literal) => {
+    ($v:tt, $mul:literal, $d:literal) => {
         concat!(
             columns!($v, $d),
-            row!($v, "zmm30", concat!("{p0} + 4*", $d), "zmm0", "zmm1"),
-            row!($v, "zmm31", concat!("{p0} + {l} + 4*", $d), "zmm2", "zmm3"),
-            row!($v, "zmm30", concat!("{p0} + 2*{l} + 4*", $d), "zmm4", "zmm5"),
-            row!($v, "zmm31", concat!("{p1} + 4*", $d), "zmm6", "zmm7"),
-            row!($v, "zmm30", concat!("{p1} + {l} + 4*", $d), "zmm8", "zmm9"),
-            row!($v, "zmm31", concat!("{p1} + 2*{l} + 4*", $d), "zmm10", "zmm11"),
-            row!($v, "zmm30", concat!("{p2} + 4*", $d), "zmm12", "zmm13"),
-            row!($v, "zmm31", concat!("{p2} + {l} + 4*", $d), "zmm14", "zmm15"),
-            row!($v, "zmm30", concat!("{p2} + 2*{l} + 4*", $d), "zmm16", "zmm17"),
-            row!($v, "zmm31", concat!("{p3} + 4*", $d), "zmm18", "zmm19"),
-            row!($v, "zmm30", concat!("{p3} + {l} + 4*", $d), "zmm20", "zmm21"),
-            row!($v, "zmm31", concat!("{p3} + 2*{l} + 4*", $d), "zmm22", "zmm23"),
-            row!($v, "zmm30", concat!("{p4} + 4*", $d), "zmm24", "zmm25"),
-            row!($v, "zmm31", concat!("{p4} + {l} + 4*", $d), "zmm26", "zmm27"),
+            row!($v, $mul, "zmm30", concat!("{p0} + 4*", $d), "zmm0", "zmm1"),
+            row!($v, $mul, "zmm31", concat!("{p0} + {l} + 4*", $d), "zmm2", "zmm3"),
+            row!($v, $mul, "zmm30", concat!("{p0} + 2*{l} + 4*", $d), "zmm4", "zmm5"),
+            row!($v, $mul, "zmm31", concat!("{p1} + 4*", $d), "zmm6", "zmm7"),
+            row!($v, $mul, "zmm30", concat!("{p1} + {l} + 4*", $d), "zmm8", "zmm9"),
+            row!($v, $mul, "zmm31", concat!("{p1} + 2*{l} + 4*", $d), "zmm10", "zmm11"),
+            row!($v, $mul, "zmm30", concat!("{p2} + 4*", $d), "zmm12", "zmm13"),
+            row!($v, $mul, "zmm31", concat!("{p2} + {l} + 4*", $d), "zmm14", "zmm15"),
+            row!($v, $mul, "zmm30", concat!("{p2} + 2*{l} + 4*", $d), "zmm16", "zmm17"),
+            row!($v, $mul, "zmm31", concat!("{p3} + 4*", $d), "zmm18", "zmm19"),
+            row!($v, $mul, "zmm30", concat!("{p3} + {l} + 4*", $d), "zmm20", "zmm21"),
+            row!($v, $mul, "zmm31", concat!("{p3} + 2*{l} + 4*", $d), "zmm22", "zmm23"),
+            row!($v, $mul, "zmm30", concat!("{p4} + 4*", $d), "zmm24", "zmm25"),
+            row!($v, $mul, "zmm31", concat!("{p4} + {l} + 4*", $d), "zmm26", "zmm27"),
         )
     };
 }
@@ -144,7 +147,7 @@ macro_rules! finish {
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 macro_rules! tile {
-    ($v:tt, $a:ident, $l:ident, $b:ident, $steps:ident, $add:ident, $add_stride:ident, $c:ident) => {
+    ($v:tt, $mul:literal, $a:ident, $l:ident, $b:ident, $steps:ident, $add:ident, $add_stride:ident, $c:ident) => {
         asm!(
             "vpxord zmm0, zmm0, zmm0",
             "vmovaps zmm1, zmm0", "vmovaps zmm2, zmm0", "vmovaps zmm3, zmm0",
@@ -159,7 +162,7 @@ macro_rules! tile {
             "2:",
             "sub {steps}, 4",
             "jb 3f",
-            step!($v, 0), step!($v, 1), step!($v, 2), step!($v, 3),
+            step!($v, $mul, 0), step!($v, $mul, 1), step!($v, $mul, 2), step!($v, $mul, 3),
             "add {p0}, 16", "add {p1}, 16", "add {p2}, 16", "add {p3}, 16", "add {p4}, 16",
             concat!("add {b}, 4*64*", $v),
             "jmp 2b",
@@ -167,7 +170,7 @@ macro_rules! tile {
             "add {steps}, 4",
             "jz 5f",
             "4:",
-            step!($v, 0),
+            step!($v, $mul, 0),
             "add {p0}, 4", "add {p1}, 4", "add {p2}, 4", "add {p3}, 4", "add {p4}, 4",
             concat!("add {b}, 64*", $v),
             "dec {steps}",
@@ -205,13 +208,20 @@ macro_rules! tile {
 }
 
 impl InPlace {
-    /// The proof, if it holds.
-    #[inline]
-    pub(crate) fn detect() -> Option<Self> {
+    /// The proof, if it holds; of the instructions for pairs, if asked for.
+    pub(crate) fn detect(pairs: bool) -> Option<Self> {
+        if pairs && !super::pairs::has_pairs() {
+            return None;
+        }
         #[cfg(target_arch = "x86_64")]
-        return Proof::detect().map(Self);
+        return Proof::detect().map(|proof| Self { proof, pairs });
         #[cfg(not(target_arch = "x86_64"))]
         None
+    }
+
+    /// Whether elements are pairs of bfloat16.
+    pub(crate) fn pairs(self) -> bool {
+        self.pairs
     }
 
     /// Rows of `a`, `stride` elements apart, times the `V` vectors of every step in `b`, which has as
@@ -229,7 +239,7 @@ impl InPlace {
         c: Tile<'_, V>,
     ) {
         const { assert!(V == 1 || V == 2) };
-        let Self(proof) = self;
+        let Self { proof, pairs } = self;
         let needed = stride
             .checked_mul(ROWS - 1)
             .and_then(|x| x.checked_add(b.len()));
@@ -245,19 +255,31 @@ impl InPlace {
         #[cfg(target_arch = "x86_64")]
         {
             let Proof { .. } = proof;
-            if V == 2 {
-                // SAFETY: the token proves AVX-512. Reads of rows lie in `a` (asserted), reads of columns
-                // end with `b`; the addend is a row (its length asserted), or the tile's own elements, each read before it is
-                // written; writes are those that `Tile` owns.
-                unsafe { tile!(2, a, stride, b, steps, add, add_stride, c) }
-            } else {
+            match (V, pairs) {
+                // SAFETY: the token proves AVX-512, and BF16 for pairs. Reads of rows lie in `a`
+                // (asserted), reads of columns end with `b`; the addend is a row (its length asserted)
+                // or the tile's own elements, each read before it is written; writes are those that
+                // `Tile` owns.
+                (2, false) => unsafe {
+                    tile!(2, "vfmadd231ps", a, stride, b, steps, add, add_stride, c)
+                },
                 // SAFETY: as above.
-                unsafe { tile!(1, a, stride, b, steps, add, add_stride, c) }
+                (2, true) => unsafe {
+                    tile!(2, "vdpbf16ps", a, stride, b, steps, add, add_stride, c)
+                },
+                // SAFETY: as above.
+                (_, false) => unsafe {
+                    tile!(1, "vfmadd231ps", a, stride, b, steps, add, add_stride, c)
+                },
+                // SAFETY: as above.
+                (_, true) => unsafe {
+                    tile!(1, "vdpbf16ps", a, stride, b, steps, add, add_stride, c)
+                },
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
         {
-            let _ = (a, stride, steps, b, add, add_stride);
+            let _ = (a, stride, steps, b, add, add_stride, pairs);
             match proof {}
         }
     }

@@ -1,37 +1,105 @@
-//! Tiles whose rows are read where they lie, so that the left operand need not be packed.
+//! Tiles whose rows are read where they lie, so that the left operand need not be packed; in bfloat16
+//! they are converted, but not transposed.
 
 use super::ready::Panels;
 use super::target::Rect;
 use super::tile::{Base, FETCH};
 use super::{Form, Left};
+use crate::simd::pairs::{PairKernel, Pairs, dispatch_pairs};
 use crate::simd::rows::{Addend, InPlace, ROWS, Tile};
-use crate::simd::{LANES, Level, prefetch, prefetch_second};
+use crate::simd::{LANES, Level, Vector, prefetch, prefetch_second};
 
 /// Vectors of a panel.
 const VECTORS: usize = 2;
 
-/// Rows of a left operand that are read where they lie.
+/// Rows of a left operand, or of what it was converted to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rows<'a> {
     kernel: InPlace,
+    /// From the first element that is read.
     data: &'a [f32],
     stride: usize,
 }
 
 impl<'a> Left<'a> {
-    /// The rows, where tiles of `height` can read so many steps of them in place: contiguous along the
-    /// sum, in float32, on a processor that has the kernel, and together in first-level cache.
-    pub(super) fn in_place(&self, height: usize, steps: usize) -> Option<Rows<'a>> {
+    /// The kernel, where tiles of `height` can read so many steps in place: rows contiguous along the
+    /// sum, which together fit first-level cache. Pairs of bfloat16 are read from converted rows.
+    pub(super) fn in_place(&self, height: usize, steps: usize) -> Option<InPlace> {
+        let (_, stride) = self.a.contiguous()?;
+        let pairs = match self.form {
+            Form::Single(Level::Avx512) => false,
+            Form::Paired => true,
+            _ => return None,
+        };
+        let fits = pairs || share_a_cache(stride, steps);
+        if height == ROWS && fits {
+            InPlace::detect(pairs)
+        } else {
+            None
+        }
+    }
+
+    /// `count` rows from row `first` on, from packed step `from` on over so many; converted ones are in
+    /// `scratch`, [`converted`] vectors each.
+    pub(super) fn rows_in_place<'b>(
+        &self,
+        kernel: InPlace,
+        first: usize,
+        count: usize,
+        from: usize,
+        steps: usize,
+        scratch: &'b mut [[f32; LANES]],
+    ) -> Option<Rows<'b>>
+    where
+        'a: 'b,
+    {
         let (data, stride) = self.a.contiguous()?;
-        let fits = height == ROWS
-            && self.form == Form::Single(Level::Avx512)
-            && share_a_cache(stride, steps);
-        let kernel = if fits { InPlace::detect() } else { None }?;
+        if count == 0 {
+            return None;
+        }
+        if !kernel.pairs() {
+            let data = &data[first * stride + from..];
+            return Some(Rows {
+                kernel,
+                data,
+                stride,
+            });
+        }
+        let vectors = converted(steps);
+        let out = &mut scratch[..count * vectors];
+        let sum = 2 * from..(2 * (from + steps)).min(self.k);
+        for (row, out) in (first..).zip(out.chunks_exact_mut(vectors)) {
+            let row = &data[row * stride..][sum.clone()];
+            dispatch_pairs(Convert { row, out });
+        }
         Some(Rows {
             kernel,
-            data,
-            stride,
+            data: out.as_flattened(),
+            stride: vectors * LANES,
         })
+    }
+}
+
+/// Vectors of a row of so many pairs: an odd number, so that rows do not begin in the same sets of a
+/// cache.
+pub(super) fn converted(steps: usize) -> usize {
+    steps.div_ceil(LANES) | 1
+}
+
+/// A row in pairs of neighbours, the last one with zero if there is no other.
+struct Convert<'a> {
+    row: &'a [f32],
+    out: &'a mut [[f32; LANES]],
+}
+
+impl PairKernel for Convert<'_> {
+    #[inline(always)]
+    fn run<S: Pairs>(self, simd: S) {
+        for (from, to) in self.row.chunks(2 * LANES).zip(self.out) {
+            let (first, second) = from.split_at(from.len().min(LANES));
+            let (first, second) = (simd.load_partial(first), simd.load_partial(second));
+            simd.pair_neighbours(first, second).store(to);
+        }
     }
 }
 
@@ -49,9 +117,8 @@ fn share_a_cache(stride: usize, steps: usize) -> bool {
 }
 
 impl Rows<'_> {
-    /// [`ROWS`] rows from row `line` of the operand on, over so many steps, times some panels, to the
-    /// rows of `c` from `row` on. If `fetch`, the next tile's elements are fetched into the second-level
-    /// cache meanwhile.
+    /// [`ROWS`] rows from row `line` on, over so many steps, times some panels, to the rows of `c` from
+    /// `row` on. If `fetch`, the next tile's elements are fetched into the second-level cache meanwhile.
     pub(super) fn tile(
         self,
         line: usize,
@@ -63,13 +130,15 @@ impl Rows<'_> {
         c: &mut Rect<'_>,
     ) {
         let (columns, from) = (part.columns, part.from);
-        let a = &self.data[line * self.stride + from..];
+        let a = &self.data[line * self.stride..];
+        // Converted rows are in cache already.
+        let fetch = fetch && !self.kernel.pairs();
         let panels = part.range.start..part.range.end.min(columns.count);
         let mut next = if fetch { 0..ROWS } else { 0..0 };
         let share = ROWS.div_ceil(panels.len().max(1));
         for panel in panels {
             for i in next.by_ref().take(share) {
-                let start = (line + ROWS + i) * self.stride + from;
+                let start = (line + ROWS + i) * self.stride;
                 for step in (0..steps).step_by(LANES) {
                     prefetch_second(self.data, start + step);
                 }

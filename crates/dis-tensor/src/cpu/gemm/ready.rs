@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::in_place::converted;
 use super::pack::Groups;
 use super::target::Rect;
 use super::tile::Block;
@@ -54,7 +55,9 @@ impl Left<'_> {
         let threads = self.threads(&c);
         let (_, steps) = self.steps();
         let tiles = c.rows().div_ceil(H).min(TILES);
-        let mut scratch = self.cpu.scratch::<f32>(threads * tiles * steps * LANES);
+        // Packed tiles or converted rows, and a packed tile of what is left.
+        let each = tiles * steps.max(H * converted(steps)) + steps;
+        let mut scratch = self.cpu.scratch::<f32>(threads * each * LANES);
         let scratch = scratch.as_chunks_mut().0;
         if threads == 1 {
             self.rows::<H, N>(columns, 0, c, scratch);
@@ -111,18 +114,23 @@ impl Left<'_> {
         let in_place = self.in_place(H, steps);
         let panels = c.columns().div_ceil(N * LANES);
         let group = (COLUMNS / (steps * N * LANES)).max(1);
-        // Blocks of the same size, none with more tiles than there is scratch for.
-        let (tiles, room) = (c.rows().div_ceil(H), scratch.len() / steps);
-        let rows = tiles.div_ceil(tiles.div_ceil(room)) * H;
+        // Blocks of the same size.
+        let tiles = c.rows().div_ceil(H);
+        let rows = tiles.div_ceil(tiles.div_ceil(TILES)) * H;
         for start in (0..c.rows()).step_by(rows) {
             let block = start..c.rows().min(start + rows);
             for from in (0..units).step_by(steps) {
                 let steps = steps.min(units - from);
                 let tiles = || block.clone().step_by(H);
-                // Tiles that are packed; the others, whole ones, lie before them.
+                // Whole tiles, if in place, come before those that are packed.
                 let whole = in_place.map_or(0, |_| block.len() / H);
-                let packed = &mut scratch[..(tiles().len() - whole) * steps];
+                let left = tiles().len() - whole;
+                let (packed, converted) = scratch.split_at_mut(left * steps);
                 self.pack_tiles::<H>(first + start + whole * H, from, packed, steps);
+                let in_place = in_place.and_then(|kernel| {
+                    let (first, count) = (first + start, whole * H);
+                    self.rows_in_place(kernel, first, count, from, steps, converted)
+                });
                 for panel in (0..panels).step_by(group) {
                     let part = Panels {
                         columns,
@@ -137,7 +145,7 @@ impl Left<'_> {
                                 true => part.range.start == 0,
                                 false => part.range.end == panels,
                             };
-                            rows.tile(first + row, steps, &part, base, row, fetch, &mut c);
+                            rows.tile(row - start, steps, &part, base, row, fetch, &mut c);
                         }
                     }
                     for (row, a) in tiles().skip(whole).zip(packed.chunks_exact(steps)) {
