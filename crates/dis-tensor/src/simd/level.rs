@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 pub enum Level {
     /// Plain Rust; the compiler's baseline.
     Portable,
-    /// 128-bit ARM vectors. Never run by its authors: treat as untested.
+    /// 128-bit ARM vectors. Run by its authors in an emulator only.
     Neon,
     /// 256-bit x86 vectors with fused multiply-add.
     Avx2,

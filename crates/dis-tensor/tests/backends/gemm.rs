@@ -116,33 +116,41 @@ fn same_bits_for_any_number_of_threads() {
     }
 }
 
-/// A row of the result does not depend on the other rows, at the sizes of the model.
+/// A row of the result does not depend on the other rows, at the sizes of the model: neither on how
+/// many there are, nor on whether its tile is packed or read in place.
 #[test]
 fn same_bits_for_any_number_of_rows() {
     let mut d = Draw::new(12);
     for (k, n) in [(368, 1472), (736, 55), (23, 736), (1100, 33)] {
-        let operation = Operation::Gemm {
-            transpose_a: false,
-            transpose_b: true,
-            bias: true,
-            accumulate: false,
-        };
         let operands = operands(&mut d, 300, k, n, false, true);
-        let whole = outcome(&CPUS[0], &operation, &operands).unwrap();
-        for (first, rows) in [(0, 1), (299, 1), (7, 16), (100, 57)] {
-            let mut part = operands.clone();
-            for matrix in [0, 3] {
-                part[matrix].layout = part[matrix].layout.token_range(first, rows);
-            }
-            for cpu in CPUS.iter() {
-                let result = outcome(cpu, &operation, &part).unwrap();
-                for row in 0..rows {
-                    let at = part[3].layout.offset + row * part[3].layout.row_stride;
-                    assert!(
-                        result[3][at..at + n] == whole[3][at..at + n],
-                        "{k} {n} {first} {row}"
-                    );
-                }
+        for precision in [Precision::Float32, Precision::Bfloat16] {
+            rows_alone(&operands, n, precision);
+        }
+    }
+}
+
+fn rows_alone(operands: &[Operand], n: usize, precision: Precision) {
+    let operation = Operation::Gemm {
+        transpose_a: false,
+        transpose_b: true,
+        bias: true,
+        accumulate: false,
+    };
+    let cpus = CPUS.each_ref().map(|x| x.clone().with_precision(precision));
+    let whole = outcome(&cpus[0], &operation, operands).unwrap();
+    for (first, rows) in [(0, 1), (299, 1), (7, 16), (100, 57)] {
+        let mut part = operands.to_vec();
+        for matrix in [0, 3] {
+            part[matrix].layout = part[matrix].layout.token_range(first, rows);
+        }
+        for cpu in &cpus {
+            let result = outcome(cpu, &operation, &part).unwrap();
+            for row in 0..rows {
+                let at = part[3].layout.offset + row * part[3].layout.row_stride;
+                assert!(
+                    result[3][at..at + n] == whole[3][at..at + n],
+                    "{precision:?} {n} {first} {row}"
+                );
             }
         }
     }

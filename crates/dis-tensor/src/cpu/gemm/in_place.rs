@@ -211,3 +211,21 @@ impl Rows<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_meet_in_one_set_are_packed() {
+        for (stride, steps, fits) in [
+            (368, 368, true),
+            (1472, 368, true),
+            (3072, 512, false),
+            (1024, 512, false),
+            (23, 23, true),
+        ] {
+            assert_eq!(share_a_cache(stride, steps), fits, "{stride}");
+        }
+    }
+}
