@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use dis_tensor::TensorError;
 
 use crate::checkpoint::TorchError;
+use crate::classes::ClassError;
 
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,9 @@ pub enum ModelError {
     /// An input that does not fit the model.
     #[error("model input: {0}")]
     Input(String),
+    /// Classes that do not fit each other, or metadata that do not say what they are.
+    #[error(transparent)]
+    Classes(#[from] ClassError),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] TensorError),

@@ -7,6 +7,7 @@
 
 mod backward;
 pub mod checkpoint;
+pub mod classes;
 pub mod config;
 pub mod cost;
 mod embed;
@@ -17,6 +18,7 @@ pub mod model;
 pub mod time;
 
 pub use checkpoint::{Checkpoint, Metadata};
+pub use classes::{ClassError, Classes};
 pub use config::{
     AttentionOptions, ConditionKind, Conditioning, DisConfig, MixerKind, SsmConfig, ZOO,
 };
