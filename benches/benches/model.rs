@@ -6,15 +6,14 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use dis_diffusion::{
-    Ddim, GaussianDiffusion, Guidance, Guided, ModelDenoiser, Options, SeededNoise, sample,
-};
+use dis_data::{Batch, ImageShape, LoaderOptions, MemoryDataset, load_batch, open};
+use dis_diffusion::{Ddim, GaussianDiffusion, Guidance, Guided, Options, SeededNoise, sample};
 use dis_model::{Condition, ConditionKind, DisConfig, DisModel, ModelInput};
+use dis_pipeline::ModelDenoiser;
 use dis_ssm::{Mixer, MixerConfig, MixerInit, ParamTable, Scratch};
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::{Backend, Cpu, Layout, Precision};
 use dis_train::config::TrainConfig;
-use dis_train::data::{Batch, ImageShape, LoaderOptions, MemoryDataset, load_batch, open};
 use dis_train::{TrainState, Trainer};
 
 fn cpu(threads: usize) -> Cpu {

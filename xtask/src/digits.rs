@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use dis_data::DIGITS_SPLIT_SEED;
 use dis_diffusion::{Guidance, Plan, SamplerSpec, Spacing};
+use dis_eval::metrics::{DigitsReport, digits_check};
 use dis_model::Checkpoint;
 use dis_model::checkpoint::InferHints;
+use dis_pipeline::{SampleSpec, generate, plan_for};
 use dis_tensor::{Backend, Cpu, Precision};
-use dis_train::data::DIGITS_SPLIT_SEED;
-use dis_train::metrics::{DigitsReport, digits_check};
-use dis_train::run::{RunDir, SampleSpec, generate, plan_for};
+use dis_train::run::RunDir;
 
 /// The model that `dis sample` carries.
 const BUNDLED: &str = "crates/dis-cli/assets/digits.safetensors";

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dis_train::data::crop::{Picture, center_crop};
-use dis_train::data::grid::write_png;
+use dis_data::crop::{Picture, center_crop};
+use dis_data::grid::write_png;
 use serde::Deserialize;
 
 /// Where the package keeps single pictures of 64 x 64 pixels.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use dis_diffusion::{SamplerSpec, Spacing};
+use dis_pipeline::plan_for;
 use dis_tensor::Cpu;
-use dis_train::run::plan_for;
 
 use crate::digits;
 

@@ -5,9 +5,9 @@ use std::io::{Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use dis_eval::sha256_hex;
 use dis_model::checkpoint::{Entry, InferHints, WeightFile};
 use dis_model::{Checkpoint, DisModel, Metadata};
-use dis_train::eval::sha256_hex;
 use dis_train::run::RunDir;
 
 /// A digits model made by `dis train --preset digits`; its run is described in docs/digits/.

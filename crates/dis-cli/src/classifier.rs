@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use dis_train::classifier::{ClassifierOptions, train_classifier};
-use dis_train::data::{self, DataKind, DataSpec, Dataset, Subset};
+use dis_data::{DataKind, DataSpec, Dataset, Subset};
+use dis_eval::classifier::{ClassifierOptions, train_classifier};
 
 use crate::eval::args::ClassifierArgs;
 use crate::sample::output::parent_exists;
@@ -53,9 +53,9 @@ pub fn run(args: &ClassifierArgs) -> Result<()> {
 
 /// What is trained on, and what is tested on.
 fn parts(args: &ClassifierArgs, spec: &DataSpec) -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
-    let train = data::open(spec)?;
+    let train = dis_data::open(spec)?;
     if let Some(test) = &args.test {
-        return Ok((train, data::open(&test.parse()?)?));
+        return Ok((train, dis_data::open(&test.parse()?)?));
     }
     let other = match (&spec.kind, spec.split.as_deref()) {
         (DataKind::DigitsTrain, _) => Some(DataSpec::new(DataKind::DigitsHeldOut)),
@@ -66,7 +66,7 @@ fn parts(args: &ClassifierArgs, spec: &DataSpec) -> Result<(Arc<dyn Dataset>, Ar
         _ => None,
     };
     // Files of one split only have no other part.
-    if let Some(test) = other.and_then(|other| data::open(&other).ok()) {
+    if let Some(test) = other.and_then(|other| dis_data::open(&other).ok()) {
         return Ok((train, test));
     }
     ensure!(

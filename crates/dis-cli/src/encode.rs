@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use dis_data::{DataSpec, Dataset, ImageShape, LatentIndex, Shard};
 use dis_tensor::Cpu;
-use dis_train::data::{self, DataSpec, Dataset, ImageShape, LatentIndex, Shard};
 use dis_vae::Vae;
 use ndarray::Array4;
 
@@ -18,7 +18,7 @@ pub fn run(args: &EncodeArgs) -> Result<()> {
     let mut spec: DataSpec = args.data.parse()?;
     spec.size = args.size.or(spec.size);
     let mirrored = args.flip || spec.flip;
-    let data = data::open(&spec)?;
+    let data = dis_data::open(&spec)?;
     if data.latents().is_some() {
         bail!("{}: these are latents already", args.data);
     }

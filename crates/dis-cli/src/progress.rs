@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use dis_study::StudyObserver;
 use dis_train::StepReport;
 use dis_train::run::{Observer, Started};
-use dis_train::study::StudyObserver;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// A bar with this template; a template that does not parse gives a plain bar.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
-use dis_train::classifier::Classifier;
-use dis_train::eval::{ClassifierFeatures, FeatureNetwork, PixelFeatures};
-use dis_train::study::{StudyConfig, expand, run_study, write_report};
+use dis_eval::classifier::Classifier;
+use dis_eval::{ClassifierFeatures, FeatureNetwork, PixelFeatures};
+use dis_study::{StudyConfig, expand, run_study, write_report};
 
 use crate::args::{PrecisionKind, StudyArgs};
 use crate::device::{self, with_backend};

@@ -49,14 +49,14 @@ fn strength_says_how_much_of_an_image_changes() {
         ];
         succeed(at, &[&base[..], &more].concat());
         let drawn = pictures(&at.join(out));
-        let held_out = dis_train::data::open(&"digits-held-out".parse().unwrap()).unwrap();
+        let held_out = dis_data::open(&"digits-held-out".parse().unwrap()).unwrap();
         let total: f64 = drawn
             .iter()
             .enumerate()
             // Three classes of each of eight images.
             .map(|(i, drawn)| {
                 let given = held_out.sample(i / 3, false).unwrap().image;
-                distance(drawn, &dis_train::data::grid::to_bytes(&given))
+                distance(drawn, &dis_data::grid::to_bytes(&given))
             })
             .sum();
         distances.push(total / drawn.len() as f64);

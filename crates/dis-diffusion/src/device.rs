@@ -4,8 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use dis_scan::ScanBackend;
-use dis_tensor::{Buffer, Layout, Reals, TensorError, Tokens, TokensMut, View, ViewMut};
+use dis_tensor::{Buffer, ImageOps, Layout, Reals, TensorError, Tokens, TokensMut, View, ViewMut};
 use ndarray::Array4;
 
 use crate::state::{per_sample, row_major, same_dims};
@@ -17,13 +16,13 @@ use crate::{Error, Result, State};
 /// [`is_finite`](State::is_finite) wait.
 /// Clones share memory until one is changed. On the CPU every result has the bits that
 /// [`Array4`] gives.
-pub struct OnDevice<B: ScanBackend> {
+pub struct OnDevice<B: ImageOps> {
     backend: B,
     buf: Arc<Reals<B>>,
     dims: [usize; 4],
 }
 
-impl<B: ScanBackend> Clone for OnDevice<B> {
+impl<B: ImageOps> Clone for OnDevice<B> {
     fn clone(&self) -> Self {
         Self {
             backend: self.backend.clone(),
@@ -33,13 +32,13 @@ impl<B: ScanBackend> Clone for OnDevice<B> {
     }
 }
 
-impl<B: ScanBackend> fmt::Debug for OnDevice<B> {
+impl<B: ImageOps> fmt::Debug for OnDevice<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "OnDevice({:?} of {:?})", self.dims, self.backend)
     }
 }
 
-impl<B: ScanBackend> OnDevice<B> {
+impl<B: ImageOps> OnDevice<B> {
     /// Takes images to a backend.
     pub fn new(backend: &B, host: Array4<f32>) -> Self {
         let dims = host.dim().into();
@@ -161,7 +160,7 @@ impl<B: ScanBackend> OnDevice<B> {
     }
 }
 
-impl<B: ScanBackend> State for OnDevice<B> {
+impl<B: ImageOps> State for OnDevice<B> {
     fn dims(&self) -> [usize; 4] {
         self.dims
     }

@@ -82,7 +82,8 @@ impl Error {
         Self::Network(error.into())
     }
 
-    pub(crate) fn shape(what: &'static str, got: &[usize], expected: &[usize]) -> Self {
+    /// An array of another shape than is needed.
+    pub fn shape(what: &'static str, got: &[usize], expected: &[usize]) -> Self {
         Self::Shape {
             what,
             got: got.to_vec(),

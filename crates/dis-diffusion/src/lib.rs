@@ -70,9 +70,7 @@ pub mod edit;
 pub mod error;
 pub mod guidance;
 pub mod loss;
-pub mod model;
 pub mod noise;
-mod repeat;
 mod resample;
 pub mod respacing;
 pub mod sampler;
@@ -93,7 +91,6 @@ pub use guidance::{
     Guidance, Guided, GuidedChannels, PublishedGuidance, guide, published_guidance, rescale,
 };
 pub use loss::Loss;
-pub use model::ModelDenoiser;
 pub use noise::{Noise, SeededNoise, SuppliedNoise, normals, uniform_timesteps};
 pub use resample::SecondMomentSampler;
 pub use respacing::Respacing;

@@ -5,8 +5,7 @@
 
 use std::f64::consts::LN_2;
 
-use dis_scan::ScanBackend;
-use dis_tensor::{BoundStep, Cpu, LossInputs, LossStep};
+use dis_tensor::{BoundStep, Cpu, ImageOps, LossInputs, LossStep};
 use ndarray::{Array4, ArrayView4};
 
 use crate::{Error, GaussianDiffusion, LossKind, OnDevice, Prediction, Result, State};
@@ -60,7 +59,7 @@ impl GaussianDiffusion {
     ///
     /// # Errors
     /// Shapes that do not fit, a step that does not exist, a wrong number of weights, a device that failed.
-    pub fn training_loss_on<B: ScanBackend>(
+    pub fn training_loss_on<B: ImageOps>(
         &self,
         x_start: &OnDevice<B>,
         noise: &OnDevice<B>,

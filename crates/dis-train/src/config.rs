@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use dis_diffusion::{LossKind, Options, Prediction, Variance};
 use dis_model::DisConfig;
 use dis_model::checkpoint::{config_from_json, config_to_json};
+use dis_pipeline::DiffusionConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::data::Dataset;
 use crate::error::{Result, TrainError};
 use crate::schedule::Decay;
+use dis_data::Dataset;
 
 /// Names of built-in configurations and their texts.
 pub const PRESETS: [(&str, &str); 2] = [
@@ -41,83 +41,8 @@ pub struct RunConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// What to train on; see [`crate::data::DataSpec`].
+    /// What to train on; see [`dis_data::DataSpec`].
     pub spec: String,
-}
-
-/// `[diffusion]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DiffusionConfig {
-    /// `linear` or `squaredcos_cap_v2` (`cosine`).
-    pub noise_schedule: String,
-    /// Steps.
-    pub steps: usize,
-    /// `epsilon`, `x0` or `v`.
-    pub prediction: String,
-    /// `learned_range`, `learned`, `fixed_small` or `fixed_large`. The first two need a model with
-    /// `learn_sigma`.
-    pub variance: String,
-    /// `mse` (with learned variances plus the bound), `rescaled_mse`, `kl` or `rescaled_kl`.
-    pub loss: String,
-}
-
-impl Default for DiffusionConfig {
-    fn default() -> Self {
-        Self {
-            noise_schedule: "linear".into(),
-            steps: 1000,
-            prediction: "epsilon".into(),
-            variance: "learned_range".into(),
-            loss: "mse".into(),
-        }
-    }
-}
-
-const PREDICTIONS: [(&str, Prediction); 3] = [
-    ("epsilon", Prediction::Epsilon),
-    ("x0", Prediction::Start),
-    ("v", Prediction::Velocity),
-];
-const VARIANCES: [(&str, Variance); 4] = [
-    ("learned_range", Variance::LearnedRange),
-    ("learned", Variance::Learned),
-    ("fixed_small", Variance::FixedSmall),
-    ("fixed_large", Variance::FixedLarge),
-];
-const LOSSES: [(&str, LossKind); 4] = [
-    ("mse", LossKind::Mse),
-    ("rescaled_mse", LossKind::RescaledMse),
-    ("kl", LossKind::Kl),
-    ("rescaled_kl", LossKind::RescaledKl),
-];
-
-fn choice<T: Copy>(key: &str, word: &str, table: &[(&str, T)]) -> Result<T> {
-    table
-        .iter()
-        .find(|(name, _)| *name == word)
-        .map(|(_, v)| *v)
-        .ok_or_else(|| {
-            let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
-            TrainError::config(format!(
-                "{key} is {word:?}, but must be one of {}",
-                names.join(", ")
-            ))
-        })
-}
-
-impl DiffusionConfig {
-    /// For dis-diffusion, without respacing.
-    pub fn options(&self) -> Result<Options> {
-        Ok(Options {
-            schedule: self.noise_schedule.parse()?,
-            steps: self.steps,
-            prediction: choice("diffusion.prediction", &self.prediction, &PREDICTIONS)?,
-            variance: choice("diffusion.variance", &self.variance, &VARIANCES)?,
-            loss: choice("diffusion.loss", &self.loss, &LOSSES)?,
-            ..Options::default()
-        })
-    }
 }
 
 /// `[train]`.
@@ -374,11 +299,10 @@ impl RunConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data;
 
     #[test]
     fn presets_parse_and_round_trip() {
-        let digits = data::open(&"digits".parse().unwrap()).unwrap();
+        let digits = dis_data::open(&"digits".parse().unwrap()).unwrap();
         for (name, _) in PRESETS {
             let mut config = RunConfig::preset(name).unwrap();
             config.resolve(&*digits).unwrap();
@@ -395,7 +319,7 @@ mod tests {
             message.contains("run.toml: line 7") && message.contains("batchsize"),
             "{message}"
         );
-        let digits = data::open(&"digits".parse().unwrap()).unwrap();
+        let digits = dis_data::open(&"digits".parse().unwrap()).unwrap();
         let mut config = RunConfig::preset("digits").unwrap();
         config.model.insert("dpeth".into(), json!(2));
         let message = config.resolve(&*digits).unwrap_err().to_string();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::data::DataError;
+use dis_data::DataError;
 
 /// Errors of training.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +25,9 @@ pub enum TrainError {
     /// The diffusion could not be set up or run.
     #[error(transparent)]
     Diffusion(#[from] dis_diffusion::Error),
-    /// A metric could not be computed.
+    /// Samples could not be drawn.
     #[error(transparent)]
-    Metric(#[from] crate::metrics::MetricError),
+    Pipeline(#[from] dis_pipeline::PipelineError),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] dis_tensor::TensorError),

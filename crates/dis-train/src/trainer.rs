@@ -11,9 +11,9 @@ use dis_tensor::{AdamState, AdamW, Layout, Reals, TensorError, TokensMut};
 use ndarray::Array4;
 
 use crate::config::TrainConfig;
-use crate::data::Batch;
 use crate::error::{Result, TrainError};
 use crate::schedule::{ema_decay, learning_rate};
+use dis_data::Batch;
 
 /// Failures in a row after which training gives up.
 pub const MAX_NOT_FINITE: u32 = 10;

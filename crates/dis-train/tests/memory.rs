@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use dis_data::{ImageShape, LoaderOptions, MemoryDataset, load_batch};
 use dis_diffusion::GaussianDiffusion;
 use dis_model::cost::Cost;
 use dis_model::{
@@ -11,7 +12,6 @@ use dis_model::{
 use dis_tensor::simd::Level;
 use dis_tensor::{Backend, Cpu};
 use dis_train::config::TrainConfig;
-use dis_train::data::{ImageShape, LoaderOptions, MemoryDataset, load_batch};
 use dis_train::{TrainState, Trainer};
 
 /// Bytes of a forward pass, and of two training steps.

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+use dis_data::{Batch, LoaderOptions, load_batch, open};
 use dis_diffusion::GaussianDiffusion;
 use dis_model::{ConditionKind, DisConfig, DisModel};
 use dis_tensor::{Cpu, Reference};
 use dis_train::config::TrainConfig;
-use dis_train::data::{Batch, LoaderOptions, load_batch, open};
 use dis_train::trainer::MAX_NOT_FINITE;
 use dis_train::{TrainError, TrainState, Trainer};
 

@@ -8,12 +8,12 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use dis_data::{ImageShape, LoaderOptions, MemoryDataset, grid, load_batch};
 use dis_diffusion::GaussianDiffusion;
 use dis_model::{Condition, DisConfig, DisModel, ModelInput};
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::{Backend, Cpu, Precision};
 use dis_train::config::TrainConfig;
-use dis_train::data::{ImageShape, LoaderOptions, MemoryDataset, grid, load_batch};
 use dis_train::{TrainState, Trainer};
 use serde_json::{Value, json};
 

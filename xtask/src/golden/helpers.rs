@@ -1,8 +1,8 @@
 //! Small functions of the published train script and metric tool.
 
 use anyhow::{Context, Result, bail, ensure};
-use dis_train::data::crop::{self, Picture};
-use dis_train::metrics::{self, Statistics};
+use dis_data::crop::{self, Picture};
+use dis_eval::metrics::{self, Statistics};
 use dis_train::schedule::published_learning_rate;
 use ndarray::{Array1, Array2};
 use serde_json::Value;

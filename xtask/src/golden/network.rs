@@ -1,9 +1,9 @@
 //! A model with weights on a backend, as the checks use it.
 
 use anyhow::{Context, Result, bail};
-use dis_diffusion::ModelDenoiser;
 use dis_model::checkpoint::{NamedTensor, arena_from_tensors};
 use dis_model::{Condition, DisConfig, DisModel, ModelInput};
+use dis_pipeline::ModelDenoiser;
 use dis_scan::ScanBackend;
 use dis_ssm::{ParamTable, Scratch};
 use dis_tensor::{Backend, Buffer, Reals};

@@ -3,16 +3,16 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use dis_data::{Batch, ImageShape};
 use dis_diffusion::{
-    GaussianDiffusion, ModelDenoiser, OnDevice, Options, SamplerSpec, SeededNoise, Spacing, State,
-    run_plan,
+    GaussianDiffusion, OnDevice, Options, SamplerSpec, SeededNoise, Spacing, State, run_plan,
 };
 use dis_kernels::Driver;
 use dis_model::cost::Cost;
 use dis_model::{ConditionKind, DisConfig, DisModel};
+use dis_pipeline::ModelDenoiser;
 use dis_tensor::{Backend, Cuda, Precision};
 use dis_train::config::TrainConfig;
-use dis_train::data::{Batch, ImageShape};
 use dis_train::{TrainState, Trainer};
 use serde_json::json;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
-use dis_train::eval::Metric;
+use dis_eval::Metric;
 
 use crate::args::{DeviceArgs, PrecisionKind, SamplerArgs};
 

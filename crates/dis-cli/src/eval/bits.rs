@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use dis_data::{Dataset, Subset};
 use dis_diffusion::GaussianDiffusion;
+use dis_eval::metrics::Bootstrap;
+use dis_eval::{BitsOptions, BitsReport, bits_per_dim};
 use dis_model::checkpoint::write_atomic;
+use dis_pipeline::diffusion_options;
+use dis_study::plot::Plot;
 use dis_tensor::Backend;
-use dis_train::data::{Dataset, Subset};
-use dis_train::eval::{BitsOptions, BitsReport, bits_per_dim};
-use dis_train::metrics::Bootstrap;
-use dis_train::run::diffusion_options;
 use serde_json::json;
 
 use super::args::EvalArgs;
@@ -87,7 +88,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         output::save(path, &value)?;
     }
     if let Some(path) = &args.plot {
-        write_atomic(path, report.plot().to_svg().as_bytes())
+        write_atomic(path, plot(&report).to_svg().as_bytes())
             .with_context(|| format!("--plot {}", path.display()))?;
     }
     Ok(())
@@ -109,4 +110,37 @@ fn print(report: &BitsReport, steps: usize) {
     println!("  prior    {:.5}", report.prior);
     println!("  steps    {:.5}", report.diffusion);
     println!("  pixels   {:.5}  (the last step)", report.decoder);
+}
+
+/// The terms over time, and how they add up.
+fn plot(report: &BitsReport) -> Plot {
+    let terms: Vec<(f64, f64)> = report
+        .terms
+        .iter()
+        .map(|t| (t.timestep + 1.0, t.bits))
+        .collect();
+    let band: Vec<(f64, f64, f64)> = report
+        .terms
+        .iter()
+        .map(|t| {
+            let half = 1.96 * t.error;
+            (t.timestep + 1.0, t.bits - half, t.bits + half)
+        })
+        .collect();
+    let mut sum = 0.0;
+    let sums: Vec<(f64, f64)> = report
+        .terms
+        .iter()
+        .map(|t| {
+            sum += t.bits;
+            (t.timestep + 1.0, sum)
+        })
+        .collect();
+    let title = format!("{:.4} bits per dimension", report.total);
+    Plot::new(&title, "timestep + 1", "bits per dimension")
+        .line("term", &terms)
+        .band(&band)
+        .line("sum so far", &sums)
+        .log_x()
+        .log_y()
 }

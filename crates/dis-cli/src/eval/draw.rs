@@ -1,9 +1,9 @@
 //! Images of a model, as evaluators take them: bytes.
 
 use anyhow::Result;
+use dis_data::MemoryDataset;
+use dis_pipeline::{Artist, Task, plan_for};
 use dis_tensor::Backend;
-use dis_train::data::MemoryDataset;
-use dis_train::run::{Artist, Task, plan_for};
 
 use super::args::EvalArgs;
 use super::{source, square};

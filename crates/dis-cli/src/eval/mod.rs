@@ -12,11 +12,11 @@ mod source;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use dis_train::data::{Dataset, ImageShape, Subset};
-use dis_train::eval::{
+use dis_data::{Dataset, ImageShape, Subset};
+use dis_eval::metrics::{BallOptions, Bootstrap, KernelOptions};
+use dis_eval::{
     FeatureNetwork, MeasureOptions, Metric, SavedStatistics, Side, extract, measure, pixel_points,
 };
-use dis_train::metrics::{BallOptions, Bootstrap, KernelOptions};
 use ndarray::Array2;
 
 use crate::device::{self, Device};

@@ -3,10 +3,10 @@
 use anyhow::Result;
 #[cfg(not(feature = "onnx"))]
 use anyhow::bail;
+use dis_data::ImageShape;
+use dis_eval::classifier::Classifier;
+use dis_eval::{ClassifierFeatures, FeatureNetwork, PixelFeatures};
 use dis_tensor::Cpu;
-use dis_train::classifier::Classifier;
-use dis_train::data::ImageShape;
-use dis_train::eval::{ClassifierFeatures, FeatureNetwork, PixelFeatures};
 
 use super::args::{EvalArgs, FeatureSpec};
 

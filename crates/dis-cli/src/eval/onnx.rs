@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use dis_train::TrainError;
-use dis_train::data::ImageShape;
-use dis_train::data::crop::{Filter, Picture, resize};
-use dis_train::eval::{FeatureBatch, FeatureNetwork};
+use dis_data::ImageShape;
+use dis_data::crop::{Filter, Picture, resize};
+use dis_eval::EvalError;
+use dis_eval::{FeatureBatch, FeatureNetwork};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::DimLike;
 use tract_onnx::tract_hir::infer::Factoid;
@@ -272,7 +272,7 @@ impl FeatureNetwork for OnnxFeatures {
         format!("onnx sha256={}, input {a}x{b}x{c}x{d}", self.sha256)
     }
 
-    fn check(&self, shape: ImageShape) -> dis_train::Result<()> {
+    fn check(&self, shape: ImageShape) -> dis_eval::Result<()> {
         if shape.channels == self.input.channels || shape.channels == 1 {
             return Ok(());
         }
@@ -283,7 +283,7 @@ impl FeatureNetwork for OnnxFeatures {
         )))
     }
 
-    fn run(&self, images: &[f32], shape: ImageShape) -> dis_train::Result<FeatureBatch> {
+    fn run(&self, images: &[f32], shape: ImageShape) -> dis_eval::Result<FeatureBatch> {
         let mut all = [Vec::new(), Vec::new(), Vec::new()];
         for part in images.chunks(self.input.batch * shape.len()) {
             let outputs = self
@@ -308,8 +308,8 @@ impl FeatureNetwork for OnnxFeatures {
     }
 }
 
-fn failed(what: String) -> TrainError {
-    TrainError::Config { origin: None, what }
+fn failed(what: String) -> EvalError {
+    EvalError::Invalid(what)
 }
 
 #[cfg(test)]

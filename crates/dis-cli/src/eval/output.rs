@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::Result;
+use dis_data::{Dataset, ImageShape};
+use dis_eval::{FeatureNetwork, MeasureOptions, Report, SavedStatistics};
 use dis_model::checkpoint::write_atomic;
-use dis_train::data::{Dataset, ImageShape};
-use dis_train::eval::{FeatureNetwork, MeasureOptions, Report, SavedStatistics};
 use serde_json::{Map, Value, json};
 
 use super::args::{EvalArgs, FeatureSpec};

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use dis_train::data::{self, DataKind, DataSpec, Dataset, ImageShape};
-use dis_train::eval::{SavedStatistics, sha256_hex};
+use dis_data::{DataKind, DataSpec, Dataset, ImageShape};
+use dis_eval::{SavedStatistics, sha256_hex};
 use dis_train::run::RunDir;
 
 use super::args::EvalArgs;
@@ -87,7 +87,7 @@ impl Source {
             spec.size = Some(shape.width);
             spec.grey = shape.channels == 1;
         }
-        let data = data::open(&spec)?;
+        let data = dis_data::open(&spec)?;
         if data.latents().is_some() {
             bail!("{name} {text}: latents are no pictures; give the images they are of");
         }

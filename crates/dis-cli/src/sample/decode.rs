@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use dis_data::{ImageShape, grid};
 use dis_model::Metadata;
 use dis_tensor::Cpu;
-use dis_train::data::{ImageShape, grid};
 use dis_vae::{LatentScale, Tiling, Vae};
 use ndarray::ArrayView4;
 use serde_json::Value;

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use dis_data::{DataKind, DataSpec, Dataset, ImageShape, read_picture};
 use dis_model::DisConfig;
+use dis_pipeline::Task;
 use dis_tensor::Cpu;
-use dis_train::data::{self, DataKind, DataSpec, Dataset, ImageShape, read_picture};
-use dis_train::run::Task;
 use ndarray::Array4;
 
 use super::decode::Decoder;
@@ -41,7 +41,7 @@ pub fn open(args: &SampleArgs, shape: ImageShape) -> Result<Option<Given>> {
         spec.size = spec.size.or(Some(shape.width));
         spec.grey = grey;
     }
-    let data = data::open(&spec)?;
+    let data = dis_data::open(&spec)?;
     ensure!(
         data.shape() == shape,
         "--init-image {text}: images of {}, but this takes {shape}",

@@ -7,9 +7,9 @@ pub mod plan;
 mod trajectory;
 
 use anyhow::{Result, bail, ensure};
+use dis_data::{ImageShape, grid};
+use dis_pipeline::{Artist, Task, plan_for};
 use dis_tensor::{Backend, Reals};
-use dis_train::data::{ImageShape, grid};
-use dis_train::run::{Artist, Task, plan_for};
 
 use crate::args::SampleArgs;
 use crate::device::{self, with_backend};

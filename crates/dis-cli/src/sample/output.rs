@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dis_train::data::{ImageShape, NpzImages, grid};
-use dis_train::run::Row;
+use dis_data::{ImageShape, NpzImages, grid};
+use dis_pipeline::Row;
 
 use crate::args::SampleArgs;
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use dis_diffusion::{Guidance, GuidedChannels, Limit, Plan, SamplerSpec};
 use dis_model::{ConditionKind, DisConfig, Metadata};
-use dis_train::run::{Row, Task};
+use dis_pipeline::{Row, Task};
 
 use super::given::Given;
 use crate::args::{Between, SampleArgs, SamplerArgs};

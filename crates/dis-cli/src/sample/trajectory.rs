@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use dis_train::data::{ImageShape, grid};
+use dis_data::{ImageShape, grid};
 use ndarray::{Array4, s};
 
 use super::output::parent_exists;

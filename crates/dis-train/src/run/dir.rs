@@ -38,7 +38,7 @@ pub struct Manifest {
     pub updates: u64,
     /// Seed of the run.
     pub seed: u64,
-    /// What the data were, see [`crate::data::Dataset::identity`].
+    /// What the data were, see [`dis_data::Dataset::identity`].
     pub data: String,
     /// Instruction set that computed it: another gives the same results only within rounding.
     pub instruction_set: String,

@@ -10,16 +10,17 @@ use dis_diffusion::{GaussianDiffusion, Guidance, SamplerSpec, Spacing};
 use dis_model::checkpoint::write_atomic;
 use dis_model::cost::Memory;
 use dis_model::{Checkpoint, DisModel, Metadata, cost::Cost};
+use dis_pipeline::{SampleSpec, generate, plan_for};
 use dis_scan::ScanBackend;
 use dis_ssm::MixerInit;
 
 use super::dir::{Manifest, RunDir};
+use super::metadata::extra_metadata;
 use super::metrics::MetricsLog;
-use super::samples::{SampleSpec, extra_metadata, generate, plan_for};
 use crate::config::RunConfig;
-use crate::data::{DataSpec, Dataset, Loader, LoaderOptions, grid, open};
 use crate::error::{Result, TrainError};
 use crate::trainer::{StepReport, TrainState, Trainer};
+use dis_data::{DataSpec, Dataset, Loader, LoaderOptions, grid, open};
 
 /// Where a run begins.
 #[derive(Clone, Debug)]

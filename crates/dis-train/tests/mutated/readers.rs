@@ -4,15 +4,15 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
+use dis_data::{
+    DataSpec, Dataset, FolderDataset, FolderOptions, ImageShape, LatentDataset, LatentIndex,
+    NpzImages, Shard, digits, open_cifar10, open_idx, read_npz, read_shard,
+};
 use dis_model::checkpoint::{
     Entry, InferHints, TorchFile, WeightFile, config_from_json, read_tensors,
 };
 use dis_model::{Checkpoint, ConditionKind, DisConfig, DisModel, Metadata};
 use dis_train::config::RunConfig;
-use dis_train::data::{
-    DataSpec, Dataset, FolderDataset, FolderOptions, ImageShape, LatentDataset, LatentIndex,
-    NpzImages, Shard, digits, open_cifar10, open_idx, read_npz, read_shard,
-};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use image::{ExtendedColorType, ImageEncoder, RgbImage};

@@ -1,0 +1,293 @@
+//! The index of a folder of latents, and its shards as a whole.
+
+use std::path::{Path, PathBuf};
+
+use dis_model::checkpoint::write_atomic;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{LABELS, NAMES};
+use crate::{DataError, Dataset, ImageShape, Result};
+
+/// Name of the index in its folder.
+pub const INDEX: &str = "latents.json";
+
+/// First line of defence against reading something else.
+const FORMAT: &str = "dis latents 1";
+
+/// A folder's `latents.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LatentIndex {
+    /// Always "dis latents 1".
+    pub format: String,
+    /// Images in all.
+    pub count: usize,
+    /// Channels of a latent.
+    pub channels: usize,
+    /// Rows of a latent.
+    pub height: usize,
+    /// Columns of a latent.
+    pub width: usize,
+    /// Images of every shard but the last.
+    pub shard_size: usize,
+    /// Whether each image was encoded mirrored too.
+    pub mirrored: bool,
+    /// Names of the classes; empty without.
+    pub class_names: Vec<String>,
+    /// Per channel; see the module.
+    pub scale: Vec<f64>,
+    /// Per channel; see the module.
+    pub shift: Vec<f64>,
+    /// [`Dataset::identity`] of the images.
+    pub source: String,
+    /// A fingerprint of the autoencoder.
+    pub autoencoder: String,
+    /// SHA-256 of the shards that are done, in order.
+    pub shards: Vec<String>,
+}
+
+/// The content of a shard. Means and log variances are (n, channels, height, width).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Shard {
+    /// Of the images as they are.
+    pub mean: Vec<f32>,
+    /// Of the images as they are.
+    pub log_var: Vec<f32>,
+    /// Means and log variances of the mirrored images.
+    pub mirrored: Option<(Vec<f32>, Vec<f32>)>,
+    /// Classes; empty without.
+    pub labels: Vec<u32>,
+}
+
+impl LatentIndex {
+    /// An index without shards yet. `scale` and `shift` are per channel.
+    pub fn new(
+        data: &dyn Dataset,
+        latent: ImageShape,
+        [scale, shift]: [Vec<f64>; 2],
+        autoencoder: String,
+        shard_size: usize,
+        mirrored: bool,
+    ) -> Self {
+        Self {
+            format: FORMAT.into(),
+            count: data.len(),
+            channels: latent.channels,
+            height: latent.height,
+            width: latent.width,
+            shard_size,
+            mirrored,
+            class_names: data.class_names().to_vec(),
+            scale,
+            shift,
+            source: data.identity(),
+            autoencoder,
+            shards: Vec::new(),
+        }
+    }
+
+    /// Size of a latent.
+    pub fn shape(&self) -> ImageShape {
+        ImageShape {
+            channels: self.channels,
+            height: self.height,
+            width: self.width,
+        }
+    }
+
+    /// Shards in all.
+    pub fn shard_count(&self) -> usize {
+        self.count.div_ceil(self.shard_size.max(1))
+    }
+
+    /// Images of shard `i`.
+    pub fn shard_images(&self, i: usize) -> std::ops::Range<usize> {
+        let start = i.saturating_mul(self.shard_size).min(self.count);
+        start..start.saturating_add(self.shard_size).min(self.count)
+    }
+
+    /// File of shard `i`.
+    pub fn shard_path(folder: &Path, i: usize) -> PathBuf {
+        folder.join(format!("latents-{i:05}.safetensors"))
+    }
+
+    /// Reads a folder's index; `None` if it has none.
+    ///
+    /// # Errors
+    /// If it cannot be read, is not one, or contradicts itself.
+    pub fn load(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(INDEX);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(DataError::io(&path, "read it")(e)),
+        };
+        let refuse = |what: String| DataError::Format {
+            path: path.clone(),
+            what,
+        };
+        let index: Self =
+            serde_json::from_str(&text).map_err(|e| refuse(format!("not an index: {e}")))?;
+        index.check().map_err(refuse)?;
+        Ok(Some(index))
+    }
+
+    /// Writes it to its folder, atomically.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(|e| DataError::Invalid {
+            what: format!("cannot write an index: {e}"),
+        })?;
+        write(&folder.join(INDEX), text.as_bytes())
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        if self.format != FORMAT {
+            return Err(format!("format is {:?}, not {FORMAT:?}", self.format));
+        }
+        let size = [self.channels, self.height, self.width];
+        let values = size.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        if values.is_none_or(|n| n == 0 || n > 1 << 28) {
+            return Err(format!("latents of {} cannot be read", self.shape()));
+        }
+        if self.count == 0 || self.shard_size == 0 {
+            return Err("there are no images".into());
+        }
+        for (key, list) in [("scale", &self.scale), ("shift", &self.shift)] {
+            if list.len() != self.channels || list.iter().any(|x| !x.is_finite()) {
+                return Err(format!("{key} is not {} numbers", self.channels));
+            }
+        }
+        if self.scale.contains(&0.0) {
+            return Err("scale holds a zero".into());
+        }
+        if self.shards.len() > self.shard_count() {
+            return Err(format!(
+                "{} shards for {} images",
+                self.shards.len(),
+                self.count
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether the file of shard `i` is there with the hash that the index says.
+    pub fn shard_is_whole(&self, folder: &Path, i: usize) -> bool {
+        let hash = std::fs::read(Self::shard_path(folder, i)).map(|bytes| sha256(&bytes));
+        self.shards
+            .get(i)
+            .is_some_and(|known| hash.is_ok_and(|h| h == *known))
+    }
+
+    /// Writes shard number `self.shards.len()` and records it: first the shard, then the index,
+    /// each atomically.
+    ///
+    /// # Errors
+    /// If the shard does not have the images that are due, or a file cannot be written.
+    pub fn append(&mut self, folder: &Path, shard: &Shard) -> Result<()> {
+        let i = self.shards.len();
+        let n = self.shard_images(i).len();
+        let values = n * self.shape().len();
+        let mut parts = vec![(NAMES[0][0], &shard.mean), (NAMES[0][1], &shard.log_var)];
+        if let Some((mean, log_var)) = &shard.mirrored {
+            parts.extend([(NAMES[1][0], mean), (NAMES[1][1], log_var)]);
+        }
+        let labels = if self.class_names.is_empty() { 0 } else { n };
+        if n == 0
+            || parts.iter().any(|(_, part)| part.len() != values)
+            || shard.mirrored.is_some() != self.mirrored
+            || shard.labels.len() != labels
+        {
+            return Err(DataError::Invalid {
+                what: format!("shard {i} does not hold the {n} images that are due"),
+            });
+        }
+        let refuse = |e: safetensors::SafeTensorError| DataError::Invalid {
+            what: format!("cannot write shard {i}: {e}"),
+        };
+        let floats: Vec<Vec<u8>> = parts
+            .iter()
+            .map(|(_, part)| part.iter().flat_map(|x| x.to_le_bytes()).collect())
+            .collect();
+        let labels: Vec<u8> = shard
+            .labels
+            .iter()
+            .flat_map(|&l| i64::from(l).to_le_bytes())
+            .collect();
+        let shape = vec![n, self.channels, self.height, self.width];
+        let mut views = Vec::new();
+        for ((name, _), bytes) in parts.iter().zip(&floats) {
+            let view = TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(refuse)?;
+            views.push((*name, view));
+        }
+        if !labels.is_empty() {
+            let view = TensorView::new(Dtype::I64, vec![n], &labels).map_err(refuse)?;
+            views.push((LABELS, view));
+        }
+        let bytes = safetensors::serialize(views, None).map_err(refuse)?;
+        write(&Self::shard_path(folder, i), &bytes)?;
+        self.shards.push(sha256(&bytes));
+        self.save(folder)
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic(path, bytes).map_err(|e| match e {
+        dis_model::ModelError::Io { path, source } => DataError::Io {
+            path,
+            action: "write it",
+            cause: source,
+        },
+        other => DataError::Invalid {
+            what: other.to_string(),
+        },
+    })
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
+}
+
+/// Whether a folder holds latents.
+pub(crate) fn is_latents_folder(path: &Path) -> bool {
+    path.join(INDEX).is_file()
+}
+
+/// Reads a whole shard, for tests and tools.
+///
+/// # Errors
+/// If it cannot be read or lacks a tensor.
+pub fn read_shard(path: &Path) -> Result<Shard> {
+    let bytes = std::fs::read(path).map_err(DataError::io(path, "read it"))?;
+    let refuse = |e: safetensors::SafeTensorError| DataError::Format {
+        path: path.to_path_buf(),
+        what: e.to_string(),
+    };
+    let file = SafeTensors::deserialize(&bytes).map_err(refuse)?;
+    let floats = |name: &str| -> Result<Vec<f32>> {
+        let view = file.tensor(name).map_err(refuse)?;
+        let words = view.data().as_chunks::<4>().0.iter();
+        Ok(words.map(|b| f32::from_le_bytes(*b)).collect())
+    };
+    let labels = file.tensor(LABELS).ok().map(|view| {
+        let words = view.data().as_chunks::<8>().0.iter();
+        words.map(|b| i64::from_le_bytes(*b) as u32).collect()
+    });
+    Ok(Shard {
+        mean: floats(NAMES[0][0])?,
+        log_var: floats(NAMES[0][1])?,
+        mirrored: match file.names().contains(&NAMES[1][0]) {
+            true => Some((floats(NAMES[1][0])?, floats(NAMES[1][1])?)),
+            false => None,
+        },
+        labels: labels.unwrap_or_default(),
+    })
+}

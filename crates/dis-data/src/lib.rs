@@ -1,0 +1,231 @@
+//! Data sets, the order in which a training run sees them, and pictures of their images.
+//!
+//! ```
+//! use dis_data::Dataset;
+//!
+//! let digits = dis_data::open(&"digits".parse()?)?;
+//! assert_eq!((digits.len(), digits.num_classes()), (1797, Some(10)));
+//! let first = digits.sample(0, false)?;
+//! assert_eq!((first.image.len(), first.label), (64, Some(0)));
+//! # Ok::<(), dis_data::DataError>(())
+//! ```
+
+mod cifar;
+pub mod crop;
+mod digits;
+mod error;
+mod folder;
+pub mod grid;
+mod idx;
+mod latents;
+mod loader;
+mod memory;
+mod npz;
+mod order;
+mod spec;
+mod subset;
+
+use std::sync::Arc;
+
+pub use digits::{DIGITS_LEVELS, DIGITS_SPLIT_SEED, DIGITS_TRAIN, digits, digits_split};
+pub use error::{DataError, Result};
+pub use folder::{FolderDataset, FolderOptions, read_picture};
+pub use latents::{LatentDataset, LatentIndex, Shard, read_shard};
+pub use loader::{Batch, Loader, LoaderOptions, load_batch};
+pub use memory::MemoryDataset;
+pub use npz::{
+    FloatArray, NpzImages, npz_names, open_npz, read_float_arrays, read_npz, write_float_arrays,
+};
+pub use order::{Draw, Order, batch_indices, epoch_key, flips};
+pub use spec::{DataKind, DataSpec};
+pub use subset::Subset;
+
+pub use cifar::{CIFAR10_CLASSES, open_cifar10};
+pub use idx::{FASHION_CLASSES, open_fashion, open_idx};
+
+/// Size of every image of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ImageShape {
+    /// 1 (grey) or 3 (red, green, blue); any number for latents.
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl ImageShape {
+    /// Values in one image.
+    pub fn len(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    /// Whether an image holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl std::fmt::Display for ImageShape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}x{}", self.channels, self.height, self.width)
+    }
+}
+
+/// One image as a network sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Values in [-1, 1], channel by channel, row by row.
+    pub image: Vec<f32>,
+    /// Class, or `None` in a data set without classes.
+    pub label: Option<u32>,
+}
+
+/// Images of one size, with or without classes, addressed by number.
+///
+/// Reading is deterministic and may be done from several threads at once.
+pub trait Dataset: Send + Sync {
+    /// Number of images.
+    fn len(&self) -> usize;
+
+    /// Whether there are no images. Data sets made by [`open`] never are empty.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Size of every image.
+    fn shape(&self) -> ImageShape;
+
+    /// Names of the classes in the order of their labels; empty without classes.
+    fn class_names(&self) -> &[String];
+
+    /// Number of classes, `None` for a data set without them.
+    fn num_classes(&self) -> Option<usize> {
+        match self.class_names().len() {
+            0 => None,
+            n => Some(n),
+        }
+    }
+
+    /// Class of an image; `None` without classes or past the end.
+    fn label(&self, index: usize) -> Option<u32>;
+
+    /// The largest raw level `m`: the network sees `v / (m / 2) - 1` for a raw value `v` in
+    /// `0 ..= m`. 255 for 8-bit images, 16 for the digits.
+    fn max_level(&self) -> u8 {
+        255
+    }
+
+    /// Writes image `index` (mirrored left to right if `flip`) in [-1, 1], channel by channel.
+    ///
+    /// # Errors
+    /// If `index` is past the end, `out` is not one image long, or the image does not decode.
+    fn read(&self, index: usize, flip: bool, out: &mut [f32]) -> Result<()>;
+
+    /// As [`Dataset::read`], for data sets that are random themselves: what comes depends on the
+    /// key, which differs from epoch to epoch. Others ignore it.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`].
+    fn read_keyed(&self, index: usize, flip: bool, key: u64, out: &mut [f32]) -> Result<()> {
+        let _ = key;
+        self.read(index, flip, out)
+    }
+
+    /// For latents: what they are, with their scale.
+    fn latents(&self) -> Option<&LatentIndex> {
+        None
+    }
+
+    /// A line that changes when the data do, and never with where they lie: kind, number, size,
+    /// classes and a hash. A resumed run compares it. For folders the hash is over names and file
+    /// sizes, since hashing every picture would take minutes.
+    fn identity(&self) -> String;
+
+    /// A line for people.
+    fn describe(&self) -> String;
+
+    /// Image `index`, mirrored left to right if `flip`, with its label.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`].
+    fn sample(&self, index: usize, flip: bool) -> Result<Sample> {
+        let mut image = vec![0.0; self.shape().len()];
+        self.read(index, flip, &mut image)?;
+        Ok(Sample {
+            image,
+            label: self.label(index),
+        })
+    }
+}
+
+/// Opens what a specification names.
+///
+/// # Errors
+/// With the file and what is wrong with it.
+pub fn open(spec: &DataSpec) -> Result<Arc<dyn Dataset>> {
+    spec.check_options()?;
+    let strip = |data: MemoryDataset| -> Arc<dyn Dataset> {
+        Arc::new(if spec.unconditional {
+            data.without_labels()
+        } else {
+            data
+        })
+    };
+    Ok(match &spec.kind {
+        DataKind::Digits => strip(digits()?),
+        DataKind::DigitsTrain => strip(digits_split(DIGITS_SPLIT_SEED)?.0),
+        DataKind::DigitsHeldOut => strip(digits_split(DIGITS_SPLIT_SEED)?.1),
+        DataKind::Idx(path) => strip(open_idx(path, spec.split.as_deref())?),
+        DataKind::Fashion(path) => strip(open_fashion(path, spec.split.as_deref())?),
+        DataKind::Cifar10(path) => strip(open_cifar10(path, spec.split.as_deref())?),
+        DataKind::Npz(path) => strip(open_npz(path)?),
+        DataKind::Folder(path) => Arc::new(FolderDataset::open(path, &spec.folder_options()?)?),
+        DataKind::Latents(path) => {
+            let data = LatentDataset::open(path, spec.unconditional)?;
+            if spec.flip && !data.index().mirrored {
+                return Err(spec.error(latents::NOT_MIRRORED.into()));
+            }
+            Arc::new(data)
+        }
+    })
+}
+
+/// Writes raw levels (channel by channel, `0 ..= max_level`) as network values, mirrored if asked.
+fn normalise(raw: &[u8], shape: ImageShape, max_level: u8, flip: bool, out: &mut [f32]) {
+    let half = f32::from(max_level) / 2.0;
+    let width = shape.width.max(1);
+    for (row, out) in raw.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+        for (x, out) in out.iter_mut().enumerate() {
+            let v = row[if flip { width - 1 - x } else { x }];
+            *out = f32::from(v) / half - 1.0;
+        }
+    }
+}
+
+/// Refuses an index past the end or a buffer that is not one image long.
+fn check_read(index: usize, len: usize, shape: ImageShape, out: &[f32]) -> Result<()> {
+    if index >= len {
+        return Err(DataError::Index { index, len });
+    }
+    if out.len() != shape.len() {
+        return Err(DataError::Invalid {
+            what: format!(
+                "an image of {shape} does not fit a buffer of {} values",
+                out.len()
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// Lower-case hexadecimal of the first eight bytes of a hash: enough to notice a change.
+fn short_hash(hasher: sha2::Sha256) -> String {
+    use sha2::Digest;
+    hasher
+        .finalize()
+        .iter()
+        .take(8)
+        .map(|b| format!("{b:02x}"))
+        .collect()
+}

@@ -1,0 +1,286 @@
+//! Writing many images into an `.npz` file, over as many runs as it takes.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use dis_model::ModelError;
+use dis_model::checkpoint::write_atomic_with;
+use dis_model::checkpoint::zip::ZipWriter;
+
+use super::npy::Header;
+use crate::{DataError, ImageShape, Result};
+
+/// First bytes of a file that is being filled, with the version of its layout.
+const MAGIC: &[u8; 8] = b"dis-npz1";
+/// Longest text of settings.
+const LONGEST: usize = 1 << 20;
+
+/// An `.npz` file in the making. Until it is whole, its images lie in a file beside it, its name
+/// with `.partial` after it: magic, length of the settings, settings, then the images so far. A
+/// process that is killed loses the images that it had not appended, and the next continues.
+#[derive(Debug)]
+pub struct NpzImages {
+    target: PathBuf,
+    partial: PathBuf,
+    file: File,
+    shape: ImageShape,
+    count: usize,
+    begin: u64,
+    done: usize,
+}
+
+impl NpzImages {
+    /// Begins, or continues what an earlier run with the same `settings` left. Only multiples of
+    /// `batch` images are kept, so that batches are cut the same way.
+    ///
+    /// # Errors
+    /// If files cannot be written, or the earlier run had other settings.
+    pub fn open(
+        target: &Path,
+        shape: ImageShape,
+        count: usize,
+        batch: usize,
+        settings: &str,
+    ) -> Result<Self> {
+        let mut name = target.file_name().unwrap_or_default().to_os_string();
+        name.push(".partial");
+        let partial = target.with_file_name(name);
+        let failed = |cause| DataError::io(&partial, "write")(cause);
+        let mut head = MAGIC.to_vec();
+        head.extend((settings.len() as u64).to_le_bytes());
+        head.extend(settings.as_bytes());
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&partial)
+            .map_err(failed)?;
+        let begin = head.len() as u64;
+        let len = file.metadata().map_err(failed)?.len();
+        let mut done = 0;
+        match earlier(&mut file, len).map_err(failed)? {
+            Earlier::None => {
+                file.set_len(0).map_err(failed)?;
+                file.seek(SeekFrom::Start(0)).map_err(failed)?;
+                file.write_all(&head).map_err(failed)?;
+            }
+            Earlier::Settings(found) if found == settings => {
+                let images = (len - begin) / shape.len() as u64;
+                let images = usize::try_from(images).unwrap_or(usize::MAX).min(count);
+                done = match images == count {
+                    true => count,
+                    false => images - images % batch.max(1),
+                };
+            }
+            Earlier::Settings(found) => {
+                return Err(DataError::Format {
+                    path: partial,
+                    what: format!(
+                        "was begun with other settings: {}; finish it with those or delete it",
+                        differences(&found, settings)
+                    ),
+                });
+            }
+            Earlier::Other => {
+                return Err(DataError::Format {
+                    path: partial,
+                    what: "is in the way: it is no unfinished file of samples".into(),
+                });
+            }
+        }
+        let mut images = Self {
+            target: target.to_path_buf(),
+            partial,
+            file,
+            shape,
+            count,
+            begin,
+            done,
+        };
+        images.rewind().map_err(|e| images.failed(e))?;
+        Ok(images)
+    }
+
+    fn failed(&self, cause: io::Error) -> DataError {
+        DataError::io(&self.partial, "write")(cause)
+    }
+
+    /// Cuts off what is beyond the images that count.
+    fn rewind(&mut self) -> io::Result<()> {
+        let end = self.begin + (self.done * self.shape.len()) as u64;
+        self.file.set_len(end)?;
+        self.file.seek(SeekFrom::Start(end))?;
+        Ok(())
+    }
+
+    /// Images that are there.
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
+    /// Adds images, (n, channels, height, width), and makes sure that they are on the disk.
+    ///
+    /// # Errors
+    /// If there are more than are wanted, parts of images, or the file cannot be written; what was
+    /// there stays.
+    pub fn append(&mut self, images: &[u8]) -> Result<()> {
+        let (channels, pixels) = (self.shape.channels, self.shape.height * self.shape.width);
+        let more = images.len() / self.shape.len().max(1);
+        if more * self.shape.len() != images.len() || self.done + more > self.count {
+            return Err(DataError::Invalid {
+                what: format!(
+                    "{} bytes are not up to {} images of {}",
+                    images.len(),
+                    self.count - self.done,
+                    self.shape
+                ),
+            });
+        }
+        let mut interleaved = Vec::with_capacity(images.len());
+        for image in images.chunks_exact(self.shape.len()) {
+            for pixel in 0..pixels {
+                interleaved.extend((0..channels).map(|c| image[c * pixels + pixel]));
+            }
+        }
+        let written = self
+            .file
+            .write_all(&interleaved)
+            .and_then(|()| self.file.sync_data());
+        if let Err(cause) = written {
+            // Best effort: the failure that matters is already being reported.
+            let _ = self.rewind();
+            return Err(self.failed(cause));
+        }
+        self.done += more;
+        Ok(())
+    }
+
+    /// Writes the file when all images are there, with the class of each as `arr_1`, and removes
+    /// the unfinished one.
+    ///
+    /// # Errors
+    /// If images are missing or files cannot be written; the unfinished one is then still there.
+    pub fn finish(mut self, labels: Option<&[u32]>) -> Result<()> {
+        if self.done != self.count || labels.is_some_and(|l| l.len() != self.count) {
+            return Err(DataError::Invalid {
+                what: format!(
+                    "{} of {} images are there, with {:?} labels",
+                    self.done,
+                    self.count,
+                    labels.map(<[u32]>::len)
+                ),
+            });
+        }
+        let ImageShape {
+            channels,
+            height,
+            width,
+        } = self.shape;
+        let header = Header {
+            descr: "|u1".into(),
+            fortran_order: false,
+            shape: vec![self.count, height, width, channels],
+        }
+        .to_bytes();
+        let bytes = (self.count * self.shape.len()) as u64;
+        let crc = self.checksum(&header).map_err(|e| self.failed(e))?;
+        let labels = labels.map(|labels| {
+            let mut array = Header {
+                descr: "<i8".into(),
+                fortran_order: false,
+                shape: vec![labels.len()],
+            }
+            .to_bytes();
+            array.extend(labels.iter().flat_map(|&l| i64::from(l).to_le_bytes()));
+            array
+        });
+        let begin = self.begin;
+        let file = &mut self.file;
+        write_atomic_with(&self.target, |out| {
+            file.seek(SeekFrom::Start(begin))?;
+            let mut zip = ZipWriter::new(out);
+            let mut data = header.as_slice().chain(BufReader::new(&mut *file));
+            zip.add_from("arr_0.npy", header.len() as u64 + bytes, crc, &mut data)?;
+            if let Some(labels) = &labels {
+                zip.add("arr_1.npy", labels)?;
+            }
+            zip.finish()?;
+            Ok(())
+        })
+        .map_err(|error| match error {
+            ModelError::Io { path, source } => DataError::Io {
+                path,
+                action: "write",
+                cause: source,
+            },
+            other => DataError::Invalid {
+                what: other.to_string(),
+            },
+        })?;
+        std::fs::remove_file(&self.partial).map_err(|e| self.failed(e))
+    }
+
+    /// CRC-32 of a header and all images.
+    fn checksum(&mut self, header: &[u8]) -> io::Result<u32> {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(header);
+        self.file.seek(SeekFrom::Start(self.begin))?;
+        let mut buffer = vec![0; 1 << 16];
+        let mut left = self.count * self.shape.len();
+        while left > 0 {
+            let part = left.min(buffer.len());
+            self.file.read_exact(&mut buffer[..part])?;
+            hasher.update(&buffer[..part]);
+            left -= part;
+        }
+        Ok(hasher.finalize())
+    }
+}
+
+enum Earlier {
+    /// Nothing, or a beginning without an image.
+    None,
+    /// A run with these settings.
+    Settings(String),
+    /// Another file.
+    Other,
+}
+
+fn earlier(file: &mut File, len: u64) -> io::Result<Earlier> {
+    let mut head = [0; 16];
+    let fixed = head.len() as u64;
+    if len < fixed {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let ours = bytes.iter().zip(MAGIC).all(|(a, b)| a == b);
+        return Ok(if ours { Earlier::None } else { Earlier::Other });
+    }
+    file.read_exact(&mut head)?;
+    let (magic, length) = head.split_at(MAGIC.len());
+    let length = u64::from_le_bytes(length.try_into().unwrap_or_default());
+    if magic != MAGIC || length > LONGEST as u64 {
+        return Ok(Earlier::Other);
+    }
+    if len - fixed < length {
+        return Ok(Earlier::None);
+    }
+    let mut settings = vec![0; length as usize];
+    file.read_exact(&mut settings)?;
+    Ok(match String::from_utf8(settings) {
+        Ok(text) => Earlier::Settings(text),
+        Err(_) => Earlier::Other,
+    })
+}
+
+/// The lines that differ between two texts of settings.
+fn differences(before: &str, now: &str) -> String {
+    let pairs = before.lines().zip(now.lines());
+    let different: Vec<String> = pairs
+        .filter(|(a, b)| a != b)
+        .take(4)
+        .map(|(a, b)| format!("{a} then, {b} now"))
+        .collect();
+    different.join("; ")
+}

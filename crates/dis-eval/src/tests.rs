@@ -1,0 +1,197 @@
+//! Comparisons of digits, and likelihoods of a small model.
+
+use std::sync::Arc;
+
+use dis_diffusion::{GaussianDiffusion, Options, SeededNoise};
+use dis_model::{ConditionKind, DisConfig, DisModel};
+use dis_pipeline::ModelDenoiser;
+use dis_tensor::{Backend, Cpu};
+use ndarray::Array4;
+
+use super::*;
+use crate::metrics::Bootstrap;
+use dis_data::{Dataset, ImageShape, MemoryDataset, Subset, digits, digits_split};
+
+fn side(data: &dyn Dataset) -> (Side, ndarray::Array2<f32>) {
+    let features = extract(&PixelFeatures, data, 100, &mut |_| {}).unwrap();
+    (
+        Side::Points(Box::new(features)),
+        pixel_points(data).unwrap(),
+    )
+}
+
+fn options(metrics: &[Metric]) -> MeasureOptions {
+    MeasureOptions {
+        metrics: metrics.to_vec(),
+        bootstrap: Bootstrap {
+            resamples: 20,
+            ..Bootstrap::default()
+        },
+        ..MeasureOptions::default()
+    }
+}
+
+#[test]
+fn halves_of_real_digits_are_close_and_training_images_are_copies() {
+    let all: Arc<dyn Dataset> = Arc::new(digits().unwrap());
+    let (a, b) = Subset::split(&all, 898, 1).unwrap();
+    let ((first, x), (second, y)) = (side(&a), side(&b));
+    let options = options(&Metric::ALL);
+    let views = Some((x.view(), y.view()));
+    let mut seen = Vec::new();
+    let report = measure(&first, &second, views, &options, &mut |m| seen.push(m)).unwrap();
+    assert_eq!(seen, Metric::ALL);
+    println!("{report}");
+    let value = |name: &str| report.value(name).unwrap();
+    assert!(value("fid") < 0.12 && value("kid").abs() < 0.01);
+    assert!(value("precision") > 0.8 && value("recall") > 0.8);
+    assert!(value("coverage") > 0.9 && (value("density") - 1.0).abs() < 0.1);
+    assert!(value("copies") < 0.05 && report.warnings.is_empty());
+    let fid = report.figure("fid").unwrap();
+    let interval = fid.interval.unwrap();
+    assert!(interval.low < fid.value && fid.value < interval.high);
+    // Halving the points again adds bias.
+    assert!(interval.bias > 0.0);
+    let out: Vec<&str> = report.left_out.iter().map(|l| l.metric).collect();
+    assert_eq!(out, ["sfid", "is", "labels"]);
+
+    let views = Some((y.view(), y.view()));
+    let report = measure(&second, &second, views, &options, &mut |_| {}).unwrap();
+    assert_eq!(report.value("copies"), Some(1.0));
+    assert!(report.warnings[0].contains("copies"), "{report}");
+}
+
+#[test]
+fn saved_statistics_give_the_same_distance_and_leave_the_rest_out() {
+    let (train, held) = digits_split(0).unwrap();
+    let ((a, _), (b, _)) = (side(&train), side(&held));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("held.npz");
+    let Side::Points(features) = &b else { panic!() };
+    SavedStatistics::of(features).unwrap().save(&path).unwrap();
+    assert!(SavedStatistics::is_file(&path).unwrap());
+    let saved = Side::Statistics(Box::new(SavedStatistics::load(&path).unwrap()));
+    let options = options(&[Metric::Kid, Metric::Fid, Metric::Pr, Metric::Copies]);
+    let with = |reference: &Side| measure(&a, reference, None, &options, &mut |_| {}).unwrap();
+    let (points, statistics) = (with(&b), with(&saved));
+    assert_eq!(points.value("fid"), statistics.value("fid"));
+    let out: Vec<&str> = statistics.left_out.iter().map(|l| l.metric).collect();
+    assert_eq!(out, ["kid", "pr", "copies"]);
+    // With statistics on both sides there is nothing to draw from.
+    let both = measure(&saved, &saved, None, &options, &mut |_| {}).unwrap();
+    assert_eq!(both.figure("fid").unwrap().interval, None);
+    assert!(both.value("fid").unwrap().abs() < 1e-6);
+}
+
+#[test]
+fn reports_are_the_same_for_any_number_of_threads() {
+    let (_, held) = digits_split(0).unwrap();
+    let (train, _) = digits_split(0).unwrap();
+    let with = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        pool.build().unwrap().install(|| {
+            let ((a, x), (b, y)) = (side(&held), side(&train));
+            let pixels = Some((x.view(), y.view()));
+            let options = options(&Metric::ALL);
+            measure(&a, &b, pixels, &options, &mut |_| {}).unwrap()
+        })
+    };
+    let one = serde_json::to_string(&with(1)).unwrap();
+    assert_eq!(one, serde_json::to_string(&with(3)).unwrap());
+}
+
+#[test]
+fn few_images_are_warned_of_and_one_is_refused() {
+    let all: Arc<dyn Dataset> = Arc::new(digits().unwrap());
+    let few = Subset::draw(Arc::clone(&all), 30, 0).unwrap();
+    let ((a, _), (b, _)) = (side(&few), side(&*all));
+    let only = options(&[Metric::Fid]);
+    let report = measure(&a, &b, None, &only, &mut |_| {}).unwrap();
+    assert!(
+        report.warnings[0].contains("30 samples for 64 features"),
+        "{report}"
+    );
+    let one = Subset::draw(all, 1, 0).unwrap();
+    let e = measure(&side(&one).0, &b, None, &only, &mut |_| {}).unwrap_err();
+    assert!(e.to_string().contains("needs at least 2"), "{e}");
+}
+
+#[test]
+fn large_images_have_too_many_pixels() {
+    let shape = ImageShape {
+        channels: 3,
+        height: 64,
+        width: 64,
+    };
+    let data = MemoryDataset::new("x", shape, 255, vec![0; shape.len()], None, vec![]).unwrap();
+    let e = extract(&PixelFeatures, &data, 1, &mut |_| {}).unwrap_err();
+    assert!(e.to_string().contains("12288 features"), "{e}");
+    assert!("fidd".parse::<Metric>().unwrap_err().contains("copies"));
+}
+
+#[test]
+fn bits_are_means_of_the_bound_whatever_the_batch() {
+    let mut config = DisConfig::zoo("DiS-S/2", 8, 1).unwrap();
+    (config.patch_size, config.embed_dim, config.depth) = (4, 16, 2);
+    config.condition = ConditionKind::Classes {
+        num_classes: 10,
+        null_label: true,
+    };
+    let model = DisModel::new(config).unwrap();
+    let cpu = Cpu::with_threads(2).unwrap();
+    let params = cpu.from_f32(&model.table().initial(3));
+    let diffusion = GaussianDiffusion::new(&Options {
+        respacing: "7".parse().unwrap(),
+        ..Options::default()
+    })
+    .unwrap();
+    let all: Arc<dyn Dataset> = Arc::new(digits().unwrap());
+    let few = Subset::draw(all, 5, 0).unwrap();
+    let run = |batch_size: usize| {
+        let options = BitsOptions {
+            batch_size,
+            seed: 9,
+            clip: true,
+            bootstrap: Bootstrap::default(),
+        };
+        let mut calls = 0;
+        let mut progress = |n: usize| calls += n;
+        let report = bits_per_dim(
+            &cpu,
+            &model,
+            &params,
+            &diffusion,
+            &few,
+            &options,
+            &mut progress,
+        );
+        assert_eq!(calls, 5 * 7);
+        report.unwrap()
+    };
+    let report = run(2);
+    assert_eq!(report, run(5));
+    let images: Vec<f32> = (0..5)
+        .flat_map(|i| few.sample(i, false).unwrap().image)
+        .collect();
+    let labels: Vec<u32> = (0..5).map(|i| few.label(i).unwrap()).collect();
+    let images = Array4::from_shape_vec((5, 1, 8, 8), images).unwrap();
+    let mut network = ModelDenoiser::new(&cpu, &model, &params, &labels);
+    let mut noise = SeededNoise::new(9, 0..5);
+    let bound = diffusion
+        .bits_per_dim(&mut network, &images, &mut noise, true)
+        .unwrap();
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / 5.0;
+    assert!((report.total - mean(&bound.total)).abs() < 1e-12);
+    assert!((report.prior - mean(&bound.prior)).abs() < 1e-12);
+    let parts = report.prior + report.diffusion + report.decoder;
+    assert!((report.total - parts).abs() < 1e-9);
+    // Column 6 is the last iteration, which makes the image.
+    let last: Vec<f64> = bound.vb.column(6).to_vec();
+    assert!((report.decoder - mean(&last)).abs() < 1e-12);
+    assert!(
+        report
+            .terms
+            .windows(2)
+            .all(|w| w[0].timestep < w[1].timestep)
+    );
+}

@@ -1,0 +1,80 @@
+//! What a study can refuse.
+
+use std::path::PathBuf;
+
+/// Errors of studies.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StudyError {
+    /// A description that cannot be used.
+    #[error("{}{what}", origin.as_ref().map(|o| format!("{o}: ")).unwrap_or_default())]
+    Config {
+        /// The file, if it came from one.
+        origin: Option<String>,
+        /// What is wrong, naming the key.
+        what: String,
+    },
+    /// A run could not be trained.
+    #[error(transparent)]
+    Train(#[from] dis_train::TrainError),
+    /// A sampler or its steps are not among those that there are.
+    #[error(transparent)]
+    Diffusion(#[from] dis_diffusion::Error),
+    /// Samples could not be drawn.
+    #[error(transparent)]
+    Pipeline(#[from] dis_pipeline::PipelineError),
+    /// Samples could not be judged.
+    #[error(transparent)]
+    Eval(#[from] dis_eval::EvalError),
+    /// Data could not be read.
+    #[error(transparent)]
+    Data(#[from] dis_data::DataError),
+    /// A model could not be built, read or written.
+    #[error(transparent)]
+    Model(#[from] dis_model::ModelError),
+    /// A metric could not be computed.
+    #[error(transparent)]
+    Metric(#[from] dis_eval::metrics::MetricError),
+    /// A file or folder of the study could not be read or written.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file or folder of the study that cannot be used.
+    #[error("{}: {what}", path.display())]
+    Place {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        what: String,
+    },
+}
+
+impl StudyError {
+    pub(crate) fn config(what: impl Into<String>) -> Self {
+        Self::Config {
+            origin: None,
+            what: what.into(),
+        }
+    }
+
+    pub(crate) fn io(
+        path: impl Into<PathBuf>,
+        action: &'static str,
+        source: std::io::Error,
+    ) -> Self {
+        Self::Io {
+            path: path.into(),
+            action,
+            source,
+        }
+    }
+}
+
+/// Result of studies.
+pub type Result<T> = std::result::Result<T, StudyError>;

@@ -1,0 +1,200 @@
+//! Judges a checkpoint by samples: Frechet distance of features, agreement of their class with the
+//! nearest real images, coverage.
+
+use dis_diffusion::{Guidance, SamplerSpec, Spacing};
+use dis_model::{Checkpoint, ConditionKind};
+use dis_scan::ScanBackend;
+use ndarray::{Array2, ArrayView2};
+use serde::{Deserialize, Serialize};
+
+use super::config::Evaluate;
+use crate::error::{Result, StudyError};
+use dis_data::{Dataset, ImageShape, grid};
+use dis_eval::metrics::{Statistics, coverage, frechet_distance, knn_accuracy};
+use dis_eval::{FeatureNetwork, PixelFeatures};
+use dis_pipeline::{SampleSpec, generate, plan_for};
+
+/// Rows of a picture of samples.
+const ROWS: usize = 6;
+/// Images a network sees at a time.
+const BATCH: usize = 100;
+/// Columns where there are no classes.
+const COLUMNS: usize = 10;
+
+/// Figures of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluation {
+    /// Steps trained.
+    pub step: u64,
+    /// Frechet distance of the features of samples and reference.
+    pub frechet: f64,
+    /// Fraction of samples whose nearest real images have the class asked for; none without
+    /// classes.
+    pub agreement: Option<f64>,
+    /// Fraction of real images with a sample among their nearest neighbours.
+    pub coverage: f64,
+    /// How it was measured.
+    pub settings: Evaluate,
+    /// [`FeatureNetwork::identity`] of what made the features.
+    #[serde(default = "pixels")]
+    pub network: String,
+}
+
+/// What evaluations without a network were measured with.
+fn pixels() -> String {
+    PixelFeatures.identity()
+}
+
+/// A reference, and how samples are drawn to be compared with it.
+pub struct Judge<'a> {
+    settings: Evaluate,
+    network: &'a dyn FeatureNetwork,
+    shape: ImageShape,
+    /// (reference images, features)
+    points: Array2<f32>,
+    labels: Option<Vec<u32>>,
+    statistics: Statistics,
+}
+
+impl<'a> Judge<'a> {
+    /// Reads the reference, to be compared by the features of `network`.
+    ///
+    /// # Errors
+    /// If it cannot be read, has fewer than two images, or images that the network does not take.
+    pub fn new(
+        settings: &Evaluate,
+        data: &dyn Dataset,
+        network: &'a dyn FeatureNetwork,
+    ) -> Result<Self> {
+        let shape = data.shape();
+        network.check(shape)?;
+        let count = data.len().min(settings.reference_limit);
+        let mut images = vec![0.0; count * shape.len()];
+        let mut labels = Vec::with_capacity(count);
+        for (i, out) in images.chunks_exact_mut(shape.len().max(1)).enumerate() {
+            // Evenly over the whole: data sets are often sorted.
+            let index = (i as u128 * data.len() as u128 / count.max(1) as u128) as usize;
+            data.read(index, false, out)?;
+            labels.extend(data.label(index));
+        }
+        let points = points(network, &images, shape)?;
+        Ok(Self {
+            settings: settings.clone(),
+            network,
+            statistics: Statistics::from_points(points.view())?,
+            labels: (labels.len() == count).then_some(labels),
+            shape,
+            points,
+        })
+    }
+
+    /// Draws samples from a checkpoint and judges them. Returns the figures, and a picture of some
+    /// as PNG levels with its columns.
+    ///
+    /// # Errors
+    /// If the model is for other images, or cannot be sampled.
+    pub fn judge<B: ScanBackend>(
+        &self,
+        backend: &B,
+        checkpoint: &Checkpoint,
+        step: u64,
+    ) -> Result<(Evaluation, Vec<f32>)> {
+        let e = &self.settings;
+        let config = checkpoint.model.config();
+        let channels = config.channels;
+        if (channels, config.image_size) != (self.shape.channels, self.shape.height) {
+            return Err(StudyError::config(format!(
+                "evaluate.reference has images of {}, but the model makes {channels}x{}x{}",
+                self.shape, config.image_size, config.image_size
+            )));
+        }
+        let labels: Vec<u32> = match config.condition {
+            ConditionKind::Classes { num_classes, .. } => {
+                (0..e.samples).map(|i| (i % num_classes) as u32).collect()
+            }
+            _ => Vec::new(),
+        };
+        let sampler: SamplerSpec = e.sampler.parse()?;
+        let spacing: Spacing = e.spacing.parse()?;
+        let plan = plan_for(&checkpoint.metadata, sampler, e.steps, spacing, None)?;
+        let spec = SampleSpec {
+            count: e.samples,
+            labels,
+            seed: e.seed,
+            first: 0,
+            guidance: Guidance::new(e.cfg_scale),
+            batch_size: e.batch_size,
+        };
+        let params = backend.from_f32(&checkpoint.weights);
+        let values = generate(
+            backend,
+            &checkpoint.model,
+            &params,
+            &plan,
+            &spec,
+            &mut |_, _| {},
+        )?;
+        let shown = self.columns(spec.labels.iter().max()) * ROWS * self.shape.len();
+        let picture = values[..values.len().min(shown)].to_vec();
+        let points = points(self.network, &values, self.shape)?;
+        let real = self.points.view();
+        let agreement = match &self.labels {
+            Some(known) if !spec.labels.is_empty() => Some(knn_accuracy(
+                real,
+                known,
+                points.view(),
+                &spec.labels,
+                e.neighbours,
+            )?),
+            _ => None,
+        };
+        let figures = Evaluation {
+            step,
+            frechet: self.distance(points.view())?,
+            agreement,
+            coverage: coverage(real, points.view(), e.neighbours)?,
+            settings: e.clone(),
+            network: self.network.identity(),
+        };
+        Ok((figures, picture))
+    }
+
+    fn distance(&self, points: ArrayView2<'_, f32>) -> Result<f64> {
+        let own = Statistics::from_points(points)?;
+        Ok(frechet_distance(&own, &self.statistics)?)
+    }
+
+    fn columns(&self, last_label: Option<&u32>) -> usize {
+        // More classes than a page is wide say no more than a page.
+        last_label.map_or(COLUMNS, |&l| (l as usize + 1).min(16))
+    }
+
+    /// A picture of samples, classes in columns.
+    ///
+    /// # Errors
+    /// If it cannot be encoded.
+    pub fn picture(
+        &self,
+        samples: &[f32],
+        classes: Option<usize>,
+    ) -> Result<dis_data::crop::Picture> {
+        let (images, shape) = grid::preview(samples, self.shape);
+        let columns = classes.map_or(COLUMNS, |n| n.min(16)).max(1);
+        let layout = grid::GridLayout::new(columns).enlarged(shape, 24);
+        Ok(grid::render(&images, shape, layout)?)
+    }
+}
+
+/// Features of images in [-1, 1], clipped to it as they are when stored: (images, features).
+fn points(network: &dyn FeatureNetwork, images: &[f32], shape: ImageShape) -> Result<Array2<f32>> {
+    let count = images.len() / shape.len().max(1);
+    let clipped: Vec<f32> = images.iter().map(|v| v.clamp(-1.0, 1.0)).collect();
+    let mut features = Vec::new();
+    for batch in clipped.chunks(BATCH * shape.len().max(1)) {
+        features.extend(network.run(batch, shape)?.features);
+    }
+    let found = features.len();
+    Array2::from_shape_vec((count, found / count.max(1)), features)
+        .map_err(|_| StudyError::config(format!("{found} features of {count} images")))
+}

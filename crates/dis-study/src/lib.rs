@@ -1,0 +1,34 @@
+//! Studies: one file describes a grid of runs, which are trained and judged one after another, and
+//! reported together.
+//!
+//! ```text
+//! study.toml                     the description, as it was read
+//! runs/VARIANT/seed-0/           an ordinary run directory, and beside its checkpoints
+//!     eval/step-00000250.json    figures of samples at that step
+//!     samples/step-00000250.png  some of them
+//! REPORT.md, plots/*.svg, samples/*.png
+//! ```
+//!
+//! A study may be killed at any time: the same command goes on, and no finished run is repeated.
+//! The same description gives the same report, byte for byte.
+
+mod config;
+mod cost;
+pub mod error;
+mod evaluate;
+mod execute;
+mod expand;
+pub mod plot;
+mod plots;
+mod report;
+mod results;
+mod statistics;
+
+pub use config::{Axis, Case, Design, Evaluate, StudyConfig};
+pub use cost::{CostPoint, cost_by_tokens};
+pub use error::{Result, StudyError};
+pub use evaluate::{Evaluation, Judge};
+pub use execute::{StudyObserver, run_dir, run_study};
+pub use expand::{Grid, GridAxis, Variant, expand};
+pub use report::write_report;
+pub use statistics::{Summary, Verdict, verdict};
