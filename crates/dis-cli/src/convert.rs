@@ -83,7 +83,7 @@ fn read(args: &ConvertArgs, format: Format) -> Result<(Checkpoint, Option<Vec<f3
         None => Entry::Auto,
     };
     let file = WeightFile::open(path, &entry)?;
-    if file.format() == Format::Safetensors && entry != Entry::Auto {
+    if file.format() == Format::Safetensors && file.models() == 1 && entry != Entry::Auto {
         bail!(
             "{}: safetensors hold one set of weights; --ema, --raw and --entry are for .pt files \
              and runs",
@@ -98,6 +98,6 @@ fn read(args: &ConvertArgs, format: Format) -> Result<(Checkpoint, Option<Vec<f3
         null_label: args.null_label,
         ..InferHints::default()
     };
-    let checkpoint = file.load(&hints).map_err(|e| add_hint(e.into()))?;
+    let checkpoint = Checkpoint::read(file, &hints).map_err(|e| add_hint(e.into()))?;
     Ok((checkpoint, None, taken))
 }

@@ -118,7 +118,7 @@ fn what_cannot_be_converted_is_said_before_anything_is_written() {
         &["convert", &pt, "x.safetensors", "--entry", "best"],
         &["\"best\"", "\"model\"", "\"ema\""],
     );
-    let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dis-model/tests/data/runs.pt");
+    let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dis-files/tests/data/runs.pt");
     fail(
         dir,
         &["convert", &runs.to_string_lossy(), "x.safetensors"],

@@ -16,6 +16,9 @@ pub enum DataError {
         /// The system's reason.
         cause: std::io::Error,
     },
+    /// A file that cannot be read or written, or is none of a known format.
+    #[error(transparent)]
+    File(#[from] dis_files::FileError),
     /// A data specification that cannot be understood.
     #[error("data specification {spec:?}: {what}")]
     Spec {

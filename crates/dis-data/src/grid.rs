@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use dis_model::ModelError;
-use dis_model::checkpoint::write_atomic;
+use dis_files::write_atomic;
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 
 use super::crop::Picture;
@@ -150,20 +149,7 @@ pub fn render(images: &[u8], shape: ImageShape, layout: GridLayout) -> Result<Pi
 /// # Errors
 /// If the picture does not encode or a file operation fails; nothing is left behind then.
 pub fn write_png(path: &Path, picture: &Picture) -> Result<()> {
-    write_whole(path, &encode_png(path, picture)?)
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_atomic(path, bytes).map_err(|error| match error {
-        ModelError::Io { path, source } => DataError::Io {
-            path,
-            action: "write",
-            cause: source,
-        },
-        other => DataError::Invalid {
-            what: other.to_string(),
-        },
-    })
+    Ok(write_atomic(path, &encode_png(path, picture)?)?)
 }
 
 /// Writes pictures of one size and of 1 or 3 channels as an animated PNG that repeats for ever, with
@@ -211,7 +197,7 @@ pub fn write_apng(path: &Path, frames: &[Picture], (each, last): (u16, u16)) -> 
         writer.write_image_data(&frame.bytes).map_err(encoding)?;
     }
     writer.finish().map_err(encoding)?;
-    write_whole(path, &bytes)
+    Ok(write_atomic(path, &bytes)?)
 }
 
 fn encode_png(path: &Path, picture: &Picture) -> Result<Vec<u8>> {

@@ -33,9 +33,7 @@ pub use folder::{FolderDataset, FolderOptions, read_picture};
 pub use latents::{LatentDataset, LatentIndex, Shard, read_shard};
 pub use loader::{Batch, Loader, LoaderOptions, load_batch};
 pub use memory::MemoryDataset;
-pub use npz::{
-    FloatArray, NpzImages, npz_names, open_npz, read_float_arrays, read_npz, write_float_arrays,
-};
+pub use npz::{NpzImages, open_npz, read_npz};
 pub use order::{Draw, Order, batch_indices, epoch_key, flips};
 pub use spec::{DataKind, DataSpec};
 pub use subset::Subset;

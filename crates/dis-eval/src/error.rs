@@ -12,6 +12,9 @@ pub enum EvalError {
     /// Data could not be read.
     #[error(transparent)]
     Data(#[from] dis_data::DataError),
+    /// A file could not be read or written, or is none of a known format.
+    #[error(transparent)]
+    File(#[from] dis_files::FileError),
     /// A metric could not be computed.
     #[error(transparent)]
     Metric(#[from] crate::metrics::MetricError),

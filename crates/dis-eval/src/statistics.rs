@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use dis_files::npz::{Array, NpzFile, write_npz};
 use ndarray::{Array1, Array2};
 
 use crate::error::{EvalError, Result};
 use crate::metrics::Statistics;
-use dis_data::{FloatArray, npz_names, read_float_arrays, write_float_arrays};
 
 /// Mean and covariance of features (`mu`, `sigma`) and maybe of spatial ones (`mu_s`, `sigma_s`, as
 /// the evaluator of ADM names them).
@@ -24,9 +24,8 @@ impl SavedStatistics {
     /// # Errors
     /// If it cannot be read.
     pub fn is_file(path: &Path) -> Result<bool> {
-        let names = npz_names(path)?;
-        let has = |name: &str| names.iter().any(|n| n == name);
-        Ok(has("mu") && has("sigma") && !has("arr_0"))
+        let file = NpzFile::open(path)?;
+        Ok(file.contains("mu") && file.contains("sigma") && !file.contains("arr_0"))
     }
 
     /// Reads `mu` (d) and `sigma` (d, d), and the spatial ones if they are there.
@@ -34,13 +33,13 @@ impl SavedStatistics {
     /// # Errors
     /// If the file cannot be read, or does not hold these.
     pub fn load(path: &Path) -> Result<Self> {
-        let mut arrays = read_float_arrays(path, &["mu", "sigma", "mu_s", "sigma_s"])?;
+        let mut file = NpzFile::open(path)?;
         let mut pair = |mu: &str, sigma: &str| -> Result<Option<Statistics>> {
-            match (arrays.remove(mu), arrays.remove(sigma)) {
-                (Some(m), Some(s)) => statistics(m, s)
+            match (file.contains(mu), file.contains(sigma)) {
+                (true, true) => statistics(&file.array(mu)?, &file.array(sigma)?)
                     .map(Some)
                     .map_err(|what| refuse(path, &format!("{mu} and {sigma}: {what}"))),
-                (None, None) => Ok(None),
+                (false, false) => Ok(None),
                 _ => Err(refuse(path, &format!("has only one of {mu} and {sigma}"))),
             }
         };
@@ -56,13 +55,13 @@ impl SavedStatistics {
     /// # Errors
     /// If it cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let (mu, sigma) = arrays(&self.features);
+        let (mu, sigma) = arrays(&self.features)?;
         let mut all = vec![("mu", &mu), ("sigma", &sigma)];
-        let spatial = self.spatial.as_ref().map(arrays);
+        let spatial = self.spatial.as_ref().map(arrays).transpose()?;
         if let Some((mu, sigma)) = &spatial {
             all.extend([("mu_s", mu), ("sigma_s", sigma)]);
         }
-        Ok(write_float_arrays(path, &all)?)
+        Ok(write_npz(path, &all)?)
     }
 }
 
@@ -70,33 +69,33 @@ fn refuse(path: &Path, what: &str) -> EvalError {
     EvalError::config(format!("{}: {what}", path.display()))
 }
 
-fn statistics(mu: FloatArray, sigma: FloatArray) -> std::result::Result<Statistics, String> {
-    let d = mu.values.len();
-    if mu.shape != [d] || sigma.shape != [d, d] || d == 0 {
+fn statistics(mu: &Array, sigma: &Array) -> std::result::Result<Statistics, String> {
+    let means = mu.to_f64().map_err(|e| e.to_string())?;
+    let values = sigma.to_f64().map_err(|e| e.to_string())?;
+    let d = means.len();
+    if mu.shape() != [d] || sigma.shape() != [d, d] || d == 0 {
         return Err(format!(
             "their shapes are {:?} and {:?}, not (d) and (d, d)",
-            mu.shape, sigma.shape
+            mu.shape(),
+            sigma.shape()
         ));
     }
-    if !mu.values.iter().chain(&sigma.values).all(|v| v.is_finite()) {
+    if !means.iter().chain(&values).all(|v| v.is_finite()) {
         return Err("a value is not finite".into());
     }
     Ok(Statistics {
-        mu: Array1::from_vec(mu.values),
-        sigma: Array2::from_shape_vec((d, d), sigma.values).map_err(|e| e.to_string())?,
+        mu: Array1::from_vec(means),
+        sigma: Array2::from_shape_vec((d, d), values).map_err(|e| e.to_string())?,
     })
 }
 
-fn arrays(statistics: &Statistics) -> (FloatArray, FloatArray) {
+fn arrays(statistics: &Statistics) -> Result<(Array, Array)> {
     let d = statistics.mu.len();
-    (
-        FloatArray {
-            shape: vec![d],
-            values: statistics.mu.iter().copied().collect(),
-        },
-        FloatArray {
-            shape: vec![d, d],
-            values: statistics.sigma.iter().copied().collect(),
-        },
-    )
+    let array = |shape: &[usize], values: Vec<f64>| {
+        Array::from_f64(shape, &values).map_err(|e| EvalError::config(format!("statistics: {e}")))
+    };
+    Ok((
+        array(&[d], statistics.mu.iter().copied().collect())?,
+        array(&[d, d], statistics.sigma.iter().copied().collect())?,
+    ))
 }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use dis_tensor::TensorError;
 
-use crate::checkpoint::TorchError;
 use crate::classes::ClassError;
 
 /// Errors of this crate.
@@ -23,29 +22,16 @@ pub enum ModelError {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] TensorError),
-    /// A file could not be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    /// A file could not be read or written, or is none of a known format.
+    #[error(transparent)]
+    File(#[from] dis_files::FileError),
     /// A file is not a valid checkpoint.
-    #[error("{path}: {what}")]
+    #[error("{}: {what}", path.display())]
     Checkpoint {
         /// The file, or a description of where the bytes came from.
         path: PathBuf,
         /// What is wrong, naming the tensor or key.
         what: String,
-    },
-    /// A `.pt` file cannot be used.
-    #[error("{path}: {source}")]
-    Torch {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: TorchError,
     },
 }
 

@@ -29,6 +29,9 @@ pub enum StudyError {
     /// Data could not be read.
     #[error(transparent)]
     Data(#[from] dis_data::DataError),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] dis_files::FileError),
     /// A model could not be built, read or written.
     #[error(transparent)]
     Model(#[from] dis_model::ModelError),

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dis_model::checkpoint::write_atomic;
+use dis_files::write_atomic;
 use dis_scan::ScanBackend;
 
 use super::config::StudyConfig;

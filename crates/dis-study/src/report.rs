@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dis_model::checkpoint::write_atomic;
+use dis_files::write_atomic;
 
 use super::config::{Evaluate, StudyConfig};
 use super::cost::{CostPoint, cost_by_tokens, exponent};

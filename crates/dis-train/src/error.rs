@@ -19,6 +19,9 @@ pub enum TrainError {
     /// Data could not be read.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] dis_files::FileError),
     /// The model could not be built, run, read or written.
     #[error(transparent)]
     Model(#[from] dis_model::ModelError),

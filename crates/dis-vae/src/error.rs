@@ -7,14 +7,6 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VaeError {
-    /// The operating system refused a file operation.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// File or folder.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
     /// A configuration that is not one of an AutoencoderKL that this crate can run.
     #[error("{}: {what}", path.display())]
     Config {
@@ -23,14 +15,9 @@ pub enum VaeError {
         /// What is wrong, naming the key.
         what: String,
     },
-    /// A file that is no safetensors file.
-    #[error("{}: {what}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
+    /// A file that cannot be read, or is no safetensors file.
+    #[error(transparent)]
+    File(#[from] dis_files::FileError),
     /// A tensor that is missing, superfluous, or not what the configuration needs.
     #[error("{}: tensor {name:?} {what}", path.display())]
     Tensor {
@@ -52,11 +39,6 @@ pub enum VaeError {
 }
 
 impl VaeError {
-    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.to_path_buf();
-        move |source| Self::Io { path, source }
-    }
-
     pub(crate) fn tensor(path: &Path, name: &str, what: impl Into<String>) -> Self {
         Self::Tensor {
             path: path.to_path_buf(),

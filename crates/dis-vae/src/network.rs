@@ -4,7 +4,7 @@ use dis_tensor::Cpu;
 
 use crate::attention::Attention;
 use crate::config::{Activation, VaeConfig};
-use crate::error::Result;
+use crate::error::{Result, VaeError};
 use crate::features::{Conv, Features, Shape, Upsample};
 use crate::kernel::Packed;
 use crate::norm::GroupNorm;
@@ -69,7 +69,7 @@ impl Builder<'_> {
     fn middle(&self, name: &str, channels: usize) -> Result<Vec<Layer>> {
         let resnet = |i: usize| {
             let name = format!("{name}.resnets.{i}");
-            Ok(Layer::Residual(self.resnet(&name, channels, channels)?))
+            Ok::<_, VaeError>(Layer::Residual(self.resnet(&name, channels, channels)?))
         };
         let mut layers = vec![resnet(0)?];
         if self.config.mid_block_add_attention {

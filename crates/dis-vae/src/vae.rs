@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use dis_files::FileError;
 use dis_tensor::Cpu;
 use dis_tensor::cpu::threads::Pieces;
 use ndarray::{Array4, ArrayView4};
@@ -45,7 +46,7 @@ impl Vae {
         let weights = Weights::open(&file)?;
         let config = match config {
             Some(path) => {
-                let text = std::fs::read_to_string(&path).map_err(VaeError::io(&path))?;
+                let text = dis_files::read_json(&path, "the configuration of an autoencoder")?;
                 VaeConfig::from_json(&text, &path)?
             }
             None => infer_config(&weights, &file)?,
@@ -237,10 +238,7 @@ fn locate(path: &Path) -> Result<(Option<PathBuf>, PathBuf)> {
         true => path.to_path_buf(),
         false => inner,
     };
-    let refuse = |what: &str| VaeError::File {
-        path: folder.clone(),
-        what: what.to_string(),
-    };
+    let refuse = |what: &str| FileError::format(&folder, what).into();
     let config = folder.join("config.json");
     if !config.is_file() {
         return Err(refuse("no autoencoder is here: there is no config.json"));

@@ -3,16 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use dis_files::{ElementType, FileError, SafetensorsFile, StoredTensor};
 
 use crate::error::{Result, VaeError};
 use crate::names::{canonical_names, is_foreign};
-
-/// Largest header that is read, as in the safetensors library.
-const LARGEST_HEADER: u64 = 100_000_000;
 
 /// Named tensors, in a file or in memory, under the names of the diffusers library.
 #[derive(Debug)]
@@ -32,11 +28,7 @@ struct Entry {
 
 #[derive(Debug)]
 enum Place {
-    File {
-        dtype: String,
-        offset: u64,
-        bytes: usize,
-    },
+    File(StoredTensor),
     Memory(Vec<f32>),
 }
 
@@ -44,40 +36,15 @@ impl Weights {
     /// Reads the header of a safetensors file and checks that every tensor lies in it.
     ///
     /// # Errors
-    /// If the file cannot be read or its header does not describe its content.
+    /// If the file cannot be read, is of another kind, or its header does not describe its content.
     pub fn open(path: &Path) -> Result<Self> {
-        let refuse = |what: String| VaeError::File {
-            path: path.to_path_buf(),
-            what: format!("not a valid safetensors file: {what}"),
-        };
-        let mut file = File::open(path).map_err(VaeError::io(path))?;
-        let length = file.metadata().map_err(VaeError::io(path))?.len();
-        let mut size = [0; 8];
-        if length < 8 {
-            return Err(refuse(format!("it has {length} bytes")));
-        }
-        file.read_exact(&mut size).map_err(VaeError::io(path))?;
-        let size = u64::from_le_bytes(size);
-        if size > length - 8 || size > LARGEST_HEADER {
-            return Err(refuse(format!(
-                "a header of {size} bytes in a file of {length}"
-            )));
-        }
-        let mut header = vec![0; size as usize];
-        file.read_exact(&mut header).map_err(VaeError::io(path))?;
-        let header: Value =
-            serde_json::from_slice(&header).map_err(|e| refuse(format!("its header: {e}")))?;
-        let Value::Object(header) = header else {
-            return Err(refuse("its header is no JSON object".into()));
-        };
-        let start = 8 + size;
-        let mut found = Vec::with_capacity(header.len());
-        for (name, value) in header.iter().filter(|(name, _)| *name != "__metadata__") {
-            let entry = parse_entry(name, value, start, length)
-                .map_err(|what| VaeError::tensor(path, name, what))?;
-            found.push(entry);
-        }
-        Self::named(path, Some(file), found)
+        let (file, tensors) = SafetensorsFile::open(path)?.into_parts();
+        let found = tensors.into_iter().map(|tensor| Entry {
+            name: tensor.name.clone(),
+            shape: tensor.shape.clone(),
+            place: Place::File(tensor),
+        });
+        Self::named(path, Some(file), found.collect())
     }
 
     /// Tensors in memory: name, shape and values.
@@ -156,23 +123,20 @@ impl Weights {
             .ok_or_else(|| self.error(name, "is missing"))?;
         let data = match (&entry.place, &self.file) {
             (Place::Memory(data), _) => data.clone(),
-            (
-                Place::File {
-                    dtype,
-                    offset,
-                    bytes,
-                },
-                Some(file),
-            ) => {
-                let mut file: &File = file;
-                let mut buffer = vec![0; *bytes];
-                file.seek(SeekFrom::Start(*offset))
-                    .and_then(|_| file.read_exact(&mut buffer))
-                    .map_err(VaeError::io(&self.origin))?;
-                decode(dtype, &buffer)
-                    .ok_or_else(|| self.error(name, format!("has type {dtype}, {TYPES}")))?
+            (Place::File(tensor), _) if !is_float(tensor.element()) => {
+                let what = format!(
+                    "has type {:?}, expected F32, F64, F16 or BF16",
+                    tensor.element()
+                );
+                return Err(self.error(name, what));
             }
-            (Place::File { .. }, None) => return Err(self.error(name, "has no file")),
+            (Place::File(tensor), Some(file)) => {
+                let mut file: &File = file;
+                tensor
+                    .read(&mut file)
+                    .map_err(FileError::io(&self.origin, "read it"))?
+            }
+            (Place::File(_), None) => return Err(self.error(name, "has no file")),
         };
         match data.iter().position(|x| !x.is_finite()) {
             Some(i) => Err(self.error(name, format!("holds {} at element {i}", data[i]))),
@@ -202,8 +166,6 @@ impl Weights {
     }
 }
 
-const TYPES: &str = "expected F32, F64, F16 or BF16";
-
 fn same_map(found: &[usize], needed: &[usize]) -> bool {
     fn core(shape: &[usize]) -> &[usize] {
         match shape {
@@ -218,110 +180,14 @@ fn elements(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
 }
 
-fn width(dtype: &str) -> Option<usize> {
-    match dtype {
-        "F32" => Some(4),
-        "F64" => Some(8),
-        "F16" | "BF16" => Some(2),
-        _ => None,
-    }
-}
-
-fn parse_entry(
-    name: &str,
-    value: &Value,
-    start: u64,
-    length: u64,
-) -> std::result::Result<Entry, String> {
-    let numbers = |key: &str| -> Option<Vec<u64>> {
-        value
-            .get(key)?
-            .as_array()?
-            .iter()
-            .map(Value::as_u64)
-            .collect()
-    };
-    let dtype = value.get("dtype").and_then(Value::as_str);
-    let dtype = dtype.ok_or("has no dtype")?.to_string();
-    let shape = numbers("shape").ok_or("has no shape")?;
-    let shape: Option<Vec<usize>> = shape.iter().map(|&d| usize::try_from(d).ok()).collect();
-    let shape = shape.ok_or("has too large a shape")?;
-    let [begin, end] = numbers("data_offsets").unwrap_or_default()[..] else {
-        return Err("has no data_offsets".into());
-    };
-    if begin > end || end > length - start {
-        return Err(format!(
-            "lies at {begin} to {end}, but the file holds {} bytes of data",
-            length - start
-        ));
-    }
-    let bytes = usize::try_from(end - begin).map_err(|_| "is too large")?;
-    if let Some(width) = width(&dtype)
-        && elements(&shape).and_then(|n| n.checked_mul(width)) != Some(bytes)
-    {
-        return Err(format!(
-            "has shape {shape:?} of {dtype}, which is not {bytes} bytes"
-        ));
-    }
-    Ok(Entry {
-        name: name.to_string(),
-        shape,
-        place: Place::File {
-            dtype,
-            offset: start + begin,
-            bytes,
-        },
-    })
-}
-
-fn decode(dtype: &str, bytes: &[u8]) -> Option<Vec<f32>> {
-    fn words<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-        bytes.as_chunks::<N>().0.iter().map(|b| f(*b)).collect()
-    }
-    Some(match dtype {
-        "F32" => words(bytes, f32::from_le_bytes),
-        "F64" => words(bytes, |b| f64::from_le_bytes(b) as f32),
-        "BF16" => words(bytes, |b| {
-            f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)
-        }),
-        "F16" => words(bytes, |b| half(u16::from_le_bytes(b))),
-        _ => return None,
-    })
-}
-
-/// IEEE half precision, exactly.
-fn half(bits: u16) -> f32 {
-    let (sign, exponent, fraction) = (bits >> 15, bits >> 10 & 31, u32::from(bits & 1023));
-    let magnitude = match exponent {
-        // Denormal: the fraction counts in units of 2^-24.
-        0 => fraction as f32 * (1.0 / 16_777_216.0),
-        31 => f32::from_bits(0x7f80_0000 | fraction << 13),
-        e => f32::from_bits((u32::from(e) + 112) << 23 | fraction << 13),
-    };
-    if sign == 1 { -magnitude } else { magnitude }
+fn is_float(element: ElementType) -> bool {
+    use ElementType::{BF16, F16, F32, F64};
+    matches!(element, F32 | F64 | F16 | BF16)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn half_precision_is_exact() {
-        let known = [
-            (0x0000u16, 0.0),
-            (0x3c00, 1.0),
-            (0xc000, -2.0),
-            (0x7bff, 65504.0),
-            (0x0400, 6.103_515_6e-5),
-            (0x0001, 5.960_464_5e-8),
-            (0x3555, 0.333_251_95),
-            (0x7c00, f32::INFINITY),
-        ];
-        for (bits, value) in known {
-            assert_eq!(half(bits), value, "{bits:#x}");
-        }
-        assert!(half(0x7e00).is_nan() && half(0x8000).is_sign_negative());
-    }
 
     #[test]
     fn matrices_and_convolutions_of_one_pixel_are_the_same_map() {
@@ -345,28 +211,27 @@ mod tests {
                 .to_string();
             assert!(e.contains(part) && e.contains("x.safetensors"), "{e}");
         };
-        refused("{", b"", "header");
-        refused("[]", b"", "JSON object");
-        refused(r#"{"a": 1}"#, b"", "dtype");
-        refused(r#"{"a": {"dtype": "F32"}}"#, b"", "shape");
-        refused(
-            r#"{"a": {"dtype": "F32", "shape": [1]}}"#,
-            b"",
-            "data_offsets",
-        );
+        refused("{", b"", "not a valid safetensors file");
+        refused(r#"{"a": 1}"#, b"", "not a valid safetensors file");
         let a = |dtype: &str, shape: &str, offsets: &str| {
             format!(
                 r#"{{"a": {{"dtype": "{dtype}", "shape": {shape}, "data_offsets": {offsets}}}}}"#
             )
         };
-        refused(&a("F32", "[1]", "[0, 4]"), b"123", "bytes of data");
-        refused(&a("F32", "[1]", "[4, 0]"), b"1234", "bytes of data");
-        refused(&a("F32", "[2]", "[0, 4]"), b"1234", "not 4 bytes");
+        refused(&a("F32", "[1]", "[0, 4]"), b"123", "4 bytes, but 3");
         refused(
-            &a("F32", "[4294967296, 4294967296]", "[0, 4]"),
+            &a("F32", "[1]", "[4, 0]"),
             b"1234",
-            "not 4 bytes",
+            "not a valid safetensors file",
         );
+        refused(
+            &a("F32", "[2]", "[0, 4]"),
+            b"1234",
+            "not a valid safetensors file",
+        );
+        std::fs::write(&path, "<html>").unwrap();
+        let page = Weights::open(&path).unwrap_err().to_string();
+        assert!(page.contains("is a web page (HTML)"), "{page}");
         refused(&a("I32", "[1]", "[0, 4]"), b"1234", "type I32");
         refused(&a("F32", "[1]", "[0, 4]"), &f32::NAN.to_le_bytes(), "NaN");
         refused(

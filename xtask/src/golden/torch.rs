@@ -1,9 +1,11 @@
 //! Checkpoints of PyTorch: the `.pt` file is read, and its weights give the stored outputs.
 
 use std::io::Cursor;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use dis_model::checkpoint::{Entry, InferHints, NamedTensor, TorchFile, WeightFile, write_torch};
+use dis_files::torch::TorchFile;
+use dis_model::checkpoint::{Entry, InferHints, WeightFile, write_torch};
 use dis_model::{ConditionKind, DisConfig, DisModel};
 use dis_scan::ScanBackend;
 use serde_json::Value;
@@ -54,7 +56,7 @@ pub fn torch_checkpoint<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> 
     }
     let mut file = TorchFile::open(&path)?;
     checksums(case, &mut file)?;
-    optimizer(case, &mut file, &order, rule)
+    optimizer(case, &path, &order, rule)
 }
 
 /// From the shapes alone follows a model of the same parameters.
@@ -94,19 +96,20 @@ fn checksums(case: &Case, file: &mut TorchFile) -> Result<()> {
             continue;
         };
         let stored = case.object(key)?;
-        let tensors = file.tensors(&Entry::Named(entry.into()))?;
+        let tensors = file.tensors(entry)?;
         ensure!(
             tensors.len() == stored.len(),
             "{key}: there are {} tensors",
             tensors.len()
         );
         for tensor in &tensors {
-            let NamedTensor { name, shape, data } = file.read(tensor)?;
+            let data = file.read(tensor)?;
+            let (name, shape) = (&tensor.name, &tensor.shape);
             let stored = stored
-                .get(&name)
+                .get(name)
                 .with_context(|| format!("{key}: {name} is not there"))?;
             ensure!(
-                stored.get("shape").and_then(shape_of) == Some(shape),
+                stored.get("shape").and_then(shape_of).as_ref() == Some(shape),
                 "{key}: shape of {name}"
             );
             let values = || data.iter().map(|&x| f64::from(x));
@@ -129,26 +132,29 @@ fn checksums(case: &Case, file: &mut TorchFile) -> Result<()> {
 }
 
 /// State of the optimizer, from tensors `opt_STATE_NUMBER` such as `opt_exp_avg_0`.
-fn optimizer(case: &Case, file: &mut TorchFile, order: &[&str], rule: Rule) -> Result<()> {
+fn optimizer(case: &Case, path: &Path, order: &[&str], rule: Rule) -> Result<()> {
+    let mut file = TorchFile::open(path)?;
     for name in case.names("opt_") {
         let (state, index) = name["opt_".len()..]
             .rsplit_once('_')
             .with_context(|| format!("tensor {name:?} names no parameter"))?;
         let found = file.tensor(&format!("opt/state/{index}/{state}"))?;
+        let values = file.read(&found)?;
         ensure!(
             found.shape == case.tensor(&name)?.shape,
             "{name}: shape {:?}",
             found.shape
         );
         if let Some(parameter) = index.parse().ok().and_then(|i: usize| order.get(i)) {
-            let tensors = file.tensors(&Entry::Auto)?;
+            let tensors = WeightFile::open(path, &Entry::Auto)?;
+            let tensors = tensors.tensors();
             let owner = tensors.iter().find(|t| t.name == *parameter);
             ensure!(
                 owner.is_some_and(|owner| owner.shape == found.shape),
                 "{name} is not a state of {parameter:?}"
             );
         }
-        let ours: Vec<f64> = found.data.iter().map(|&x| f64::from(x)).collect();
+        let ours: Vec<f64> = values.iter().map(|&x| f64::from(x)).collect();
         case.expect(&name, &ours, rule)?;
     }
     Ok(())

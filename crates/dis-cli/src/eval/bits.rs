@@ -7,7 +7,7 @@ use dis_data::{Dataset, Subset};
 use dis_diffusion::GaussianDiffusion;
 use dis_eval::metrics::Bootstrap;
 use dis_eval::{BitsOptions, BitsReport, bits_per_dim};
-use dis_model::checkpoint::write_atomic;
+use dis_files::write_atomic;
 use dis_pipeline::diffusion_options;
 use dis_study::plot::Plot;
 use dis_tensor::Backend;

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use dis_data::{Dataset, ImageShape};
 use dis_eval::{FeatureNetwork, MeasureOptions, Report, SavedStatistics};
-use dis_model::checkpoint::write_atomic;
+use dis_files::write_atomic;
 use serde_json::{Map, Value, json};
 
 use super::args::{EvalArgs, FeatureSpec};

@@ -1,13 +1,12 @@
 //! Latents read from disk one by one.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use dis_files::{ElementType, SafetensorsFile};
 use dis_tensor::random::{Purpose, Stream};
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::{INDEX, LABELS, LatentIndex, NAMES};
@@ -191,54 +190,24 @@ impl Dataset for LatentDataset {
     }
 }
 
-/// Where a tensor lies in its file.
-#[derive(Deserialize)]
-struct Header {
-    dtype: String,
-    shape: Vec<usize>,
-    data_offsets: [u64; 2],
-}
-
 /// Opens a shard of `n` images; also its labels.
 fn open_shard(path: PathBuf, index: &LatentIndex, n: usize) -> Result<(Open, Vec<u32>)> {
     let refuse = |what: String| DataError::Format {
         path: path.clone(),
         what,
     };
-    let io = || DataError::io(&path, "read it");
-    let mut file = File::open(&path).map_err(DataError::io(&path, "open it"))?;
-    let length = file.metadata().map_err(io())?.len();
-    let mut size = [0; 8];
-    file.read_exact(&mut size).map_err(io())?;
-    let size = u64::from_le_bytes(size);
-    // A shard has five tensors at most: their header is short.
-    if size > 1 << 16 || size + 8 > length {
-        return Err(refuse("not a shard: its header is too long".into()));
-    }
-    let mut header = vec![0; size as usize];
-    file.read_exact(&mut header).map_err(io())?;
-    let header: HashMap<String, Header> =
-        serde_json::from_slice(&header).map_err(|e| refuse(format!("not a shard: {e}")))?;
-    let start = size + 8;
-    let find = |name: &str, dtype: &str, shape: &[usize], bytes: usize| -> Result<u64> {
-        let found = header
-            .get(name)
+    let file = SafetensorsFile::open(&path)?;
+    let find = |name: &str, element: ElementType, shape: &[usize]| -> Result<u64> {
+        let tensor = file
+            .find(name)
             .ok_or_else(|| refuse(format!("tensor {name:?} is missing")))?;
-        let [begin, end] = found.data_offsets;
-        // A count from the index may be anything.
-        let mut sizes = shape.iter().map(|&d| d as u64);
-        let bytes = sizes.try_fold(bytes as u64, u64::checked_mul);
-        if found.dtype != dtype
-            || found.shape != shape
-            || bytes.is_none()
-            || end.checked_sub(begin) != bytes
-            || end > length - start
-        {
+        if tensor.element() != element || tensor.shape != shape {
             return Err(refuse(format!(
-                "tensor {name:?} is not {dtype} of shape {shape:?}, or cut off"
+                "tensor {name:?} is not {element:?} of shape {shape:?}"
             )));
         }
-        Ok(start + begin)
+        // Tensors of safetensors are dense.
+        Ok(tensor.start().0)
     };
     let shape = [n, index.channels, index.height, index.width];
     let mut offsets = [[0; 2]; 2];
@@ -247,16 +216,19 @@ fn open_shard(path: PathBuf, index: &LatentIndex, n: usize) -> Result<(Open, Vec
             break;
         }
         for (part, name) in names.iter().enumerate() {
-            offsets[mirrored][part] = find(name, "F32", &shape, 4)?;
+            offsets[mirrored][part] = find(name, ElementType::F32, &shape)?;
         }
     }
-    let mut labels = Vec::new();
+    let (mut labels, mut labels_at) = (Vec::new(), None);
     if !index.class_names.is_empty() {
-        let offset = find(LABELS, "I64", &[n], 8)?;
+        labels_at = Some(find(LABELS, ElementType::I64, &[n])?);
+    }
+    let (mut file, _) = file.into_parts();
+    if let Some(offset) = labels_at {
         let mut bytes = vec![0; n * 8];
         file.seek(SeekFrom::Start(offset))
             .and_then(|_| file.read_exact(&mut bytes))
-            .map_err(io())?;
+            .map_err(DataError::io(&path, "read it"))?;
         let classes = index.class_names.len();
         for (i, b) in bytes.as_chunks::<8>().0.iter().enumerate() {
             let label = i64::from_le_bytes(*b);

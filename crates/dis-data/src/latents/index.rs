@@ -1,10 +1,11 @@
 //! The index of a folder of latents, and its shards as a whole.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use dis_model::checkpoint::write_atomic;
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use dis_files::{
+    ElementType, SafetensorsFile, View, le_bytes, read_json, write_atomic, write_safetensors,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -120,11 +121,10 @@ impl LatentIndex {
     /// If it cannot be read, is not one, or contradicts itself.
     pub fn load(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(INDEX);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(DataError::io(&path, "read it")(e)),
-        };
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = read_json(&path, "an index of latents")?;
         let refuse = |what: String| DataError::Format {
             path: path.clone(),
             what,
@@ -143,7 +143,7 @@ impl LatentIndex {
         let text = serde_json::to_string_pretty(self).map_err(|e| DataError::Invalid {
             what: format!("cannot write an index: {e}"),
         })?;
-        write(&folder.join(INDEX), text.as_bytes())
+        Ok(write_atomic(&folder.join(INDEX), text.as_bytes())?)
     }
 
     fn check(&self) -> std::result::Result<(), String> {
@@ -207,46 +207,37 @@ impl LatentIndex {
                 what: format!("shard {i} does not hold the {n} images that are due"),
             });
         }
-        let refuse = |e: safetensors::SafeTensorError| DataError::Invalid {
-            what: format!("cannot write shard {i}: {e}"),
-        };
-        let floats: Vec<Vec<u8>> = parts
-            .iter()
-            .map(|(_, part)| part.iter().flat_map(|x| x.to_le_bytes()).collect())
-            .collect();
         let labels: Vec<u8> = shard
             .labels
             .iter()
             .flat_map(|&l| i64::from(l).to_le_bytes())
             .collect();
-        let shape = vec![n, self.channels, self.height, self.width];
-        let mut views = Vec::new();
-        for ((name, _), bytes) in parts.iter().zip(&floats) {
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(refuse)?;
-            views.push((*name, view));
-        }
+        let shape = [n, self.channels, self.height, self.width];
+        let mut views: Vec<View<'_>> = parts
+            .iter()
+            .map(|(name, part)| View {
+                name,
+                shape: &shape,
+                element: ElementType::F32,
+                data: le_bytes(part),
+            })
+            .collect();
         if !labels.is_empty() {
-            let view = TensorView::new(Dtype::I64, vec![n], &labels).map_err(refuse)?;
-            views.push((LABELS, view));
+            views.push(View {
+                name: LABELS,
+                shape: &shape[..1],
+                element: ElementType::I64,
+                data: Cow::Borrowed(&labels),
+            });
         }
-        let bytes = safetensors::serialize(views, None).map_err(refuse)?;
-        write(&Self::shard_path(folder, i), &bytes)?;
+        let mut bytes = Vec::new();
+        write_safetensors(&mut bytes, &views, None).map_err(|e| DataError::Invalid {
+            what: format!("cannot write shard {i}: {e}"),
+        })?;
+        write_atomic(&Self::shard_path(folder, i), &bytes)?;
         self.shards.push(sha256(&bytes));
         self.save(folder)
     }
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_atomic(path, bytes).map_err(|e| match e {
-        dis_model::ModelError::Io { path, source } => DataError::Io {
-            path,
-            action: "write it",
-            cause: source,
-        },
-        other => DataError::Invalid {
-            what: other.to_string(),
-        },
-    })
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -266,28 +257,20 @@ pub(crate) fn is_latents_folder(path: &Path) -> bool {
 /// # Errors
 /// If it cannot be read or lacks a tensor.
 pub fn read_shard(path: &Path) -> Result<Shard> {
-    let bytes = std::fs::read(path).map_err(DataError::io(path, "read it"))?;
-    let refuse = |e: safetensors::SafeTensorError| DataError::Format {
-        path: path.to_path_buf(),
-        what: e.to_string(),
+    let mut file = SafetensorsFile::open(path)?;
+    let [names, mirrored] = NAMES;
+    let labels = match file.find(LABELS) {
+        Some(_) => file.read(LABELS)?,
+        None => Vec::new(),
     };
-    let file = SafeTensors::deserialize(&bytes).map_err(refuse)?;
-    let floats = |name: &str| -> Result<Vec<f32>> {
-        let view = file.tensor(name).map_err(refuse)?;
-        let words = view.data().as_chunks::<4>().0.iter();
-        Ok(words.map(|b| f32::from_le_bytes(*b)).collect())
-    };
-    let labels = file.tensor(LABELS).ok().map(|view| {
-        let words = view.data().as_chunks::<8>().0.iter();
-        words.map(|b| i64::from_le_bytes(*b) as u32).collect()
-    });
     Ok(Shard {
-        mean: floats(NAMES[0][0])?,
-        log_var: floats(NAMES[0][1])?,
-        mirrored: match file.names().contains(&NAMES[1][0]) {
-            true => Some((floats(NAMES[1][0])?, floats(NAMES[1][1])?)),
-            false => None,
+        mean: file.read(names[0])?,
+        log_var: file.read(names[1])?,
+        mirrored: match file.find(mirrored[0]) {
+            Some(_) => Some((file.read(mirrored[0])?, file.read(mirrored[1])?)),
+            None => None,
         },
-        labels: labels.unwrap_or_default(),
+        // Classes are far fewer than float32 counts exactly.
+        labels: labels.into_iter().map(|label| label as u32).collect(),
     })
 }

@@ -4,11 +4,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use dis_model::ModelError;
-use dis_model::checkpoint::write_atomic_with;
-use dis_model::checkpoint::zip::ZipWriter;
+use dis_files::zip::ZipWriter;
+use dis_files::{ElementType, NpyHeader, write_atomic_with};
 
-use super::npy::Header;
 use crate::{DataError, ImageShape, Result};
 
 /// First bytes of a file that is being filled, with the version of its layout.
@@ -178,21 +176,12 @@ impl NpzImages {
             height,
             width,
         } = self.shape;
-        let header = Header {
-            descr: "|u1".into(),
-            fortran_order: false,
-            shape: vec![self.count, height, width, channels],
-        }
-        .to_bytes();
+        let shape = [self.count, height, width, channels];
+        let header = NpyHeader::new(ElementType::U8, &shape).to_bytes();
         let bytes = (self.count * self.shape.len()) as u64;
         let crc = self.checksum(&header).map_err(|e| self.failed(e))?;
         let labels = labels.map(|labels| {
-            let mut array = Header {
-                descr: "<i8".into(),
-                fortran_order: false,
-                shape: vec![labels.len()],
-            }
-            .to_bytes();
+            let mut array = NpyHeader::new(ElementType::I64, &[labels.len()]).to_bytes();
             array.extend(labels.iter().flat_map(|&l| i64::from(l).to_le_bytes()));
             array
         });
@@ -208,16 +197,6 @@ impl NpzImages {
             }
             zip.finish()?;
             Ok(())
-        })
-        .map_err(|error| match error {
-            ModelError::Io { path, source } => DataError::Io {
-                path,
-                action: "write",
-                cause: source,
-            },
-            other => DataError::Invalid {
-                what: other.to_string(),
-            },
         })?;
         std::fs::remove_file(&self.partial).map_err(|e| self.failed(e))
     }

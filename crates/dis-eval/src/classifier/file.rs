@@ -3,19 +3,15 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use dis_files::{ElementType, View, le_bytes, write_atomic, write_safetensors};
 use dis_model::ModelError;
-use dis_model::checkpoint::{arena_from_tensors, read_tensors, write_atomic};
+use dis_model::checkpoint::{METADATA_KEY, arena_from_tensors, read_tensors};
 use dis_tensor::{Backend, Reals};
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
 
 use super::network::{ClassifierConfig, ClassifierNet};
 use super::training::ClassifierOptions;
 use crate::error::{EvalError, Result};
-
-/// The key of safetensors metadata that all files of this project use.
-const KEY: &str = "dis";
 
 /// What a file says beside its weights. No time, no path: equal trainings write equal bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,24 +96,25 @@ impl Classifier {
     /// If the arena is not that of the network.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let failed = |what: String| EvalError::config(format!("classifier to write: {what}"));
-        let mut tensors = Vec::new();
+        let mut views = Vec::new();
         for spec in self.net.table().specs() {
             let values = self.params.get(spec.offset..spec.offset + spec.len());
             let values = values.ok_or_else(|| failed("too few weights".into()))?;
-            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            tensors.push((spec.name.clone(), spec.shape.clone(), bytes));
-        }
-        let mut views = Vec::new();
-        for (name, shape, bytes) in &tensors {
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-            views.push((name, view.map_err(|e| failed(e.to_string()))?));
+            views.push(View {
+                name: &spec.name,
+                shape: &spec.shape,
+                element: ElementType::F32,
+                data: le_bytes(values),
+            });
         }
         let text = Text {
             classifier: self.info.clone(),
         };
         let text = serde_json::to_string(&text).map_err(|e| failed(e.to_string()))?;
-        let metadata = HashMap::from([(KEY.to_string(), text)]);
-        safetensors::serialize(views, Some(metadata)).map_err(|e| failed(e.to_string()))
+        let metadata = HashMap::from([(METADATA_KEY.to_string(), text)]);
+        let mut bytes = Vec::new();
+        write_safetensors(&mut bytes, &views, Some(metadata)).map_err(|e| failed(e.to_string()))?;
+        Ok(bytes)
     }
 
     /// Writes a file, whole or not at all.

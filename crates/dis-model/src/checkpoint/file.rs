@@ -1,20 +1,25 @@
 //! A checkpoint file of either format: opened first, read when it is known to fit.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use dis_files::torch::TorchFile;
+use dis_files::{FileError, FileKind, SafetensorsFile, StoredTensor, sniff_source};
 use dis_ssm::ParamTable;
 use dis_tensor::{Backend, Reals};
 use serde_json::{Map, Value};
 
+use super::entry::{Entry, dictionary};
 use super::infer::{InferHints, infer_from_shapes};
-use super::stored::StoredTensor;
-use super::tensors::{check_shapes, read_header};
-use super::torch::{Entry, TorchFile};
-use super::{Checkpoint, Metadata};
+use super::metadata::{Holds, METADATA_KEY, Metadata};
+use super::names::{choose, own, sets};
+use super::tensors::{NamedTensor, check_shapes, finite};
 use crate::error::{ModelError, Result};
 use crate::model::DisModel;
+
+/// Where training scripts keep their arguments in a `.pt` file.
+const ARGUMENTS: [&str; 3] = ["args", "config", "hparams"];
 
 /// Formats that are read. The content decides, not the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,18 +38,19 @@ pub struct WeightFile<R = File> {
     origin: PathBuf,
     format: Format,
     entry: String,
+    sets: usize,
     tensors: Vec<StoredTensor>,
     metadata: Option<String>,
     arguments: Map<String, Value>,
 }
 
 impl WeightFile<File> {
-    /// Opens a file. `entry` says which weights of a PyTorch file; safetensors have one set.
+    /// Opens a file. `entry` says which weights, if it holds several.
+    ///
+    /// # Errors
+    /// If it cannot be read, is a file of another kind, or does not have such weights.
     pub fn open(path: &Path, entry: &Entry) -> Result<Self> {
-        let file = File::open(path).map_err(|source| ModelError::Io {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let file = File::open(path).map_err(FileError::io(path, "open it"))?;
         Self::new(file, path, entry)
     }
 }
@@ -52,45 +58,70 @@ impl WeightFile<File> {
 impl<R: Read + Seek> WeightFile<R> {
     /// As [`WeightFile::open`], from anything that can be read at any place; `origin` names it in
     /// errors.
+    ///
+    /// # Errors
+    /// As [`WeightFile::open`].
     pub fn new(mut source: R, origin: &Path, entry: &Entry) -> Result<Self> {
-        let failed = |source| ModelError::Io {
+        let kind = sniff_source(&mut source).map_err(FileError::io(origin, "read it"))?;
+        let refuse = |what: String| ModelError::Checkpoint {
             path: origin.to_path_buf(),
-            source,
+            what,
         };
-        let mut magic = [0; 4];
-        let read = read_up_to(&mut source, &mut magic).map_err(failed)?;
-        source.seek(SeekFrom::Start(0)).map_err(failed)?;
-        if &magic == b"PK\x03\x04" {
+        let mut file = if kind == FileKind::Zip {
             let mut torch = TorchFile::new(source, origin)?;
-            let (entry, tensors) = torch.choose(entry)?;
-            return Ok(Self {
+            let path = dictionary(&torch, entry).map_err(refuse)?;
+            let tensors = torch.tensors(&path)?;
+            let arguments = ARGUMENTS.iter().find(|key| torch.contains(key));
+            Self {
                 origin: origin.to_path_buf(),
                 format: Format::Torch,
-                entry,
+                entry: path,
+                sets: 1,
                 tensors,
-                metadata: torch.metadata().map(str::to_string),
-                arguments: torch.arguments(),
+                metadata: torch.text(METADATA_KEY).map(str::to_string),
+                arguments: arguments.map(|key| torch.values(key)).unwrap_or_default(),
                 source: torch.into_source(),
-            });
+            }
+        } else {
+            let file = SafetensorsFile::new(source, origin)?;
+            let metadata = file.metadata(METADATA_KEY).map(str::to_string);
+            let (source, tensors) = file.into_parts();
+            Self {
+                source,
+                origin: origin.to_path_buf(),
+                format: Format::Safetensors,
+                entry: String::new(),
+                sets: 1,
+                tensors,
+                metadata,
+                arguments: Map::new(),
+            }
+        };
+        file.take_set(entry).map_err(refuse)?;
+        Ok(file)
+    }
+
+    /// Keeps the tensors of one model under the names that they have without wrappers.
+    fn take_set(&mut self, entry: &Entry) -> std::result::Result<(), String> {
+        let names: Vec<&str> = self.tensors.iter().map(|t| t.name.as_str()).collect();
+        let sets = sets(&names);
+        // What an entry's name says of a `.pt` file was about dictionaries.
+        let by_path = self.format == Format::Torch && matches!(entry, Entry::Named(_));
+        let entry = if by_path { &Entry::Auto } else { entry };
+        let set = choose(&sets, entry)?;
+        self.sets = sets.len();
+        if sets.len() > 1 && !set.prefix.is_empty() {
+            let name = set.prefix.trim_end_matches('.');
+            self.entry = match self.entry.as_str() {
+                "" => name.to_string(),
+                path => format!("{path}/{name}"),
+            };
         }
-        if read == magic.len() && magic[..2] == [0x80, 2] {
-            return Err(ModelError::Checkpoint {
-                path: origin.to_path_buf(),
-                what: "a bare pickle, such as PyTorch before 1.6 wrote: load it with a newer \
-                       PyTorch and torch.save its state_dict again"
-                    .into(),
-            });
-        }
-        let (metadata, tensors) = read_header(&mut source, origin)?;
-        Ok(Self {
-            source,
-            origin: origin.to_path_buf(),
-            format: Format::Safetensors,
-            entry: String::new(),
-            tensors,
-            metadata,
-            arguments: Map::new(),
-        })
+        self.tensors.retain_mut(|tensor| {
+            let own = own(&tensor.name, set, &sets).map(str::to_string);
+            own.map(|name| tensor.name = name).is_some()
+        });
+        Ok(())
     }
 
     /// The format.
@@ -98,9 +129,15 @@ impl<R: Read + Seek> WeightFile<R> {
         self.format
     }
 
-    /// Which entry of a `.pt` file it is; empty if the tensors are at the top.
+    /// Which of a file's weights these are: the path of their dictionary in a `.pt` file, and of
+    /// several models in one dictionary the prefix of their names; empty if there was no choice.
     pub fn entry(&self) -> &str {
         &self.entry
+    }
+
+    /// How many models the names told apart.
+    pub fn models(&self) -> usize {
+        self.sets
     }
 
     /// What is known of the tensors.
@@ -127,6 +164,10 @@ impl<R: Read + Seek> WeightFile<R> {
 
     /// The metadata, or a configuration inferred from the shapes, with `hints` and the stored
     /// arguments where shapes leave it open.
+    ///
+    /// # Errors
+    /// If the metadata are damaged, the file holds no weights but the optimizer's moments, or the
+    /// shapes are not those of a model or leave its configuration open.
     pub fn describe(&self, hints: &InferHints) -> Result<Metadata> {
         let metadata = match &self.metadata {
             Some(text) => Metadata::from_json(text).map_err(|e| self.refuse(e))?,
@@ -137,6 +178,9 @@ impl<R: Read + Seek> WeightFile<R> {
                 Metadata::new(config.map_err(|e| self.refuse(e))?)
             }
         };
+        if let Some(holds) = metadata.holds.filter(|holds| !holds.is_weights()) {
+            return Err(moments(&self.origin, holds));
+        }
         // A few bytes of text must not ask for a table of thousands of blocks.
         let blocks = metadata.model.blocks();
         if blocks > self.tensors.len() {
@@ -148,9 +192,20 @@ impl<R: Read + Seek> WeightFile<R> {
         Ok(metadata)
     }
 
+    /// The model that metadata describe.
+    ///
+    /// # Errors
+    /// If there is no such model.
+    pub fn model(&self, metadata: &Metadata) -> Result<DisModel> {
+        DisModel::new(metadata.model).map_err(|e| self.refuse(format!("its configuration: {e}")))
+    }
+
     /// Reads the weights into a fresh arena, tensor by tensor and piece by piece, so that they are
     /// in memory once. Every parameter must be there with its exact shape and finite values, and
     /// nothing else may be.
+    ///
+    /// # Errors
+    /// If a parameter is missing, superfluous or no finite number, or reading fails.
     pub fn read_arena(&mut self, table: &ParamTable) -> Result<Vec<f32>> {
         let by_name = self.match_table(table)?;
         let mut arena = vec![0.0; table.len()];
@@ -163,6 +218,9 @@ impl<R: Read + Seek> WeightFile<R> {
 
     /// As [`WeightFile::read_arena`], into memory of a device; beside it, the largest tensor is in
     /// host memory.
+    ///
+    /// # Errors
+    /// As [`WeightFile::read_arena`].
     pub fn read_params<B: Backend>(&mut self, backend: &B, table: &ParamTable) -> Result<Reals<B>> {
         let by_name = self.match_table(table)?;
         let mut params = backend.alloc(table.len());
@@ -186,46 +244,49 @@ impl<R: Read + Seek> WeightFile<R> {
         let mut finite =
             |first: usize, piece: &[f32]| finite(name, first, piece).map_err(Fault::Content);
         self.tensors[index]
-            .read(&mut self.source, out, &mut finite)
+            .read_into(&mut self.source, out, &mut finite)
             .map_err(|fault| fault.at(&self.origin))
-    }
-
-    /// Reads all tensors in the order of the file, whatever they are.
-    pub(super) fn read_all(&mut self, mut each: impl FnMut(&StoredTensor, Vec<f32>)) -> Result<()> {
-        for tensor in &self.tensors {
-            let mut data = vec![0.0; tensor.len()];
-            tensor
-                .read::<_, Fault>(&mut self.source, &mut data, &mut |_, _| Ok(()))
-                .map_err(|fault| fault.at(&self.origin))?;
-            each(tensor, data);
-        }
-        Ok(())
-    }
-
-    /// Loads the model.
-    pub fn load(mut self, hints: &InferHints) -> Result<Checkpoint> {
-        let metadata = self.describe(hints)?;
-        let model = DisModel::new(metadata.model).map_err(|e| self.refuse(e.to_string()))?;
-        let weights = self.read_arena(model.table())?;
-        Ok(Checkpoint {
-            model,
-            weights,
-            metadata,
-        })
     }
 }
 
-/// Refuses values that are not numbers, and infinite ones. The largest magnitude, which compilers
-/// find with vector instructions, says first whether there are any.
-pub(super) fn finite(name: &str, first: usize, piece: &[f32]) -> std::result::Result<(), String> {
-    let magnitude = |x: &f32| x.to_bits() & !(1 << 31);
-    let largest = piece.iter().map(magnitude).fold(0, u32::max);
-    if largest < f32::INFINITY.to_bits() {
-        return Ok(());
+/// The error for a file of the optimizer's moments where weights are wanted.
+fn moments(path: &Path, holds: Holds) -> ModelError {
+    let which = match holds {
+        Holds::AdamM => "first",
+        _ => "second",
+    };
+    let beside = |holds: Holds| path.with_file_name(format!("{}.safetensors", holds.name()));
+    ModelError::Checkpoint {
+        path: path.to_path_buf(),
+        what: format!(
+            "holds the {which} moments of the optimizer, not weights; give {} (the moving average) \
+             or {}",
+            beside(Holds::Ema).display(),
+            beside(Holds::Weights).display()
+        ),
     }
-    let at = piece.iter().position(|x| !x.is_finite()).unwrap_or(0);
-    let (index, value) = (first + at, piece[at]);
-    Err(format!("tensor {name:?} holds {value} at element {index}"))
+}
+
+/// Reads all tensors, by name, and, if there is one, the metadata text. Either format, every
+/// float and integer type.
+///
+/// # Errors
+/// If the bytes are neither, or damaged.
+pub fn read_tensors(bytes: &[u8], origin: &Path) -> Result<(Option<String>, Vec<NamedTensor>)> {
+    let mut file = WeightFile::new(Cursor::new(bytes), origin, &Entry::Auto)?;
+    let mut tensors = Vec::with_capacity(file.tensors.len());
+    for tensor in &file.tensors {
+        let data = tensor
+            .read(&mut file.source)
+            .map_err(FileError::io(origin, "read it"))?;
+        tensors.push(NamedTensor {
+            name: tensor.name.clone(),
+            shape: tensor.shape.clone(),
+            data,
+        });
+    }
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok((file.metadata, tensors))
 }
 
 enum Fault {
@@ -241,24 +302,12 @@ impl From<io::Error> for Fault {
 
 impl Fault {
     fn at(self, path: &Path) -> ModelError {
-        let path = path.to_path_buf();
         match self {
-            Self::Io(source) => ModelError::Io { path, source },
-            Self::Content(what) => ModelError::Checkpoint { path, what },
+            Self::Io(source) => FileError::io(path, "read it")(source).into(),
+            Self::Content(what) => ModelError::Checkpoint {
+                path: path.to_path_buf(),
+                what,
+            },
         }
     }
-}
-
-/// Reads until the buffer is full or the file ends.
-pub(super) fn read_up_to<R: Read>(source: &mut R, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut read = 0;
-    while read < buffer.len() {
-        match source.read(&mut buffer[read..]) {
-            Ok(0) => break,
-            Ok(n) => read += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(read)
 }

@@ -22,6 +22,9 @@ pub struct InferHints {
 
 /// Reads the configuration off the shapes. The rest is as published; errors say what is missing or
 /// open.
+///
+/// # Errors
+/// If the shapes are not those of a model, or leave open what `hints` do not say.
 pub fn infer_config(tensors: &[NamedTensor], hints: &InferHints) -> Result<DisConfig, String> {
     let shapes = tensors
         .iter()

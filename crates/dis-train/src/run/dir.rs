@@ -13,9 +13,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use dis_model::checkpoint::{
-    Entry, InferHints, WeightFile, write_arena, write_atomic, write_atomic_with,
-};
+use dis_files::{write_atomic, write_atomic_with};
+use dis_model::checkpoint::{Entry, InferHints, WeightFile, write_arena};
 use dis_model::{Checkpoint, DisModel, Metadata};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use dis_model::checkpoint::write_atomic;
+use dis_files::write_atomic;
 use serde_json::{Value, json};
 
 use crate::error::{Result, TrainError};

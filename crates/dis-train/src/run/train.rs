@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dis_diffusion::{GaussianDiffusion, Guidance, SamplerSpec, Spacing};
-use dis_model::checkpoint::write_atomic;
+use dis_files::write_atomic;
 use dis_model::cost::Memory;
 use dis_model::{Checkpoint, DisModel, Metadata, cost::Cost};
 use dis_pipeline::{SampleSpec, generate, plan_for};

@@ -8,9 +8,8 @@ use dis_data::{
     DataSpec, Dataset, FolderDataset, FolderOptions, ImageShape, LatentDataset, LatentIndex,
     NpzImages, Shard, digits, open_cifar10, open_idx, read_npz, read_shard,
 };
-use dis_model::checkpoint::{
-    Entry, InferHints, TorchFile, WeightFile, config_from_json, read_tensors,
-};
+use dis_files::torch::TorchFile;
+use dis_model::checkpoint::{Entry, InferHints, WeightFile, config_from_json, read_tensors};
 use dis_model::{Checkpoint, ConditionKind, DisConfig, DisModel, Metadata};
 use dis_train::config::RunConfig;
 use flate2::Compression;
@@ -59,8 +58,8 @@ pub fn torch_seeds() -> Vec<Vec<u8>> {
     let ours = dir.path().join("x.pt");
     small().save_torch(&ours).unwrap();
     vec![
-        file("../dis-model/tests/data/types.pt"),
-        file("../dis-model/tests/data/protocol4.pt"),
+        file("../dis-files/tests/data/types.pt"),
+        file("../dis-files/tests/data/protocol4.pt"),
         file("../../tests/golden/checkpoint_tiny.pt"),
         fs::read(&ours).unwrap(),
     ]
@@ -73,9 +72,9 @@ impl Reader for Torch {
     fn read(&self, bytes: &[u8]) -> Result<(), String> {
         let origin = Path::new("x");
         let mut torch = TorchFile::new(Cursor::new(bytes), origin).map_err(text)?;
-        let _ = torch.arguments();
+        let _ = torch.values("args");
         for (name, _) in torch.entries() {
-            for tensor in torch.tensors(&Entry::Named(name)).map_err(text)? {
+            for tensor in torch.tensors(&name).map_err(text)? {
                 torch.read(&tensor).map_err(text)?;
             }
         }
@@ -83,7 +82,7 @@ impl Reader for Torch {
             // A valid file that holds no model, as some of the seeds.
             Err(_) => Ok(()),
             Ok(file) if !file.tensors().iter().any(|t| t.name == "pos_embed") => Ok(()),
-            Ok(file) => file.load(&hints()).map(|_| ()).map_err(text),
+            Ok(file) => Checkpoint::read(file, &hints()).map(|_| ()).map_err(text),
         }
     }
 

@@ -73,42 +73,47 @@ impl ElementType {
     }
 
     /// By PyTorch's name, such as `float32`.
-    pub(super) fn from_torch(name: &str) -> Option<Self> {
+    pub(crate) fn from_torch(name: &str) -> Option<Self> {
         let found = TORCH.iter().find(|(_, torch, _)| *torch == name);
         found.map(|(element, ..)| *element)
     }
 
     /// By PyTorch's storage class, such as `FloatStorage`.
-    pub(super) fn from_storage(class: &str) -> Option<Self> {
+    pub(crate) fn from_storage(class: &str) -> Option<Self> {
         let found = TORCH.iter().find(|(_, _, storage)| *storage == class);
         found
             .filter(|_| !class.is_empty())
             .map(|(element, ..)| *element)
     }
 
-    pub(super) fn from_safetensors(dtype: Dtype) -> Option<Self> {
-        Some(match dtype {
-            Dtype::F64 => T::F64,
-            Dtype::F32 => T::F32,
-            Dtype::F16 => T::F16,
-            Dtype::BF16 => T::BF16,
-            Dtype::F8_E4M3 => T::F8E4M3,
-            Dtype::F8_E5M2 => T::F8E5M2,
-            Dtype::I64 => T::I64,
-            Dtype::I32 => T::I32,
-            Dtype::I16 => T::I16,
-            Dtype::I8 => T::I8,
-            Dtype::U64 => T::U64,
-            Dtype::U32 => T::U32,
-            Dtype::U16 => T::U16,
-            Dtype::U8 => T::U8,
-            Dtype::BOOL => T::Bool,
-            _ => return None,
-        })
+    /// In safetensors.
+    pub(crate) fn to_safetensors(self) -> Dtype {
+        match self {
+            T::F64 => Dtype::F64,
+            T::F32 => Dtype::F32,
+            T::F16 => Dtype::F16,
+            T::BF16 => Dtype::BF16,
+            T::F8E4M3 => Dtype::F8_E4M3,
+            T::F8E5M2 => Dtype::F8_E5M2,
+            T::I64 => Dtype::I64,
+            T::I32 => Dtype::I32,
+            T::I16 => Dtype::I16,
+            T::I8 => Dtype::I8,
+            T::U64 => Dtype::U64,
+            T::U32 => Dtype::U32,
+            T::U16 => Dtype::U16,
+            T::U8 => Dtype::U8,
+            T::Bool => Dtype::BOOL,
+        }
+    }
+
+    pub(crate) fn from_safetensors(dtype: Dtype) -> Option<Self> {
+        let mut all = TORCH.iter().map(|(element, ..)| *element);
+        all.find(|element| element.to_safetensors() == dtype)
     }
 
     /// Converts little-endian elements. The shorter of both slices decides how many.
-    pub(super) fn to_f32(self, bytes: &[u8], out: &mut [f32]) {
+    pub fn to_f32(self, bytes: &[u8], out: &mut [f32]) {
         match self {
             T::F64 => each(bytes, out, |b| f64::from_le_bytes(b) as f32),
             T::F32 => each(bytes, out, f32::from_le_bytes),
@@ -153,7 +158,7 @@ fn e4m3_to_f32(bits: u8) -> f32 {
 }
 
 /// The little-endian bytes of float32 values: the values themselves where the machine is.
-pub(super) fn le_bytes(values: &[f32]) -> Cow<'_, [u8]> {
+pub fn le_bytes(values: &[f32]) -> Cow<'_, [u8]> {
     if cfg!(target_endian = "little") {
         Cow::Borrowed(bytemuck::cast_slice(values))
     } else {

@@ -1,8 +1,12 @@
 //! The header of a `.npy` array (NumPy's `lib/format.py`, versions 1.0 to 3.0).
 
+use std::io::{self, Read};
+
+use crate::element::ElementType;
+
 /// What a header says of the array behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub struct NpyHeader {
     /// Element type, such as `|u1` or `<i8`.
     pub descr: String,
     /// Whether the first index runs fastest.
@@ -14,8 +18,19 @@ pub(super) struct Header {
 const MAGIC: &[u8] = b"\x93NUMPY";
 /// NumPy aligns what follows the header to this.
 const ALIGN: usize = 64;
+/// Longest header that is read; NumPy's take a few hundred bytes.
+const LONGEST: usize = 1 << 16;
 
-impl Header {
+impl NpyHeader {
+    /// A header of an array in C order.
+    pub fn new(element: ElementType, shape: &[usize]) -> Self {
+        Self {
+            descr: descr(element).into(),
+            fortran_order: false,
+            shape: shape.to_vec(),
+        }
+    }
+
     /// The bytes before the data, as NumPy writes them.
     pub fn to_bytes(&self) -> Vec<u8> {
         let lengths: Vec<String> = self.shape.iter().map(usize::to_string).collect();
@@ -39,31 +54,57 @@ impl Header {
         bytes
     }
 
-    /// Parses the beginning of an array; the data follow at the place that comes back.
-    pub fn parse(bytes: &[u8]) -> Result<(Self, usize), String> {
-        let cut = || "its header is cut off".to_string();
-        let rest = bytes
-            .strip_prefix(MAGIC)
-            .ok_or("is not a NumPy array: it does not begin with \\x93NUMPY")?;
-        let (version, rest) = rest.split_at_checked(2).ok_or_else(cut)?;
-        let (length, rest) = match version[0] {
-            1 => {
-                let (n, rest) = rest.split_first_chunk::<2>().ok_or_else(cut)?;
-                (usize::from(u16::from_le_bytes(*n)), rest)
+    /// Reads the beginning of an array; the data follow.
+    ///
+    /// # Errors
+    /// If reading fails, or with kind `InvalidData` if this is no array or its header is not
+    /// understood.
+    pub fn read(source: &mut impl Read) -> io::Result<Self> {
+        let mut start = [0; MAGIC.len() + 2];
+        source.read_exact(&mut start).map_err(cut)?;
+        let (magic, version) = start.split_at(MAGIC.len());
+        if magic != MAGIC {
+            return Err(invalid(
+                "is not a NumPy array: it does not begin with \\x93NUMPY",
+            ));
+        }
+        let mut length = [0; 4];
+        let width = match version[0] {
+            1 => 2,
+            2 | 3 => 4,
+            other => {
+                let what = format!("has a header of version {other}, not 1 to 3");
+                return Err(invalid(what));
             }
-            2 | 3 => {
-                let (n, rest) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
-                (u32::from_le_bytes(*n) as usize, rest)
-            }
-            other => return Err(format!("has a header of version {other}, not 1 to 3")),
         };
-        let text = rest.get(..length).ok_or_else(cut)?;
-        let text = std::str::from_utf8(text).map_err(|_| "its header is not text")?;
-        let header = Self::from_dict(text).ok_or_else(|| {
+        source.read_exact(&mut length[..width]).map_err(cut)?;
+        let length = u32::from_le_bytes(length) as usize;
+        if length > LONGEST {
+            return Err(invalid(format!(
+                "has a header of {length} bytes, which is not read"
+            )));
+        }
+        let mut text = vec![0; length];
+        source.read_exact(&mut text).map_err(cut)?;
+        let text = String::from_utf8(text).map_err(|_| invalid("its header is not text"))?;
+        Self::from_dict(&text).ok_or_else(|| {
             let few: String = text.chars().take(80).collect();
-            format!("its header is not understood: {few:?}")
-        })?;
-        Ok((header, bytes.len() - rest.len() + length))
+            invalid(format!("its header is not understood: {few:?}"))
+        })
+    }
+
+    /// Type of the elements, and whether their most significant byte comes first; `None` for types
+    /// that are no plain numbers.
+    pub fn element(&self) -> Option<(ElementType, bool)> {
+        let (order, code) = self.descr.split_at_checked(1)?;
+        let found = DESCR.iter().find(|(_, descr)| &descr[1..] == code);
+        let (element, _) = found?;
+        match order {
+            "<" | "|" => Some((*element, false)),
+            ">" => Some((*element, true)),
+            "=" => Some((*element, cfg!(target_endian = "big"))),
+            _ => None,
+        }
     }
 
     /// Python's text of a dictionary with exactly these three keys.
@@ -111,6 +152,39 @@ impl Header {
     }
 }
 
+/// NumPy's names of the types.
+const DESCR: [(ElementType, &str); 12] = [
+    (ElementType::Bool, "|b1"),
+    (ElementType::U8, "|u1"),
+    (ElementType::I8, "|i1"),
+    (ElementType::U16, "<u2"),
+    (ElementType::I16, "<i2"),
+    (ElementType::F16, "<f2"),
+    (ElementType::U32, "<u4"),
+    (ElementType::I32, "<i4"),
+    (ElementType::F32, "<f4"),
+    (ElementType::U64, "<u8"),
+    (ElementType::I64, "<i8"),
+    (ElementType::F64, "<f8"),
+];
+
+/// NumPy's name of a type; types that it does not have are named as bytes.
+fn descr(element: ElementType) -> &'static str {
+    let found = DESCR.iter().find(|(known, _)| *known == element);
+    found.map_or("|u1", |(_, descr)| descr)
+}
+
+fn invalid(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
+}
+
+fn cut(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => invalid("its header is cut off"),
+        _ => error,
+    }
+}
+
 /// A word in either kind of quotes, and what follows it.
 fn quoted(text: &str) -> Option<(&str, &str)> {
     let quote = text.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
@@ -122,15 +196,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn parse(bytes: &[u8]) -> io::Result<(NpyHeader, usize)> {
+        let mut rest = bytes;
+        let header = NpyHeader::read(&mut rest)?;
+        Ok((header, bytes.len() - rest.len()))
+    }
+
     proptest! {
         #[test]
         fn headers_come_back(shape in prop::collection::vec(0usize..1 << 40, 0..5), fortran_order: bool) {
-            let header = Header { descr: "<i8".into(), fortran_order, shape };
+            let header = NpyHeader { descr: "<i8".into(), fortran_order, shape };
             let mut bytes = header.to_bytes();
             prop_assert_eq!(bytes.len() % ALIGN, 0);
             let end = bytes.len();
             bytes.extend([1, 2, 3]);
-            prop_assert_eq!(Header::parse(&bytes), Ok((header, end)));
+            prop_assert_eq!(parse(&bytes).unwrap(), (header, end));
         }
     }
 
@@ -140,25 +220,25 @@ mod tests {
         let text = "{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3), }";
         let mut numpy = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
         numpy.extend(format!("{text:<117}\n").as_bytes());
-        let header = Header {
+        let header = NpyHeader {
             descr: "|u1".into(),
             fortran_order: false,
             shape: vec![2, 3],
         };
-        assert_eq!(Header::parse(&numpy), Ok((header.clone(), 128)));
+        assert_eq!(parse(&numpy).unwrap(), (header.clone(), 128));
         assert_eq!(header.to_bytes(), numpy);
     }
 
     #[test]
     fn other_texts_are_refused() {
-        let parse = |text: &str| {
+        let text = |text: &str| {
             let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
             bytes.extend((text.len() as u16).to_le_bytes());
             bytes.extend(text.as_bytes());
-            Header::parse(&bytes)
+            parse(&bytes)
         };
-        assert!(parse("{'shape': (3L,), \"descr\": \"<f4\", 'fortran_order':True}").is_ok());
-        for text in [
+        assert!(text("{'shape': (3L,), \"descr\": \"<f4\", 'fortran_order':True}").is_ok());
+        for other in [
             "",
             "{",
             "{}",
@@ -170,10 +250,10 @@ mod tests {
             "{'descr': '<f4', 'fortran_order': False, 'shape': ()} x",
             "{'other': '<f4', 'fortran_order': False, 'shape': ()}",
         ] {
-            assert!(parse(text).is_err(), "{text}");
+            assert!(text(other).is_err(), "{other}");
         }
-        assert!(Header::parse(b"\x93NUMPY\x04\x00\x00\x00").is_err());
-        assert!(Header::parse(b"\x93NUMPY\x01\x00\xff\xff{").is_err());
-        assert!(Header::parse(b"PK").is_err());
+        assert!(parse(b"\x93NUMPY\x04\x00\x00\x00").is_err());
+        assert!(parse(b"\x93NUMPY\x01\x00\xff\xff{").is_err());
+        assert!(parse(b"PK").is_err());
     }
 }

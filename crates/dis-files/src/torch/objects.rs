@@ -1,9 +1,9 @@
 //! What the few permitted globals make of their arguments.
 
-use super::super::element::ElementType;
 use super::error::TorchError;
 use super::pickle::Machine;
 use super::value::{Global, Node, NumpyDtype, Storage, Tensor, Value};
+use crate::element::ElementType;
 
 type Result<T> = std::result::Result<T, TorchError>;
 

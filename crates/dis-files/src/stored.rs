@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-use super::element::ElementType;
+use crate::element::ElementType;
 
 /// Bytes read at a time. Small enough to stay in a core's cache for the pass that follows.
 const CHUNK: usize = 1 << 18;
@@ -11,7 +11,7 @@ const CHUNK: usize = 1 << 18;
 const MAX_DIMS: usize = 32;
 
 /// Sees a piece of a tensor, with the position of its first element.
-pub(super) type See<'a, E> = &'a mut dyn FnMut(usize, &[f32]) -> Result<(), E>;
+type See<'a, E> = &'a mut dyn FnMut(usize, &[f32]) -> Result<(), E>;
 
 /// Where a tensor's elements are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct StoredTensor {
 
 /// The storage that a tensor is a view of.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// First byte in the file.
     pub start: u64,
     /// Its bytes; they must be within the file.
@@ -43,7 +43,7 @@ pub(super) struct Place {
 
 impl StoredTensor {
     /// A view of a storage, row-major without strides. Refuses views that leave the storage.
-    pub(super) fn new(
+    pub(crate) fn new(
         name: String,
         shape: Vec<usize>,
         element: ElementType,
@@ -107,6 +107,12 @@ impl StoredTensor {
         self.element
     }
 
+    /// Byte of the file at which its first element is, and whether its elements follow densely from
+    /// there, row-major.
+    pub fn start(&self) -> (u64, bool) {
+        (self.start, self.strides.is_none())
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.elements
@@ -117,9 +123,22 @@ impl StoredTensor {
         self.elements == 0
     }
 
+    /// Reads it from its file, row-major, as float32.
+    ///
+    /// # Errors
+    /// If reading fails.
+    pub fn read<R: Read + Seek>(&self, source: &mut R) -> io::Result<Vec<f32>> {
+        let mut out = vec![0.0; self.elements];
+        self.read_into::<R, io::Error>(source, &mut out, &mut |_, _| Ok(()))?;
+        Ok(out)
+    }
+
     /// Reads it into `out`, row-major, which must have room for exactly its elements. `each` sees
     /// every piece while it is still in the cache, with the position of its first element.
-    pub(super) fn read<R: Read + Seek, E: From<io::Error>>(
+    ///
+    /// # Errors
+    /// If reading fails, `out` has another length, or with what `each` returns.
+    pub fn read_into<R: Read + Seek, E: From<io::Error>>(
         &self,
         source: &mut R,
         out: &mut [f32],
@@ -234,7 +253,7 @@ mod tests {
         let mut out = vec![0.0; tensor.len()];
         let mut seen = 0;
         tensor
-            .read::<_, io::Error>(&mut Cursor::new(bytes), &mut out, &mut |first, piece| {
+            .read_into::<_, io::Error>(&mut Cursor::new(bytes), &mut out, &mut |first, piece| {
                 assert_eq!(first, seen);
                 seen += piece.len();
                 Ok(())
@@ -285,7 +304,7 @@ mod tests {
         let tensor = StoredTensor::new("x".into(), vec![n], ElementType::U16, place, None).unwrap();
         let mut out = vec![0.0; n];
         tensor
-            .read::<_, io::Error>(&mut Cursor::new(bytes), &mut out, &mut |_, _| Ok(()))
+            .read_into::<_, io::Error>(&mut Cursor::new(bytes), &mut out, &mut |_, _| Ok(()))
             .unwrap();
         assert!(
             out.iter()

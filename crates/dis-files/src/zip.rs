@@ -6,8 +6,9 @@
 //! which libraries that reserve space for the number of entries a header claims do not promise.
 //!
 //! Layout: APPNOTE.TXT of PKWARE, sections 4.3.7 (local header), 4.3.12 (central directory), 4.3.14
-//! to 4.3.16 (its end, with zip64) and 4.5.3 (zip64 sizes). Checksums are written but not compared:
-//! PyTorch does not either, and can be told to write files without valid ones.
+//! to 4.3.16 (its end, with zip64) and 4.5.3 (zip64 sizes). Checksums are written, and known to
+//! those who read an entry; of PyTorch's files they are not compared, since PyTorch can be told to
+//! write files without valid ones.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -56,6 +57,7 @@ struct Record {
     size: u64,
     method: u16,
     flags: u16,
+    crc: u32,
 }
 
 /// Where the data of an entry are, and in which form.
@@ -69,6 +71,8 @@ pub struct Place {
     pub size: u64,
     /// Whether they are deflated (method 8), which is for the caller to undo.
     pub deflated: bool,
+    /// CRC-32 of the data themselves. Archives of PyTorch may lack a valid one.
+    pub crc: u32,
 }
 
 /// The entries of an archive by name.
@@ -128,6 +132,9 @@ fn read_at<R: Read + Seek>(
 
 impl Archive {
     /// Reads the central directory.
+    ///
+    /// # Errors
+    /// If reading fails, the archive is cut off or damaged, or names an entry twice.
     pub fn read<R: Read + Seek>(source: &mut R) -> Result<Self, ZipError> {
         let len = source.seek(SeekFrom::End(0))?;
         let (start, size) = directory(source, len)?;
@@ -160,6 +167,9 @@ impl Archive {
     }
 
     /// First byte and length of an entry's data. They are within the file.
+    ///
+    /// # Errors
+    /// If the entry is missing, compressed, encrypted or cut off, or reading fails.
     pub fn locate<R: Read + Seek>(
         &self,
         source: &mut R,
@@ -175,6 +185,9 @@ impl Archive {
     }
 
     /// As [`Archive::locate`], for readers that can also undo deflate.
+    ///
+    /// # Errors
+    /// If the entry is missing, compressed in another way, encrypted or cut off, or reading fails.
     pub fn place<R: Read + Seek>(&self, source: &mut R, name: &str) -> Result<Place, ZipError> {
         let record = self
             .records
@@ -213,10 +226,14 @@ impl Archive {
             stored: record.stored,
             size: record.size,
             deflated: record.method == DEFLATED,
+            crc: record.crc,
         })
     }
 
     /// All data of an entry of at most `most` bytes.
+    ///
+    /// # Errors
+    /// As [`Archive::locate`], or if the entry is larger.
     pub fn bytes<R: Read + Seek>(
         &self,
         source: &mut R,
@@ -302,6 +319,7 @@ fn central(bytes: &[u8]) -> Result<(String, Record, &[u8]), ZipError> {
         size,
         method,
         flags,
+        crc: fields.u32(16),
     };
     Ok((name.to_string(), record, rest))
 }
@@ -336,12 +354,18 @@ impl<W: Write> ZipWriter<W> {
     }
 
     /// Adds an entry.
+    ///
+    /// # Errors
+    /// If writing fails, or the name is longer than the format allows.
     pub fn add(&mut self, name: &str, data: &[u8]) -> io::Result<()> {
         let mut rest = data;
         self.add_from(name, data.len() as u64, crc32fast::hash(data), &mut rest)
     }
 
     /// Adds an entry of `size` bytes with the CRC-32 `crc` from a reader that gives exactly these.
+    ///
+    /// # Errors
+    /// As [`ZipWriter::add`], or if the reader fails or ends too soon.
     pub fn add_from(
         &mut self,
         name: &str,
@@ -413,6 +437,9 @@ impl<W: Write> ZipWriter<W> {
     }
 
     /// Writes the directory.
+    ///
+    /// # Errors
+    /// If writing fails.
     pub fn finish(mut self) -> io::Result<W> {
         let directory = std::mem::take(&mut self.directory);
         let (start, size) = (self.at, directory.len() as u64);

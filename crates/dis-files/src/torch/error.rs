@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::checkpoint::zip::ZipError;
+use crate::zip::ZipError;
 
 /// What can be wrong with a `.pt` file.
 #[derive(Debug, thiserror::Error)]

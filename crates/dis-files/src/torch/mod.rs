@@ -23,41 +23,17 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::stored::{Place, StoredTensor};
-use super::tensors::NamedTensor;
-use super::zip::Archive;
-use crate::error::{ModelError, Result};
+use crate::error::{FileError, Result};
+use crate::sniff::{FileKind, refuse, sniff_source};
+use crate::stored::{Place, StoredTensor};
+use crate::zip::Archive;
 use value::{Node, Pickle, Tensor, Value};
 
 pub use error::TorchError;
-pub use write::{save_torch, write_torch};
+pub use write::{Dict, write_torch};
 
 /// Longest pickle that is read: hundreds of thousands of tensors.
 const MAX_PICKLE: u64 = 32 << 20;
-
-/// Key under which our own metadata travel.
-pub(super) const METADATA_ENTRY: &str = super::METADATA_KEY;
-
-/// Where weights usually are, in the order of preference, averaged ones first.
-const EMA: [&str; 3] = ["ema", "ema_state_dict", "model_ema"];
-const RAW: [&str; 4] = ["model", "state_dict", "model_state_dict", "module"];
-
-/// Prefixes that wrappers put before every name.
-const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
-
-/// Which weights of a file that holds several.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Entry {
-    /// The moving average if there is one, else the weights, else the only tensors there are.
-    #[default]
-    Auto,
-    /// The moving average.
-    Ema,
-    /// The weights as they were trained.
-    Raw,
-    /// The entry of this name; `/` goes into nested dictionaries.
-    Named(String),
-}
 
 /// A `.pt` file, opened: its description is read, its tensors are not.
 #[derive(Debug)]
@@ -78,19 +54,27 @@ struct Content {
 
 impl TorchFile<File> {
     /// Opens a file.
+    ///
+    /// # Errors
+    /// If it cannot be read, is a file of another kind, or its description is damaged or names
+    /// what tensors and plain settings do not need.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|source| ModelError::Io {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let file = File::open(path).map_err(FileError::io(path, "open it"))?;
         Self::new(file, path)
     }
 }
 
 impl<R: Read + Seek> TorchFile<R> {
     /// Reads the description of a file; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// As [`TorchFile::open`].
     pub fn new(mut source: R, origin: &Path) -> Result<Self> {
-        let content = Content::read(&mut source).map_err(|e| torch_error(origin, e))?;
+        let kind = sniff_source(&mut source).map_err(FileError::io(origin, "read it"))?;
+        if kind.is_foreign() && kind != FileKind::Zip {
+            return Err(refuse(&mut source, origin, kind, "a .pt file"));
+        }
+        let content = Content::read(&mut source).map_err(torch_error(origin))?;
         Ok(Self {
             source,
             origin: origin.to_path_buf(),
@@ -101,19 +85,20 @@ impl<R: Read + Seek> TorchFile<R> {
     /// Entries at the top that hold tensors, each with their number. An entry of dictionaries has
     /// those of its own entries.
     pub fn entries(&self) -> Vec<(String, usize)> {
+        let pickle = &self.content.pickle;
         let mut found = Vec::new();
-        for (key, value) in self.content.pickle.pairs(self.content.pickle.root) {
-            let Some(key) = self.content.pickle.text(*key) else {
+        for (key, value) in pickle.pairs(pickle.root) {
+            let Some(key) = pickle.text(*key) else {
                 continue;
             };
-            let own = self.count(*value);
+            let own = pickle.tensors_in(*value);
             if own > 0 {
                 found.push((key.to_string(), own));
                 continue;
             }
-            for (inner, value) in self.content.pickle.pairs(*value) {
-                let own = self.count(*value);
-                if let Some(inner) = self.content.pickle.text(*inner)
+            for (inner, value) in pickle.pairs(*value) {
+                let own = pickle.tensors_in(*value);
+                if let Some(inner) = pickle.text(*inner)
                     && own > 0
                 {
                     found.push((format!("{key}/{inner}"), own));
@@ -123,46 +108,58 @@ impl<R: Read + Seek> TorchFile<R> {
         found
     }
 
-    /// Tensors directly in a dictionary.
-    fn count(&self, dict: Value) -> usize {
-        let pairs = self.content.pickle.pairs(dict).iter();
-        pairs
-            .filter(|(_, v)| self.content.pickle.tensor(*v).is_some())
-            .count()
+    /// Whether there is anything at a path.
+    pub fn contains(&self, path: &str) -> bool {
+        walk(&self.content.pickle, path).is_some()
     }
 
-    /// The names and places of an entry's tensors, in the order of the file, without the prefixes
-    /// of wrappers. Other values beside them are left out.
-    pub fn tensors(&mut self, entry: &Entry) -> Result<Vec<StoredTensor>> {
-        self.choose(entry).map(|(_, tensors)| tensors)
+    /// How many tensors are directly in the dictionary at a path; 0 if there is none. `/` goes into
+    /// nested dictionaries, and nothing is the whole file.
+    pub fn count(&self, path: &str) -> usize {
+        let dict = walk(&self.content.pickle, path);
+        dict.map_or(0, |dict| self.content.pickle.tensors_in(dict))
     }
 
-    /// As [`TorchFile::tensors`], with the name of the entry.
-    pub(super) fn choose(&mut self, entry: &Entry) -> Result<(String, Vec<StoredTensor>)> {
-        let found = self.find(entry).and_then(|(path, dict)| {
-            let tensors = places(&mut self.source, &self.content, dict)?;
-            Ok((path, tensors))
-        });
-        found.map_err(|e| torch_error(&self.origin, e))
+    /// Names of the tensors directly in the dictionary at a path, in the order of the file.
+    pub fn names(&self, path: &str) -> Vec<&str> {
+        let pickle = &self.content.pickle;
+        let dict = walk(pickle, path);
+        let pairs = dict.map_or(&[][..], |dict| pickle.pairs(dict));
+        let tensors = pairs.iter().filter(|(_, v)| pickle.tensor(*v).is_some());
+        tensors.filter_map(|(name, _)| pickle.text(*name)).collect()
     }
 
-    /// Reads a tensor that [`TorchFile::tensors`] found.
-    pub fn read(&mut self, tensor: &StoredTensor) -> Result<NamedTensor> {
-        let mut data = vec![0.0; tensor.len()];
+    /// The names and places of the tensors directly in the dictionary at a path, in the order of
+    /// the file. Other values beside them are left out.
+    ///
+    /// # Errors
+    /// If there are none, or one leaves its storage or the file.
+    pub fn tensors(&mut self, path: &str) -> Result<Vec<StoredTensor>> {
+        let dict = walk(&self.content.pickle, path);
+        let dict = dict.filter(|dict| self.content.pickle.tensors_in(*dict) > 0);
+        let dict =
+            dict.ok_or_else(|| TorchError::Entry(format!("there are no tensors in {path:?}")));
+        dict.and_then(|dict| places(&mut self.source, &self.content, dict))
+            .map_err(torch_error(&self.origin))
+    }
+
+    /// Reads a tensor that [`TorchFile::tensors`] found, row-major, as float32.
+    ///
+    /// # Errors
+    /// If reading fails.
+    pub fn read(&mut self, tensor: &StoredTensor) -> Result<Vec<f32>> {
         tensor
-            .read::<_, TorchError>(&mut self.source, &mut data, &mut |_, _| Ok(()))
-            .map_err(|e| torch_error(&self.origin, e))?;
-        Ok(NamedTensor {
-            name: tensor.name.clone(),
-            shape: tensor.shape.clone(),
-            data,
-        })
+            .read(&mut self.source)
+            .map_err(FileError::io(&self.origin, "read it"))
     }
 
-    /// Reads one tensor of any place, such as `opt/state/0/exp_avg`.
-    pub fn tensor(&mut self, path: &str) -> Result<NamedTensor> {
-        let found =
-            walk(&self.content.pickle, path).and_then(|value| self.content.pickle.tensor(value));
+    /// The place of one tensor of any path, such as `opt/state/0/exp_avg`.
+    ///
+    /// # Errors
+    /// If there is none, or it leaves its storage or the file.
+    pub fn tensor(&mut self, path: &str) -> Result<StoredTensor> {
+        let pickle = &self.content.pickle;
+        let found = walk(pickle, path).and_then(|value| pickle.tensor(value));
         let stored = match found {
             None => Err(TorchError::Entry(format!("there is no tensor {path:?}"))),
             Some(tensor) => place(&mut self.source, &self.content, path.to_string(), tensor),
@@ -171,120 +168,55 @@ impl<R: Read + Seek> TorchFile<R> {
             bounded(stored.len() as u64, &self.content.archive)?;
             Ok(stored)
         });
-        let stored = stored.map_err(|e| torch_error(&self.origin, e))?;
-        self.read(&stored)
+        stored.map_err(torch_error(&self.origin))
     }
 
-    /// The plain values (numbers, texts, truth values, nothing) of the training script's arguments.
-    pub fn arguments(&self) -> Map<String, Json> {
-        let args = ["args", "config", "hparams"];
-        let args = args
-            .iter()
-            .find_map(|k| self.content.pickle.get(self.content.pickle.root, k));
+    /// The plain values (numbers, texts, truth values, nothing) directly in the dictionary or the
+    /// namespace at a path; empty if there is none.
+    pub fn values(&self, path: &str) -> Map<String, Json> {
+        let pickle = &self.content.pickle;
         let mut map = Map::new();
-        for (key, value) in args.map_or(&[][..], |args| self.content.pickle.pairs(args)) {
+        for (key, value) in walk(pickle, path).map_or(&[][..], |dict| pickle.pairs(dict)) {
             let value = match *value {
                 Value::None => Json::Null,
                 Value::Bool(x) => json!(x),
                 Value::Int(x) => json!(x),
                 Value::Float(x) => json!(x),
-                value => match self.content.pickle.text(value) {
+                value => match pickle.text(value) {
                     Some(text) => json!(text),
                     None => continue,
                 },
             };
-            if let Some(key) = self.content.pickle.text(*key) {
+            if let Some(key) = pickle.text(*key) {
                 map.insert(key.to_string(), value);
             }
         }
         map
     }
 
-    /// The metadata of a file that we wrote.
-    pub(super) fn metadata(&self) -> Option<&str> {
-        let value = self
-            .content
-            .pickle
-            .get(self.content.pickle.root, METADATA_ENTRY)?;
-        self.content.pickle.text(value)
+    /// The text at a path, if there is one.
+    pub fn text(&self, path: &str) -> Option<&str> {
+        let pickle = &self.content.pickle;
+        walk(pickle, path).and_then(|value| pickle.text(value))
     }
 
     /// Gives the source back.
-    pub(super) fn into_source(self) -> R {
+    pub fn into_source(self) -> R {
         self.source
-    }
-
-    fn find(&self, entry: &Entry) -> std::result::Result<(String, Value), TorchError> {
-        let root = self.content.pickle.root;
-        let known = match entry {
-            Entry::Auto => [&EMA[..], &RAW[..]].concat(),
-            Entry::Ema => EMA.to_vec(),
-            Entry::Raw => RAW.to_vec(),
-            Entry::Named(name) => vec![name.as_str()],
-        };
-        let found = known.iter().find_map(|name| {
-            let value = walk(&self.content.pickle, name)?;
-            self.descend(name, value)
-        });
-        if let Some(found) = found {
-            return Ok(found);
-        }
-        let entries = self.entries();
-        if matches!(entry, Entry::Auto | Entry::Raw) && self.count(root) > 0 {
-            return Ok((String::new(), root));
-        }
-        if let (Entry::Auto, [(only, _)]) = (entry, &entries[..])
-            && let Some(dict) = walk(&self.content.pickle, only)
-        {
-            return Ok((only.clone(), dict));
-        }
-        let list: Vec<String> = entries
-            .iter()
-            .take(12)
-            .map(|(name, n)| format!("{name:?} ({n})"))
-            .collect();
-        let list = match (list.is_empty(), self.count(root)) {
-            (true, 0) => "no entry of the file holds tensors by name".to_string(),
-            (true, n) => format!("the file has {n} tensors and no entries"),
-            _ => format!("entries with tensors are {}", list.join(", ")),
-        };
-        Err(TorchError::Entry(match entry {
-            Entry::Auto => format!("it is unclear where the weights are; {list}"),
-            Entry::Ema => format!("there is no moving average (ema); {list}"),
-            Entry::Raw => format!("there are no weights (model, state_dict); {list}"),
-            Entry::Named(name) => format!("there are no tensors in entry {name:?}; {list}"),
-        }))
-    }
-
-    /// The dictionary itself if tensors are in it, or the one in it that usually has them.
-    fn descend(&self, name: &str, mut value: Value) -> Option<(String, Value)> {
-        let mut path = name.to_string();
-        for _ in 0..4 {
-            if self.count(value) > 0 {
-                return Some((path, value));
-            }
-            let inner = RAW.iter().find_map(|key| {
-                let inner = self.content.pickle.get(value, key)?;
-                Some((key, inner))
-            });
-            let (key, inner) = inner?;
-            path = format!("{path}/{key}");
-            value = inner;
-        }
-        None
     }
 }
 
-fn torch_error(origin: &Path, source: TorchError) -> ModelError {
-    ModelError::Torch {
-        path: origin.to_path_buf(),
+fn torch_error(origin: &Path) -> impl Fn(TorchError) -> FileError + use<> {
+    let path = origin.to_path_buf();
+    move |source| FileError::Torch {
+        path: path.clone(),
         source,
     }
 }
 
 fn walk(pickle: &Pickle, path: &str) -> Option<Value> {
     let mut value = pickle.root;
-    for key in path.split('/') {
+    for key in path.split('/').filter(|key| !key.is_empty()) {
         value = pickle.get(value, key)?;
     }
     Some(value)
@@ -298,6 +230,9 @@ fn folder(archive: &Archive) -> std::result::Result<String, TorchError> {
         .collect();
     match folders[..] {
         [folder] => Ok(folder.to_string()),
+        [] if archive.names().any(|n| n.ends_with(".npy")) => Err(TorchError::Unsupported(
+            "an .npz file of arrays, not a checkpoint of torch.save".into(),
+        )),
         [] => Err(TorchError::Unsupported(
             "a zip archive, but not one of torch.save: it has no data.pkl".into(),
         )),
@@ -366,18 +301,10 @@ fn places<R: Read + Seek>(
             chosen.push((name, tensor));
         }
     }
-    let mut prefix = 0;
-    while let Some(more) = PREFIXES.iter().find(|p| {
-        let rest = |name: &str| name.get(prefix..).is_some_and(|n| n.starts_with(**p));
-        !chosen.is_empty() && chosen.iter().all(|(name, _)| rest(name))
-    }) {
-        prefix += more.len();
-    }
     let mut tensors = Vec::new();
     let mut elements = 0u64;
     for (name, tensor) in chosen {
-        let name = name.get(prefix..).unwrap_or_default().to_string();
-        let stored = place(source, content, name, tensor)?;
+        let stored = place(source, content, name.to_string(), tensor)?;
         elements = elements.saturating_add(stored.len() as u64);
         bounded(elements, &content.archive)?;
         tensors.push(stored);

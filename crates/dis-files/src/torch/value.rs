@@ -3,8 +3,8 @@
 //! Containers live in one list and refer to each other by number, so a pickle can describe shared
 //! and even circular objects without any recursion here, and dropping them never recurses either.
 
-use super::super::element::ElementType;
 use super::error::TorchError;
+use crate::element::ElementType;
 
 /// A piece of the pickle's bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -140,6 +140,12 @@ impl Pickle {
         };
         let found = self.pairs(dict).iter().rev().find(|(k, _)| is_key(*k));
         found.map(|(_, value)| *value)
+    }
+
+    /// Tensors directly in a dictionary.
+    pub(super) fn tensors_in(&self, dict: Value) -> usize {
+        let pairs = self.pairs(dict).iter();
+        pairs.filter(|(_, v)| self.tensor(*v).is_some()).count()
     }
 
     /// A tensor, if it is one.

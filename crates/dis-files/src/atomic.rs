@@ -4,30 +4,32 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use crate::error::{ModelError, Result};
+use crate::error::{FileError, Result};
 
 /// Writes `bytes` to `path`: to a temporary name beside it, synced, then renamed. A failure removes
 /// the temporary file and leaves what was there before.
+///
+/// # Errors
+/// If the file cannot be written.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic_with(path, |file| file.write_all(bytes))
 }
 
 /// As [`write_atomic`], with the content written by a closure.
+///
+/// # Errors
+/// If the file cannot be written, or with what the closure returns.
 pub fn write_atomic_with(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {
-    let failed = |source| ModelError::Io {
-        path: path.to_path_buf(),
-        source,
-    };
     let temporary = temporary_name(path);
     let result = write_and_rename(path, &temporary, write);
     if result.is_err() {
         // Best effort: the failure that matters is already being reported.
         let _ = fs::remove_file(&temporary);
     }
-    result.map_err(failed)
+    result.map_err(FileError::io(path, "write it"))
 }
 
 fn temporary_name(path: &Path) -> PathBuf {
@@ -73,7 +75,12 @@ mod tests {
             file.write_all(b"half")?;
             Err(io::Error::other("stop"))
         });
-        assert!(failed.unwrap_err().to_string().contains("x: stop"));
+        assert!(
+            failed
+                .unwrap_err()
+                .to_string()
+                .contains("x: cannot write it: stop")
+        );
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
