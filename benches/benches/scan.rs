@@ -89,6 +89,7 @@ impl Inputs {
             d: Some(view(&self.d, vector)),
             z: Some(view(&self.z, self.full())),
             delta_bias: Some(view(&self.bias, vector)),
+            initial_state: None,
             delta_softplus: true,
             discretization,
             direction,
@@ -143,6 +144,8 @@ impl Outputs {
             arena: self.arena.as_mut_slice(),
             d: Some(0),
             delta_bias: Some(channels),
+            dlast_state: None,
+            dinitial_state: None,
         };
         let checkpoints = self.checkpoints.as_slice();
         cpu::scan_backward(cpu::level(), scan, checkpoints, dout, grads).unwrap();

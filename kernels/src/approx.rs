@@ -22,6 +22,10 @@ pub const INSTRUCTIONS: [&str; 2] = ["ex2.approx.ftz.f32", "rcp.approx.ftz.f32"]
 
 impl Approx {
     /// Checks the operands: a result of each instruction for every element of `x`.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(x: Ptr<u32>, ex2: PtrMut<u32>, rcp: PtrMut<u32>) -> Result<Ready<Self>> {
         const NAME: &str = "dis_approx";
         for (name, out) in [("ex2", ex2), ("rcp", rcp)] {

@@ -107,6 +107,10 @@ fn within(kernel: &'static str, name: &'static str, needed: u64, len: u64) -> Re
 impl RoundBf16 {
     /// Checks the operands. `src` is one matrix, whose samples count as rows; `dst` gets
     /// [`Bf16Mat::stride`] elements for each row.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(src: Mat, dst: PtrMut<u16>) -> Result<Ready<Self>> {
         const NAME: &str = "dis_round_bf16";
         if !src.is_matrix() {
@@ -145,6 +149,10 @@ impl RoundBf16 {
 
 impl GemmBf16 {
     /// Checks the operands. `bias` may be null.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(
         a: Bf16Mat,
         transpose_a: bool,

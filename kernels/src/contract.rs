@@ -220,6 +220,9 @@ impl<K: Params> Contract for Ready<K> {
 }
 
 /// Launches a kernel (nothing when its grid is empty). Returns before it has run.
+///
+/// # Errors
+/// As [`Driver::launch`].
 pub fn launch<D: Driver, C: Contract>(driver: &D, kernel: &C) -> Result<()> {
     let geometry = kernel.geometry();
     if geometry.is_empty() {

@@ -64,6 +64,9 @@ pub trait Driver: Clone + fmt::Debug + Send + Sync + 'static {
     fn multiprocessors(&self) -> u32;
 
     /// New memory, 256-aligned, of unspecified contents.
+    ///
+    /// # Errors
+    /// If the device has no memory left, or fails.
     fn alloc(&self, bytes: usize) -> Result<u64>;
     /// Returns memory from [`Driver::alloc`], once everything before in the stream has run.
     fn free(&self, address: u64);
@@ -73,30 +76,61 @@ pub trait Driver: Clone + fmt::Debug + Send + Sync + 'static {
     fn lend(&self, address: u64, bytes: usize);
 
     /// Copies host bytes to the device, in stream order; `data` may change after the return.
+    ///
+    /// # Errors
+    /// If the range is not inside an allocation, or the device fails.
     fn upload(&self, address: u64, data: &[u8]) -> Result<()>;
     /// Copies device bytes to the host, after everything before; waits for that.
+    ///
+    /// # Errors
+    /// If the range is not inside an allocation, or something that was asked for before failed.
     fn download(&self, address: u64, out: &mut [u8]) -> Result<()>;
     /// Copies on the device, in stream order.
+    ///
+    /// # Errors
+    /// If a range is not inside an allocation, or the device fails.
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()>;
     /// Sets bytes to zero, in stream order.
+    ///
+    /// # Errors
+    /// If the range is not inside an allocation, or the device fails.
     fn zero(&self, address: u64, bytes: usize) -> Result<()>;
 
     /// Launches a kernel; the text is loaded at its first use.
+    ///
+    /// # Errors
+    /// If the text cannot be loaded or the launch is refused; on a checking driver, if the kernel
+    /// is at fault.
     fn launch(&self, launch: &Launch<'_>) -> Result<()>;
     /// Waits for everything so far.
+    ///
+    /// # Errors
+    /// If something that was asked for before failed.
     fn synchronise(&self) -> Result<()>;
 
     /// Whether the driver has a matrix product of its own, such as the vendor's library.
     fn has_gemm(&self) -> bool;
     /// That product; `false` (and nothing done) where there is none.
+    ///
+    /// # Errors
+    /// If the device or its library fails.
     fn gemm(&self, call: &GemmCall) -> Result<bool>;
 
     /// Begins recording what is asked for instead of doing it; `false` where that cannot be done.
     /// Until the end, memory must not be allocated, and nothing may go from or to the host: what a
     /// host's memory holds is not recorded.
+    ///
+    /// # Errors
+    /// If the device fails.
     fn begin_capture(&self) -> Result<bool>;
     /// Ends recording.
+    ///
+    /// # Errors
+    /// If nothing is being recorded, or the device fails.
     fn end_capture(&self) -> Result<Self::Graph>;
     /// Does what was recorded, in stream order.
+    ///
+    /// # Errors
+    /// If the device fails.
     fn replay(&self, graph: &Self::Graph) -> Result<()>;
 }

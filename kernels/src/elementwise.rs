@@ -148,6 +148,10 @@ fn fold<const N: usize>(
 
 impl Fill {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(dst: MatMut, value: f32) -> Result<Ready<Self>> {
         let Folded { dst, geometry, .. } = fold("dis_fill", [], dst, false)?;
         let kernel = Self {
@@ -164,6 +168,10 @@ impl Fill {
 
 impl Copy {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(src: Mat, dst: MatMut) -> Result<Ready<Self>> {
         let folded = fold("dis_copy", [("src", src)], dst, false)?;
         let ([src], dst, geometry) = (folded.sources, folded.dst, folded.geometry);
@@ -183,6 +191,10 @@ impl Copy {
 
 impl Axpy {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(alpha: f32, src: Mat, dst: MatMut) -> Result<Ready<Self>> {
         let folded = fold("dis_axpy", [("src", src)], dst, false)?;
         let ([src], dst, geometry) = (folded.sources, folded.dst, folded.geometry);
@@ -203,6 +215,10 @@ impl Axpy {
 
 impl ScaleSamples {
     /// Checks the operands; `scale` is (batch, 1, 1).
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(scale: Mat, src: Mat, dst: MatMut) -> Result<Ready<Self>> {
         const NAME: &str = "dis_scale_samples";
         scale.check_shape(NAME, "scale", [dst.batch, 1, 1])?;
@@ -226,6 +242,10 @@ impl ScaleSamples {
 
 impl Silu {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(x: Mat, out: MatMut) -> Result<Ready<Self>> {
         let folded = fold("dis_silu", [("x", x)], out, false)?;
         let ([x], out, geometry) = (folded.sources, folded.dst, folded.geometry);
@@ -245,6 +265,10 @@ impl Silu {
 
 impl SiluBackward {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(x: Mat, dout: Mat, dx: MatMut) -> Result<Ready<Self>> {
         let folded = fold("dis_silu_backward", [("x", x), ("dout", dout)], dx, false)?;
         let ([x, dout], dx, geometry) = (folded.sources, folded.dst, folded.geometry);
@@ -267,6 +291,10 @@ impl SiluBackward {
 
 impl NegExp {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(x: Mat, out: MatMut) -> Result<Ready<Self>> {
         let folded = fold("dis_neg_exp", [("x", x)], out, false)?;
         let ([x], out, geometry) = (folded.sources, folded.dst, folded.geometry);
@@ -286,6 +314,10 @@ impl NegExp {
 
 impl AddProduct {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(a: Mat, b: Mat, dst: MatMut) -> Result<Ready<Self>> {
         let folded = fold("dis_add_product", [("a", a), ("b", b)], dst, false)?;
         let ([a, b], dst, geometry) = (folded.sources, folded.dst, folded.geometry);
@@ -308,6 +340,9 @@ impl AddProduct {
 
 /// A row that is added to every token of `of` (and to every sample, if there is only one), as a
 /// matrix of the shape of `of` with strides of zero.
+///
+/// # Errors
+/// If the shapes do not fit together.
 pub fn broadcast_tokens(x: Mat, of: [usize; 3]) -> Result<Mat> {
     let [batch, tokens, channels] = of;
     if x.tokens != 1 || x.channels != channels || (x.batch != 1 && x.batch != batch) {
@@ -327,6 +362,9 @@ pub fn broadcast_tokens(x: Mat, of: [usize; 3]) -> Result<Mat> {
 }
 
 /// A table over tokens that is added to every sample of `of`.
+///
+/// # Errors
+/// If the shapes do not fit together.
 pub fn broadcast_samples(x: Mat, of: [usize; 3]) -> Result<Mat> {
     let [batch, tokens, channels] = of;
     if x.shape() != [1, tokens, channels] {

@@ -41,6 +41,10 @@ fn check_ids(kernel: &'static str, ids: Ptr<u32>, count: usize) -> Result<()> {
 
 impl Gather {
     /// Checks the operands; `table` is (1, entries, channels), `out` (ids, 1, channels).
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(table: Mat, ids: Ptr<u32>, out: MatMut) -> Result<Ready<Self>> {
         const NAME: &str = "dis_gather";
         table.check_shape(NAME, "table", [1, table.tokens, out.channels])?;
@@ -70,6 +74,10 @@ impl Gather {
 
 impl ScatterAdd {
     /// Checks the operands; `dout` is (ids, 1, channels), `table` (1, entries, channels).
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(dout: Mat, ids: Ptr<u32>, table: MatMut) -> Result<Ready<Self>> {
         const NAME: &str = "dis_scatter_add";
         table.check_shape(NAME, "table", [1, table.tokens, dout.channels])?;

@@ -102,6 +102,10 @@ impl Sides {
 
 impl Gemm {
     /// Checks the operands, matrices of one sample each. `bias` may be null.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(
         a: Mat,
         transpose_a: bool,

@@ -138,6 +138,10 @@ impl Terms {
 
 impl Combine {
     /// Checks the operands. At `table` lie the words of `terms`.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(terms: &Terms, table: Ptr<u64>, dst: MatMut) -> Result<Ready<Self>> {
         const NAME: &str = "dis_combine";
         let geometry = images(NAME, dst, &[])?;
@@ -159,6 +163,10 @@ impl Combine {
 
 impl Clamp {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(low: f32, high: f32, x: MatMut) -> Result<Ready<Self>> {
         let geometry = images("dis_clamp", x, &[])?;
         let kernel = Self {
@@ -200,6 +208,10 @@ impl Lines {
 
 impl AddNoise {
     /// Checks the operands. At `at` lie the words of `lines`.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(
         noise: Mat,
         log_scale: Mat,
@@ -231,6 +243,10 @@ impl AddNoise {
 
 impl Mix {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(weight: Mat, a: Mat, b: Mat, dst: MatMut) -> Result<Ready<Self>> {
         let sources = [("weight", weight), ("a", a), ("b", b)];
         let geometry = images("dis_mix", dst, &sources)?;

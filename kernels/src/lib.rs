@@ -1,9 +1,13 @@
-//! The GPU kernels of DiS.
+#![cfg_attr(feature = "sim", doc = include_str!("../README.md"))]
 //!
-//! Each family is one PTX text in `ptx/`, written by hand, and one Rust file with its launch
-//! contracts: structures whose fields are the kernel's parameters, made only by functions that
-//! check shapes, from which grid, block, shared memory and the parameter list follow. A [`Driver`]
-//! executes them: a real GPU (feature `cuda`) or the simulator (feature `sim`).
+//! # How kernels are launched
+//!
+//! Each family is one PTX text in `ptx/` and one module with its launch contracts: structures whose fields are the
+//! kernel's parameters, made only by functions that check shapes, from which grid, block, shared memory and the
+//! parameter list follow. A [`Driver`] executes them: [`sim::Sim`] (feature `sim`) or `cuda::CudaDriver` (feature
+//! `cuda`). Memory comes from a [`Pool`]; operands are [`Mat`] and [`MatMut`].
+
+#![warn(clippy::missing_errors_doc)]
 
 pub mod contract;
 pub mod driver;

@@ -82,6 +82,10 @@ impl GaussianLoss {
     /// Checks the operands: at `steps` lie the [`step_words`] of as many samples as `x_start` has, at
     /// `sums` two numbers of each are written. Output and gradient have the values of `x_start`, or
     /// twice as many where the variance is learned.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(
         x_start: Mat,
         noise: Mat,

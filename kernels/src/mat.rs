@@ -96,6 +96,9 @@ macro_rules! common {
             }
             /// Checks that the matrix lies in its memory and that sizes and strides fit the
             /// kernels' 32-bit arithmetic.
+            ///
+            /// # Errors
+            /// If it does not, or they do not.
             pub fn check(&self, kernel: &'static str, name: &'static str) -> Result<()> {
                 if self.elements() == 0 {
                     return Ok(());
@@ -125,6 +128,9 @@ macro_rules! common {
                 Ok(())
             }
             /// Checks as [`Self::check`] and that the shape is this.
+            ///
+            /// # Errors
+            /// If they do not, or it is not.
             pub fn check_shape(
                 &self,
                 kernel: &'static str,

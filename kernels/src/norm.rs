@@ -122,6 +122,10 @@ pub struct Forward {
 
 impl NormForward {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(f: Forward) -> Result<Ready<Self>> {
         const NAME: &str = "dis_norm_forward";
         let [batch, tokens, channels] = f.hidden.shape();
@@ -218,6 +222,10 @@ impl Saved {
 
 impl NormBackward {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(s: Saved, layer: bool, accumulate: bool, dx: MatMut) -> Result<Ready<Self>> {
         const NAME: &str = "dis_norm_backward";
         s.check(NAME)?;
@@ -252,6 +260,10 @@ impl NormBackward {
 impl NormParamSums {
     /// Checks the operands; `partial` has room for (batch, chunks, 2, channels) with chunks of
     /// `chunk` tokens. Absent weight, bias or shift and scale count as 1, 0 and 0.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(s: Saved, chunk: usize, partial: PtrMut<f32>) -> Result<Ready<Self>> {
         const NAME: &str = "dis_norm_param_sums";
         s.check(NAME)?;

@@ -58,6 +58,10 @@ pub fn norm_partials(n: u64) -> usize {
 
 impl SquareSums {
     /// Checks the operands; `partial` has room for [`norm_partials`].
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(x: Ptr<f32>, partial: PtrMut<f64>) -> Result<Ready<Self>> {
         let n = x.len();
         let count = norm_partials(n) as u64;
@@ -77,6 +81,10 @@ impl SquareSums {
 
 impl NormFinish {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(partial: Ptr<f64>, count: usize, out: PtrMut<f32>) -> Result<Ready<Self>> {
         const NAME: &str = "dis_norm_finish";
         bounds(NAME, "partial", count as u64, partial.len())?;
@@ -136,6 +144,10 @@ pub struct Numbers {
 
 impl AdamW {
     /// Checks the operands: `n` elements in every arena.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(a: Arenas, x: Numbers) -> Result<Ready<Self>> {
         const NAME: &str = "dis_adamw";
         let n = a.params.len();

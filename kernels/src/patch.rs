@@ -78,6 +78,10 @@ impl Grid {
 
 impl Patchify {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(image: Ptr<f32>, grid: Grid, patches: MatMut) -> Result<Ready<Self>> {
         const NAME: &str = "dis_patchify";
         let (shape, geometry) = grid.check(NAME, image.len())?;
@@ -99,6 +103,10 @@ impl Patchify {
 
 impl Unpatchify {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(patches: Mat, grid: Grid, image: PtrMut<f32>) -> Result<Ready<Self>> {
         const NAME: &str = "dis_unpatchify";
         let (shape, geometry) = grid.check(NAME, image.len())?;

@@ -24,6 +24,10 @@ pub const CONTRACTS: &[ContractInfo] = &[SumRows::INFO];
 impl SumRows {
     /// Checks the operands. Batches of `src` and `dst` are the outer index, the tokens of `src` the
     /// rows, and the tokens of `dst` the chunks of `chunk` rows each.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(
         src: Mat,
         dst: MatMut,

@@ -42,6 +42,10 @@ fn geometry(
 
 impl SoftmaxForward {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(scale: f32, x: Mat, out: MatMut) -> Result<Ready<Self>> {
         const NAME: &str = "dis_softmax_forward";
         x.check(NAME, "x")?;
@@ -65,6 +69,10 @@ impl SoftmaxForward {
 
 impl SoftmaxBackward {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(scale: f32, y: Mat, dout: Mat, dx: MatMut) -> Result<Ready<Self>> {
         const NAME: &str = "dis_softmax_backward";
         y.check(NAME, "y")?;

@@ -46,6 +46,10 @@ fn samples(kernel: &'static str, x: MatMut) -> Result<Geometry> {
 
 impl Rescale {
     /// Checks the operands.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(strength: f64, like: Mat, x: MatMut) -> Result<Ready<Self>> {
         const NAME: &str = "dis_rescale";
         let geometry = samples(NAME, x)?;
@@ -64,6 +68,10 @@ impl Rescale {
 
 impl Threshold {
     /// Checks the operands. The quantile is that of a `ratio` between 0 and 1.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(ratio: f64, most: f64, x: MatMut) -> Result<Ready<Self>> {
         const NAME: &str = "dis_threshold";
         let geometry = samples(NAME, x)?;

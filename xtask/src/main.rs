@@ -6,6 +6,7 @@ mod emoji;
 mod golden;
 mod gpu_day;
 mod kernels;
+mod libraries;
 mod parity;
 mod samplers;
 
@@ -22,6 +23,10 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Runs the first example of every library's front page, in an empty crate elsewhere.
+    FrontPages(libraries::Args),
+    /// Runs every example of every library.
+    Examples(libraries::Args),
     /// Runs golden sets: recomputes what their manifests store and compares.
     Golden(golden::Args),
     /// Compares a GPU, or the simulator of one, with the CPU and with float64.
@@ -44,6 +49,8 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().task {
+        Task::FrontPages(args) => libraries::run_front_pages(&args),
+        Task::Examples(args) => libraries::run_examples(&args),
         Task::Golden(args) => golden::run(&args),
         Task::Parity(args) => parity::run(&args),
         Task::Mutants(args) => parity::mutants::run(&args),

@@ -68,6 +68,9 @@ impl Device {
     }
 
     /// Frees an allocation; its addresses are never used again.
+    ///
+    /// # Errors
+    /// If `ptr` is not the start of an allocation in use.
     pub fn free(&mut self, ptr: u64) -> Result<(), MemoryError> {
         self.memory.free(ptr)
     }
@@ -78,6 +81,9 @@ impl Device {
     }
 
     /// Declares that a range counts as never written from now on.
+    ///
+    /// # Errors
+    /// If the range is not inside an allocation in use.
     pub fn mark_uninitialised(&mut self, ptr: u64, bytes: usize) -> Result<(), MemoryError> {
         let (region, at) = self.memory.range(ptr, bytes)?;
         region.forget(at, bytes);
@@ -86,11 +92,17 @@ impl Device {
 
     /// Declares that from now on only the first `bytes` bytes of an allocation are in use, which
     /// count as never written; accesses beyond them are faults. What a memory pool hands out.
+    ///
+    /// # Errors
+    /// If `ptr` is not the start of an allocation of at least so many bytes.
     pub fn lend(&mut self, ptr: u64, bytes: usize) -> Result<(), MemoryError> {
         self.memory.lend(ptr, bytes)
     }
 
     /// Copies from the host.
+    ///
+    /// # Errors
+    /// If the range is not inside an allocation in use.
     pub fn write(&mut self, ptr: u64, bytes: &[u8]) -> Result<(), MemoryError> {
         let (region, at) = self.memory.range(ptr, bytes.len())?;
         region.data[at..at + bytes.len()].copy_from_slice(bytes);
@@ -99,6 +111,9 @@ impl Device {
     }
 
     /// Copies to the host; with checks, every byte must have been written.
+    ///
+    /// # Errors
+    /// If the range is not inside an allocation in use, or holds what nothing wrote.
     pub fn read(&self, ptr: u64, bytes: &mut [u8]) -> Result<(), MemoryError> {
         let (region, at) = self.memory.view(ptr, bytes.len())?;
         if self.options.checks
@@ -117,6 +132,9 @@ impl Device {
 
     /// Copies to the host without asking whether anything was written; what was not is zero, or
     /// what was there before it was marked uninitialised.
+    ///
+    /// # Errors
+    /// If the range is not inside an allocation in use.
     pub fn read_lossy(&self, ptr: u64, bytes: &mut [u8]) -> Result<(), MemoryError> {
         let (region, at) = self.memory.view(ptr, bytes.len())?;
         bytes.copy_from_slice(&region.data[at..at + bytes.len()]);
@@ -124,6 +142,9 @@ impl Device {
     }
 
     /// Sets each byte of a range.
+    ///
+    /// # Errors
+    /// If the range is not inside an allocation in use.
     pub fn fill(&mut self, ptr: u64, value: u8, bytes: usize) -> Result<(), MemoryError> {
         let (region, at) = self.memory.range(ptr, bytes)?;
         region.data[at..at + bytes].fill(value);
@@ -132,6 +153,9 @@ impl Device {
     }
 
     /// Copies within the device; what was never written stays so.
+    ///
+    /// # Errors
+    /// If a range is not inside an allocation in use.
     pub fn copy(&mut self, to: u64, from: u64, bytes: usize) -> Result<(), MemoryError> {
         let (source, at) = self.memory.view(from, bytes)?;
         let data = source.data[at..at + bytes].to_vec();
@@ -146,6 +170,9 @@ impl Device {
     }
 
     /// Runs an entry to its end. `args` has the bytes of each parameter, little-endian.
+    ///
+    /// # Errors
+    /// The first mistake that the kernel makes, or what the launch itself has wrong.
     pub fn launch(
         &mut self,
         module: &Module,

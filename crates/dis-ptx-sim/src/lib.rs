@@ -1,11 +1,12 @@
-//! Executes PTX on a CPU, and checks it while it runs.
+#![doc = include_str!("../README.md")]
+//!
+//! # How it works
 //!
 //! A [`Module`] is decoded once; a [`Device`] holds memory and launches its entries. A warp is 32
 //! lanes with a program counter each, of which the lowest runs first, so that divergence,
 //! reconvergence, shuffles and barriers behave as on hardware. What would be silent there is a
-//! [`Fault`] here, named by file, line, block and thread: accesses out of bounds or misaligned,
-//! reads of what nothing wrote, races in shared and global memory, barriers and shuffles that not
-//! all threads reach, loops without an end.
+//! [`Fault`] here, named by file, line, block and thread. A launch that has none returns [`Counters`]: what it
+//! executed and moved.
 //!
 //! ```
 //! use dis_ptx_sim::{Device, FaultKind, Launch, Module, Options};
@@ -70,6 +71,8 @@
 //! What only hardware can show: timing, the order in which unordered threads happen to run, the
 //! actual results of `.approx` instructions within their bounds (see [`Approx`]), and what the
 //! assembler makes of the text.
+
+#![warn(clippy::missing_errors_doc)]
 
 mod approx;
 mod code;

@@ -105,6 +105,9 @@ impl std::fmt::Display for Lint {
 
 impl Module {
     /// Decodes a text; `file` names it in messages.
+    ///
+    /// # Errors
+    /// If the text is not of the supported subset; the error names the line.
     pub fn parse(file: &str, text: &str) -> Result<Self, ParseError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let Parsed {

@@ -32,6 +32,7 @@ fn scan_slices<'a, E: Element>(scan: Scan<'a, HostBuf<E>>) -> Scan<'a, [E]> {
         d: scan.d.map(|v| v.map(HostBuf::as_slice)),
         z: scan.z.map(|v| v.map(HostBuf::as_slice)),
         delta_bias: scan.delta_bias.map(|v| v.map(HostBuf::as_slice)),
+        initial_state: scan.initial_state.map(|v| v.map(HostBuf::as_slice)),
         delta_softplus: scan.delta_softplus,
         discretization: scan.discretization,
         direction: scan.direction,
@@ -58,6 +59,8 @@ fn grad_slices<'a, E: Element>(grads: ScanGrads<'a, HostBuf<E>>) -> ScanGrads<'a
         arena: grads.arena.as_mut_slice(),
         d: grads.d,
         delta_bias: grads.delta_bias,
+        dlast_state: grads.dlast_state.map(|v| v.map(HostBuf::as_slice)),
+        dinitial_state: grads.dinitial_state.map(|v| v.map(HostBuf::as_mut_slice)),
     }
 }
 

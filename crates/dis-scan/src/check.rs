@@ -148,6 +148,7 @@ impl ScanShape {
 }
 
 const TOKENS: &str = "u";
+const STATES: &str = "(batch, channels, states)";
 
 /// Checks a scan's inputs.
 pub(crate) fn scan<Bf: Extent + ?Sized>(
@@ -187,6 +188,13 @@ pub(crate) fn scan<Bf: Extent + ?Sized>(
         &scan.delta_bias,
         "(1, 1, channels)",
         [1, 1, channels],
+    )?;
+    optional(
+        op,
+        "initial_state",
+        &scan.initial_state,
+        STATES,
+        [batch, channels, states],
     )?;
     Ok(ScanShape {
         batch,
@@ -230,13 +238,12 @@ pub(crate) fn scan_out<Bf: Extent + ?Sized>(
     }
     if let Some(last) = &out.last_state {
         let expected = [shape.batch, shape.channels, shape.states];
-        let name = "(batch, channels, states)";
         like(
             op,
             "last_state",
             &last.layout,
             last.buf.extent(),
-            name,
+            STATES,
             expected,
         )?;
     }
@@ -300,6 +307,12 @@ pub(crate) fn scan_grads<Bf: Extent + ?Sized>(
         }
         None if scan.z.is_some() => return invalid(op, "a gated scan needs dz".into()),
         _ => {}
+    }
+    let ends = [batch, channels, states];
+    optional(op, "dlast_state", &grads.dlast_state, STATES, ends)?;
+    if let Some(to) = &grads.dinitial_state {
+        let len = to.buf.extent();
+        like(op, "dinitial_state", &to.layout, len, STATES, ends)?;
     }
     let arena = grads.arena.extent();
     in_arena(op, "D", grads.d, scan.d.is_some(), channels, arena)?;

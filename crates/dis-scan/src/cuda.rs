@@ -6,7 +6,7 @@ use dis_kernels::scan::{
 };
 use dis_kernels::{Block, Driver, Mat, MatMut, Ptr, PtrMut};
 use dis_tensor::cuda::{CudaView, CudaViewMut, DeviceBuf, mat, mat_mut};
-use dis_tensor::{Cuda, Layout, Result, TokensMut};
+use dis_tensor::{Cuda, Layout, Result, TensorError, TokensMut};
 
 use crate::check::{self, ConvShape, ScanShape};
 use crate::ops::{Conv, ConvGrads, Direction, Discretization, Scan, ScanBackend, ScanGrads};
@@ -233,7 +233,7 @@ impl<D: Driver> ScanBackend for Cuda<D> {
 
     fn scan(&self, scan: Scan<'_, Buf<D>>, out: ScanOut<'_, Buf<D>>) -> Result<()> {
         const OP: &str = "scan";
-        let shape = check::scan(OP, &scan)?;
+        let shape = stateless(OP, &scan)?;
         check::scan_out(OP, &shape, &out)?;
         let first = ForwardWalk {
             walk: walk(&scan),
@@ -258,8 +258,8 @@ impl<D: Driver> ScanBackend for Cuda<D> {
             y,
             checkpoints,
         } = pair;
-        let shape = check::scan(OP, &Scan { z, ..first })?;
-        let same = check::scan(OP, &second)?;
+        let shape = stateless(OP, &Scan { z, ..first })?;
+        let same = stateless(OP, &second)?;
         dis_tensor::same_shape(OP, "second u", same.tokens3(), "first u", shape.tokens3())?;
         let (mut stored, y) = (checkpoints, mat_mut(y));
         if let Some(both) = &stored {
@@ -291,9 +291,12 @@ impl<D: Driver> ScanBackend for Cuda<D> {
         grads: ScanGrads<'_, Buf<D>>,
     ) -> Result<()> {
         const OP: &str = "scan_backward";
-        let shape = check::scan(OP, &scan)?;
+        let shape = stateless(OP, &scan)?;
         check::checkpoints(OP, &shape, dis_tensor::Buffer::len(checkpoints))?;
         check::scan_grads(OP, &scan, &shape, &dout, &grads)?;
+        if grads.dlast_state.is_some() || grads.dinitial_state.is_some() {
+            return Err(no_states(OP));
+        }
         let parts = Parts::new(self, OP, &shape)?;
         let gate = scan.z.map(mat).zip(grads.dz.map(mat_mut));
         let one = BackwardWalk {
@@ -335,8 +338,8 @@ impl<D: Driver> ScanBackend for Cuda<D> {
             arena,
         } = grads;
         let scans = scans.map(|scan| Scan { z, ..scan });
-        let shape = check::scan(OP, &scans[0])?;
-        let same = check::scan(OP, &scans[1])?;
+        let shape = stateless(OP, &scans[0])?;
+        let same = stateless(OP, &scans[1])?;
         dis_tensor::same_shape(OP, "second u", same.tokens3(), "first u", shape.tokens3())?;
         let mut walks = Vec::with_capacity(2);
         let mut rest = Vec::with_capacity(2);
@@ -375,6 +378,22 @@ impl<D: Driver> ScanBackend for Cuda<D> {
             add_up(self, OP, &shape, &parts, sums)?;
         }
         Ok(())
+    }
+}
+
+/// Checks a scan's inputs: the kernels begin at a state of zero.
+fn stateless<D: Driver>(op: &'static str, scan: &Scan<'_, Buf<D>>) -> Result<ScanShape> {
+    let shape = check::scan(op, scan)?;
+    match scan.initial_state {
+        Some(_) => Err(no_states(op)),
+        None => Ok(shape),
+    }
+}
+
+fn no_states(op: &'static str) -> TensorError {
+    TensorError::Unsupported {
+        op,
+        what: "an initial state, or gradients of the states at the ends; a CPU has both",
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Scan<'a, Bf: ?Sized> {
     pub z: Option<Tokens<'a, Bf>>,
     /// Added to the raw step, (1, 1, D).
     pub delta_bias: Option<Tokens<'a, Bf>>,
+    /// The state before the first token walked, (batch, D, N); zero where it is absent.
+    pub initial_state: Option<Tokens<'a, Bf>>,
     /// Whether softplus (the identity above 20) is applied to the step.
     pub delta_softplus: bool,
     /// Which discretisation of B.
@@ -130,6 +132,10 @@ pub struct ScanGrads<'a, Bf: ?Sized> {
     pub d: Option<usize>,
     /// Offset of d delta_bias, added to; required when there is a bias.
     pub delta_bias: Option<usize>,
+    /// Read, not written: the gradient of the last state, (batch, D, N); zero where it is absent.
+    pub dlast_state: Option<Tokens<'a, Bf>>,
+    /// If given, (batch, D, N), overwritten: the gradient of the state before the first token walked.
+    pub dinitial_state: Option<TokensMut<'a, Bf>>,
 }
 
 /// Tokens between two stored states.
@@ -193,6 +199,8 @@ impl<'a, Bf: ?Sized> OneOfPair<'a, Bf> {
             arena,
             d: self.d,
             delta_bias: self.delta_bias,
+            dlast_state: None,
+            dinitial_state: None,
         }
     }
 }
@@ -211,9 +219,17 @@ pub struct ScanPairGrads<'a, Bf: ?Sized> {
 /// All that models and samplers need of a backend: those of a state space model besides the others.
 pub trait ScanBackend: Backend + ImageOps + Recorder {
     /// Causal depthwise convolution and SiLU; `out` (batch, tokens, D) is overwritten.
+    ///
+    /// # Errors
+    /// If shapes do not fit, a view leaves its buffer, the device lacks what is asked for, or the
+    /// device fails.
     fn conv1d(&self, conv: Conv<'_, Reals<Self>>, out: ViewMut<'_, Self>) -> Result<()>;
 
     /// Two convolutions of the same input.
+    ///
+    /// # Errors
+    /// If shapes do not fit, a view leaves its buffer, the device lacks what is asked for, or the
+    /// device fails.
     fn conv1d_pair(
         &self,
         first: Conv<'_, Reals<Self>>,
@@ -226,6 +242,10 @@ pub trait ScanBackend: Backend + ImageOps + Recorder {
     }
 
     /// Its backward; `dx` is overwritten, or added to when `accumulate`.
+    ///
+    /// # Errors
+    /// If shapes do not fit, a view leaves its buffer, an offset or dz is missing, the device lacks
+    /// what is asked for, or the device fails.
     fn conv1d_backward(
         &self,
         conv: Conv<'_, Reals<Self>>,
@@ -236,9 +256,17 @@ pub trait ScanBackend: Backend + ImageOps + Recorder {
     ) -> Result<()>;
 
     /// The selective scan.
+    ///
+    /// # Errors
+    /// If shapes do not fit, a view leaves its buffer, the device lacks what is asked for, or the
+    /// device fails.
     fn scan(&self, scan: Scan<'_, Reals<Self>>, out: ScanOut<'_, Reals<Self>>) -> Result<()>;
 
     /// Both directions, gated together.
+    ///
+    /// # Errors
+    /// If shapes do not fit, a view leaves its buffer, the device lacks what is asked for, or the
+    /// device fails.
     fn scan_pair(&self, pair: ScanPair<'_, Reals<Self>>) -> Result<()> {
         let ScanPair {
             scans: [first, second],
@@ -268,6 +296,10 @@ pub trait ScanBackend: Backend + ImageOps + Recorder {
     }
 
     /// Its backward, from the checkpoints of the forward with the same arguments.
+    ///
+    /// # Errors
+    /// If shapes do not fit, a view leaves its buffer, an offset or dz is missing, the device lacks
+    /// what is asked for, or the device fails.
     fn scan_backward(
         &self,
         scan: Scan<'_, Reals<Self>>,
@@ -277,6 +309,10 @@ pub trait ScanBackend: Backend + ImageOps + Recorder {
     ) -> Result<()>;
 
     /// The backward of [`ScanBackend::scan_pair`].
+    ///
+    /// # Errors
+    /// If shapes do not fit, a view leaves its buffer, an offset or dz is missing, the device lacks
+    /// what is asked for, or the device fails.
     fn scan_backward_pair(
         &self,
         scans: [Scan<'_, Reals<Self>>; 2],

@@ -192,10 +192,16 @@ fn step<S: Scalar>(scan: &Scan<'_, [S]>, b: usize, t: usize, c: usize) -> [S; 2]
     }
 }
 
+/// The states of one channel at an end of the walk; zeros where they are not given.
+fn state_at<S: Scalar>(x: &Option<View<'_, S>>, b: usize, c: usize, n: usize) -> Vec<S> {
+    let state = |i| x.as_ref().map_or(S::default(), |x| at(x, b, c, i));
+    (0..n).map(state).collect()
+}
+
 /// All states of one channel: before the first token, then after each token of the walk.
 fn states<S: Scalar>(scan: &Scan<'_, [S]>, b: usize, c: usize) -> Vec<Vec<S>> {
     let (tokens, n) = (scan.u.layout.tokens, scan.a.layout.channels);
-    let mut all = vec![vec![S::default(); n]];
+    let mut all = vec![state_at(&scan.initial_state, b, c, n)];
     for p in 0..tokens {
         let t = token(scan.direction, tokens, p);
         let ([delta, _], u) = (step(scan, b, t, c), at(&scan.u, b, t, c));
@@ -269,7 +275,7 @@ pub fn scan_backward<S: Scalar>(
     for b in 0..shape.batch {
         for c in 0..shape.channels {
             let states = states(&scan, b, c);
-            let mut carry = vec![S::default(); n];
+            let mut carry = state_at(&grads.dlast_state, b, c, n);
             for p in (0..shape.tokens).rev() {
                 let t = token(scan.direction, shape.tokens, p);
                 let ([delta, by_raw], u) = (step(&scan, b, t, c), at(&scan.u, b, t, c));
@@ -304,6 +310,11 @@ pub fn scan_backward<S: Scalar>(
                 *at_mut(&mut grads.ddelta, b, t, c) = ddelta;
                 if let (Some(_), Some(bias)) = (&scan.delta_bias, grads.delta_bias) {
                     grads.arena[bias + c] += ddelta;
+                }
+            }
+            if let Some(to) = &mut grads.dinitial_state {
+                for (i, value) in carry.into_iter().enumerate() {
+                    *at_mut(to, b, c, i) = value;
                 }
             }
         }

@@ -116,6 +116,9 @@ impl Attention {
     /// Runs the mixer. `sum` is the residual stream and `normed` its norm, (batch, tokens, d_model);
     /// `out` of the same shape is overwritten with what is to be added to the stream. Without `out`
     /// the last map is left out. Returns what [`Attention::backward`] needs.
+    ///
+    /// # Errors
+    /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn forward<B: Backend>(
         &self,
         backend: &B,
@@ -213,6 +216,9 @@ impl Attention {
     /// Backward: from `dout` to `dnormed` (overwritten) and to the residual stream, whose gradient
     /// is added to `dsum`; adds parameter gradients to `grads`. `normed` and `params` are those of
     /// the forward.
+    ///
+    /// # Errors
+    /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn backward<B: Backend>(
         &self,
         backend: &B,

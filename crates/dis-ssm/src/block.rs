@@ -212,6 +212,9 @@ impl Block {
 
     /// Runs the block: writes the new residual to `sum` (not for the first block, whose hidden
     /// value it is) and the mixer's output to `out`.
+    ///
+    /// # Errors
+    /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn forward<B: ScanBackend>(
         &self,
         backend: &B,
@@ -229,6 +232,9 @@ impl Block {
     }
 
     /// As [`Block::forward`], keeping what [`Block::backward`] needs.
+    ///
+    /// # Errors
+    /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn forward_saved<B: ScanBackend>(
         &self,
         backend: &B,
@@ -254,6 +260,9 @@ impl Block {
     }
 
     /// Recomputes what [`Block::forward_saved`] keeps, from the residual sum.
+    ///
+    /// # Errors
+    /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn recompute<B: ScanBackend>(
         &self,
         backend: &B,
@@ -382,6 +391,9 @@ impl Block {
 
     /// Backward. `input` and `sum` are those of the forward (for the first block `sum` is its
     /// hidden value), `dout` the gradient of its output.
+    ///
+    /// # Errors
+    /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn backward<B: ScanBackend>(
         &self,
         backend: &B,

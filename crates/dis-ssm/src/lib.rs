@@ -1,11 +1,19 @@
-//! The bidirectional Mamba mixer (and self-attention beside it, for comparison), the block around
-//! it, and parameters by name.
+#![doc = include_str!("../README.md")]
 //!
-//! Forward and backward passes are written by hand over any [`dis_scan::ScanBackend`]; weights and
-//! gradients live in flat arenas laid out by a [`ParamTable`].
+//! # What is where
+//!
+//! [`Mixer`] and [`Attention`] mix tokens; [`Block`] puts a long skip, the residual stream and a norm around either;
+//! [`CausalMixer`] is Mamba's own, which goes on from a state that is kept. Each only knows which parameters of an
+//! arena it uses: a [`ParamTable`] lays them out, and weights, gradients and moments are arenas of that layout.
+//! `forward_saved` returns what `backward` needs, by value; `backward` consumes it. The types of dis-scan and
+//! dis-tensor that signatures name are exported from here too.
+
+#![warn(clippy::missing_errors_doc)]
 
 pub mod attention;
 pub mod block;
+mod branch;
+pub mod causal;
 mod config;
 pub mod linear;
 pub mod mixer;
@@ -14,8 +22,15 @@ pub mod params;
 
 pub use attention::{Attention, AttentionConfig, SavedAttention};
 pub use block::{Block, BlockConfig, BlockGrads, BlockInput, NormParams, SavedBlock, SkipKind};
+pub use causal::{CausalMixer, MixerState};
 pub use config::{MixerConfig, MixerInit};
 pub use linear::{Linear, Scratch};
 pub use mixer::{Mixer, SavedMixer};
 pub use mixing::{Mixing, MixingConfig};
 pub use params::{Init, Param, ParamSpec, ParamTable};
+
+pub use dis_scan::{Discretization, ScanBackend};
+pub use dis_tensor::{
+    Backend, Cpu, Layout, Norm, NormGrads, NormKind, Reals, Reference, Result, TensorError, Tokens,
+    TokensMut, View, ViewMut,
+};

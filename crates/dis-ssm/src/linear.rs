@@ -29,6 +29,9 @@ impl Linear {
     }
 
     /// `y = x W^T + b`.
+    ///
+    /// # Errors
+    /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn forward<B: Backend>(
         &self,
         backend: &B,
@@ -41,6 +44,9 @@ impl Linear {
     }
 
     /// Adds the gradients of weight and bias to `grads`.
+    ///
+    /// # Errors
+    /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn backward_params<B: Backend>(
         &self,
         backend: &B,
@@ -56,6 +62,9 @@ impl Linear {
     }
 
     /// `dx = dy W`, or `dx += dy W` when `accumulate`.
+    ///
+    /// # Errors
+    /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn backward_input<B: Backend>(
         &self,
         backend: &B,

@@ -205,12 +205,24 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     fn download<E: Element>(&self, buf: &Self::Buf<E>) -> Vec<E>;
 
     /// Writes host values at `offset`, rounding to what the backend computes in.
+    ///
+    /// # Errors
+    /// If the range leaves the buffer, or the device fails.
     fn write_f32(&self, buf: &mut Reals<Self>, offset: usize, data: &[f32]) -> Result<()>;
     /// Writes host values at `offset`, rounding to what the backend computes in.
+    ///
+    /// # Errors
+    /// If the range leaves the buffer, or the device fails.
     fn write_f64(&self, buf: &mut Reals<Self>, offset: usize, data: &[f64]) -> Result<()>;
     /// Reads values at `offset`, rounding to float32.
+    ///
+    /// # Errors
+    /// If the range leaves the buffer, or the device fails.
     fn read_f32(&self, buf: &Reals<Self>, offset: usize, out: &mut [f32]) -> Result<()>;
     /// Reads values at `offset`.
+    ///
+    /// # Errors
+    /// If the range leaves the buffer, or the device fails.
     fn read_f64(&self, buf: &Reals<Self>, offset: usize, out: &mut [f64]) -> Result<()>;
 
     /// A buffer of reals with these values.
@@ -220,12 +232,24 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     fn to_f32(&self, buf: &Reals<Self>) -> Vec<f32>;
 
     /// `dst = value`.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn fill(&self, dst: ViewMut<'_, Self>, value: f64) -> Result<()>;
     /// `dst = src`.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn copy(&self, src: View<'_, Self>, dst: ViewMut<'_, Self>) -> Result<()>;
     /// `dst += alpha * src`.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn axpy(&self, alpha: f64, src: View<'_, Self>, dst: ViewMut<'_, Self>) -> Result<()>;
     /// `dst(b, t, c) = scale(b) * src(b, t, c)`; scale is (batch, 1, 1).
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn scale_samples(
         &self,
         scale: View<'_, Self>,
@@ -236,6 +260,10 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// `c = op(a) op(b) + bias`, or `c += op(a) op(b)` when `accumulate` (then without bias).
     /// All three are matrices (batches count as rows; they must be [`Layout::is_matrix`]);
     /// `bias` (columns of c) is added to every row.
+    ///
+    /// # Errors
+    /// If an operand is not a matrix, shapes do not fit, a view leaves its buffer, a bias comes
+    /// with `accumulate`, or the device fails.
     fn gemm(
         &self,
         a: View<'_, Self>,
@@ -251,16 +279,28 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// many products ([`Backend::gemm`]), whole or some of their columns, and for nothing else: a
     /// backend may reorder them for speed. From then on other uses fail or see other values, and
     /// products are for backends of the same precision only. Products have the same bits as before.
+    ///
+    /// # Errors
+    /// If a layout is not dense or leaves the buffer, or the device fails.
     fn prepare_weights(&self, buf: &mut Reals<Self>, weights: &[Layout]) -> Result<()> {
         let _ = (buf, weights);
         Ok(())
     }
 
     /// `out(c) += sum over b, t of x(b, t, c)`: the gradient of a bias.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn add_column_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
     /// `out(0, t, c) += sum over b of x(b, t, c)`: the gradient of a position table.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn add_batch_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
     /// `out(b, 0, c) = alpha * sum over t of x(b, t, c)` (added to `out` when `accumulate`).
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn token_sums(
         &self,
         alpha: f64,
@@ -270,13 +310,25 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     ) -> Result<()>;
     /// `dst(b, t, c) += alpha * x(b or 0, 0, c)` for every token: broadcasts over tokens, and over
     /// samples too where x has one sample.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn add_to_tokens(&self, alpha: f64, x: View<'_, Self>, dst: ViewMut<'_, Self>) -> Result<()>;
     /// `dst(b, t, c) += alpha * x(0, t, c)`: adds a table over tokens to every sample.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn add_to_samples(&self, alpha: f64, x: View<'_, Self>, dst: ViewMut<'_, Self>) -> Result<()>;
 
     /// `out = x * sigmoid(x)`.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn silu(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
     /// `dx = dout * silu'(x)`.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn silu_backward(
         &self,
         x: View<'_, Self>,
@@ -284,8 +336,14 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
         dx: ViewMut<'_, Self>,
     ) -> Result<()>;
     /// `out = -exp(x)`: A from A_log.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn neg_exp(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
     /// `dst += a * b`, elementwise; with a = A and b = dA this is the gradient of A_log.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn add_product(
         &self,
         a: View<'_, Self>,
@@ -294,8 +352,14 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     ) -> Result<()>;
 
     /// Softmax over channels: `out(b, t, :) = softmax(scale * x(b, t, :))`.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn softmax(&self, scale: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
     /// `dx = scale * y * (dout - sum over channels of y * dout)`, where y is the softmax.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn softmax_backward(
         &self,
         scale: f64,
@@ -307,6 +371,9 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// `sum = residual + hidden_scale * hidden`, then `out = norm(sum)`. Without `residual` the
     /// sum is `hidden_scale * hidden`. `sum` may be left out. `hidden_scale` is (batch, 1, 1).
     /// `stats` (batch, tokens, 2) receives mean (0 for RMS) and 1 / sqrt(...) for the backward.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn add_norm(
         &self,
         residual: Option<View<'_, Self>>,
@@ -321,6 +388,9 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// Backward of the normalisation: `x` is the saved sum. Adds the gradient of x to `dx` (or
     /// overwrites it unless `accumulate`); adds to the parameter gradients; overwrites
     /// `d_shift_scale` (batch, 1, 2 * channels).
+    ///
+    /// # Errors
+    /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn add_norm_backward(
         &self,
         x: View<'_, Self>,
@@ -334,6 +404,10 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     ) -> Result<()>;
 
     /// `out(b, 0, :) = table(0, ids[b], :)`. Ids are checked against the table.
+    ///
+    /// # Errors
+    /// If shapes do not fit, an id is not in the table, a view leaves its buffer, or the device
+    /// fails.
     fn gather(
         &self,
         table: View<'_, Self>,
@@ -341,6 +415,10 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
         out: ViewMut<'_, Self>,
     ) -> Result<()>;
     /// `dtable(0, ids[b], :) += dout(b, 0, :)`, in the order of b.
+    ///
+    /// # Errors
+    /// If shapes do not fit, an id is not in the table, a view leaves its buffer, or the device
+    /// fails.
     fn scatter_add(
         &self,
         dout: View<'_, Self>,
@@ -349,8 +427,16 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     ) -> Result<()>;
 
     /// Image (dense buffer) to patches (batch, tokens, patch_len).
+    ///
+    /// # Errors
+    /// If the patch does not divide the image, sizes do not fit, a view leaves its buffer, or the
+    /// device fails.
     fn patchify(&self, image: &Reals<Self>, grid: PatchGrid, out: ViewMut<'_, Self>) -> Result<()>;
     /// Patches to image; the exact inverse, and so also the adjoint, of `patchify`.
+    ///
+    /// # Errors
+    /// If the patch does not divide the image, sizes do not fit, a view leaves its buffer, or the
+    /// device fails.
     fn unpatchify(
         &self,
         patches: View<'_, Self>,
@@ -359,12 +445,21 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     ) -> Result<()>;
 
     /// `out[0] = sqrt(sum of squares)`, summed in float64 in a fixed order.
+    ///
+    /// # Errors
+    /// If `out` is empty, or the device fails.
     fn global_norm(&self, x: &Reals<Self>, out: &mut Reals<Self>) -> Result<()>;
     /// AdamW, clipping and EMA in one pass; nothing changes if the norm is not finite.
+    ///
+    /// # Errors
+    /// If arenas differ in length, a number is outside its domain, or the device fails.
     fn adamw(&self, state: AdamState<'_, Reals<Self>>, step: AdamW) -> Result<()>;
 }
 
 /// Checks that a view lies inside its buffer.
+///
+/// # Errors
+/// If it does not.
 pub fn check_view<Bf: Buffer>(op: &'static str, layout: &Layout, buf: &Bf) -> Result<()> {
     layout.check(op, buf.len())
 }

@@ -40,6 +40,14 @@ pub enum TensorError {
         /// What the device reports.
         what: String,
     },
+    /// The device has no code for it.
+    #[error("{op}: not on this device: {what}")]
+    Unsupported {
+        /// Operation that was asked for.
+        op: &'static str,
+        /// What is missing, and where it is to be had.
+        what: &'static str,
+    },
     /// An argument is outside its domain.
     #[error("{op}: {what}")]
     Invalid {
@@ -51,4 +59,4 @@ pub enum TensorError {
 }
 
 /// Result of tensor operations.
-pub type Result<T> = std::result::Result<T, TensorError>;
+pub type Result<T, E = TensorError> = std::result::Result<T, E>;

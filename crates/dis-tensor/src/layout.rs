@@ -146,6 +146,9 @@ impl Layout {
 
     /// Checks that the view lies inside a buffer of `len` elements and that its rows do not
     /// overlap.
+    ///
+    /// # Errors
+    /// If it does not, or they do.
     pub fn check(&self, op: &'static str, len: usize) -> Result<()> {
         if self.elements() == 0 {
             return Ok(());
@@ -254,6 +257,9 @@ impl<'a, Bf: ?Sized> TokensMut<'a, Bf> {
 }
 
 /// Fails unless two shapes are equal.
+///
+/// # Errors
+/// If they are not; the message has both names and shapes.
 pub fn same_shape(
     op: &'static str,
     left_name: &'static str,

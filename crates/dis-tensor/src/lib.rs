@@ -1,5 +1,18 @@
-//! Arrays on a device for DiS: the token-matrix layout, the [`Backend`] trait, its CPU
-//! implementation and a naive float64 one that serves as oracle, and counter-based random numbers.
+#![doc = include_str!("../README.md")]
+//!
+//! # What is where
+//!
+//! - [`Layout`], [`Tokens`], [`TokensMut`]: where a token matrix lies in a buffer. Columns, token ranges and samples
+//!   are views.
+//! - [`Backend`]: what a device must do. Every output buffer is the caller's; nothing allocates but [`Backend::alloc`],
+//!   [`Backend::zeros`] and uploads, and those take from a pool. [`ImageOps`] adds a sampler's arithmetic, [`Recorder`]
+//!   what repeats a sequence of launches.
+//! - [`Cpu`]: vector code, chosen at run time ([`simd`]). The same bits on any number of threads, and for a sample alone
+//!   or in a batch.
+//! - [`Reference`]: the same operations as plain loops in float64, or on any [`Scalar`].
+//! - [`random`]: draws addressed by (seed, purpose, sample, step), so that there is no generator to save.
+
+#![warn(clippy::missing_errors_doc)]
 
 pub mod backend;
 mod block;

@@ -266,6 +266,10 @@ pub enum Backward {
 
 impl Backward {
     /// Checks the operands; `gate` is z and dz.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(
         directions: &[BackwardWalk],
         dout: Mat,
@@ -290,6 +294,10 @@ impl Backward {
     }
 
     /// As [`Self::new`], by the entry that takes any number of states, also for 16.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new_any(
         directions: &[BackwardWalk],
         dout: Mat,
@@ -303,6 +311,9 @@ impl Backward {
     }
 
     /// Launches it.
+    ///
+    /// # Errors
+    /// As [`Driver::launch`].
     pub fn launch<D: Driver>(&self, driver: &D) -> Result<()> {
         match self {
             Self::N16(kernel) => launch(driver, &**kernel),

@@ -103,6 +103,10 @@ fn geometry(kernel: &'static str, of: [usize; 3], directions: usize) -> Result<G
 
 impl ConvForward {
     /// Checks the operands: one direction or two, each with its output of the shape of `x`.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(x: Mat, directions: &[(ConvWalk, MatMut)]) -> Result<Ready<Self>> {
         const NAME: &str = "dis_conv1d_forward";
         x.check(NAME, "x")?;
@@ -148,6 +152,10 @@ impl ConvForward {
 impl ConvBoth {
     /// Checks the operands: two opposite directions with taps of one width, each with its output of
     /// the shape of `x`, which is read once.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(x: Mat, directions: &[(ConvWalk, MatMut); 2]) -> Result<Ready<Self>> {
         const NAME: &str = "dis_conv1d_both";
         x.check(NAME, "x")?;
@@ -200,6 +208,10 @@ impl ConvBoth {
 impl ConvBackward {
     /// Checks the operands. `dx` is overwritten, or added to; see [`conv_tiles`] for the partial sums
     /// of weight and bias.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(
         x: Mat,
         walk: ConvWalk,

@@ -227,6 +227,10 @@ impl Variant {
 
 impl Forward {
     /// Checks the operands and chooses the entry for a device of that many multiprocessors.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(
         directions: &[ForwardWalk],
         y: MatMut,
@@ -246,6 +250,10 @@ impl Forward {
     }
 
     /// Checks the operands for this entry.
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn with_variant(
         variant: Variant,
         directions: &[ForwardWalk],
@@ -307,6 +315,9 @@ impl Forward {
     }
 
     /// Launches it.
+    ///
+    /// # Errors
+    /// As [`Driver::launch`].
     pub fn launch<D: Driver>(&self, driver: &D) -> Result<()> {
         match self {
             Self::N16(kernel) => launch(driver, kernel),

@@ -19,6 +19,10 @@ contract! {
 impl SumPartials {
     /// Checks the operands: `parts` is dense, (batch, count, rows, columns), where `out` is (batch,
     /// rows, columns).
+    ///
+    /// # Errors
+    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
+    /// its memory.
     pub fn new(
         parts: Ptr<f32>,
         count: usize,

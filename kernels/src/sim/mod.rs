@@ -146,6 +146,9 @@ impl Sim {
     }
 
     /// The decoded text.
+    ///
+    /// # Errors
+    /// If the text is not PTX that the simulator takes.
     pub fn module(&self, file: &'static PtxFile) -> Result<Arc<ptx::Module>> {
         self.lock().module(file)
     }

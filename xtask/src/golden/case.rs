@@ -109,6 +109,16 @@ impl Case {
             .with_context(|| format!("has no number tolerance.{}", path.join(".")))
     }
 
+    /// The tolerance that the manifest's list gives a tensor of its own.
+    pub fn listed_rtol(&self, name: &str) -> Result<f64> {
+        let list = self.list("tensors")?;
+        let listed = list
+            .iter()
+            .find(|t| t.get("name").is_some_and(|n| n == name));
+        let rtol = listed.and_then(|t| t.get("rtol")).and_then(Value::as_f64);
+        rtol.with_context(|| format!("tensor {name:?} has no rtol in the list"))
+    }
+
     /// A stored tensor.
     pub fn tensor(&self, name: &str) -> Result<&Tensor> {
         self.find(name)
@@ -174,12 +184,12 @@ impl Case {
         });
     }
 
-    /// Ends the case: fails if something stored was not used, or nothing was compared. The
     /// What was compared so far.
     pub fn compared(&self) -> Vec<Comparison> {
         self.comparisons.borrow().clone()
     }
 
+    /// Ends the case: fails if something stored was not used, or nothing was compared. The
     /// comparisons, worst first.
     pub fn finish(self) -> Result<Vec<Comparison>> {
         let used = self.used.into_inner();

@@ -32,7 +32,7 @@ pub fn mixer<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
 
     let mut table = ParamTable::new();
     let mixer = Mixer::new(&mut table, "", config, MixerInit::default(), 1.0);
-    let params = backend.from_f32(&own_weights(case, &table)?);
+    let params = backend.from_f32(&own_weights(case, "param.", &table)?);
     let layout = Layout::dense(batch, tokens, config.d_model);
     let stored = |name: &str| -> Result<Scratch<B>> {
         let data = case.tensor(name)?.f32();

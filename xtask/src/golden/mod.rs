@@ -22,6 +22,7 @@ mod replay;
 mod report;
 mod sampling;
 mod scan;
+mod scan_more;
 mod tensors;
 mod torch;
 mod training;
@@ -43,6 +44,7 @@ use tensors::Manifest;
 /// Kinds that must pass: what `--kinds due` stands for.
 pub const DUE: &[&str] = &[
     "selective_scan",
+    "selective_scan_more",
     "causal_conv1d",
     "mixer",
     "model",
@@ -173,6 +175,7 @@ fn check<B: ScanBackend>(case: Case, backend: &B) -> Result<Vec<Comparison>> {
 fn dispatch<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
     match case.manifest.kind.as_str() {
         "selective_scan" => scan::selective_scan(case, backend),
+        "selective_scan_more" => scan_more::selective_scan_more(case, backend),
         "causal_conv1d" => scan::causal_conv1d(case, backend),
         "mixer" => mixer::mixer(case, backend),
         "model" => model::model(case, backend),

@@ -15,7 +15,7 @@ const FLOAT32_RATE: Rule = Rule::Absolute(1e-6);
 /// "model".
 pub fn model<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
     let config = model_config(case.object("config")?)?;
-    let network = Network::new(config, backend, |table| own_weights(case, table))?;
+    let network = Network::new(config, backend, |table| own_weights(case, "param.", table))?;
     if let Some(built) = case.key("blocks_built").and_then(serde_json::Value::as_f64) {
         case.equal("blocks_built", config.blocks() as f64, built);
     }
@@ -94,7 +94,7 @@ fn guided<B: ScanBackend>(case: &Case, network: &Network<'_, B>, rule: Rule) -> 
 /// "model_drop_path".
 pub fn drop_path<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
     let config = model_config(case.object("config")?)?;
-    let network = Network::new(config, backend, |table| own_weights(case, table))?;
+    let network = Network::new(config, backend, |table| own_weights(case, "param.", table))?;
     let x = case.tensor("x")?.f32();
     let t = case.tensor("t")?.f64();
     let ids = dropped_labels(case, config.null_label())?;

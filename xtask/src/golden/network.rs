@@ -55,12 +55,12 @@ fn named<'a>(tensors: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Vec<NamedT
     tensors.map(one).collect()
 }
 
-/// An arena from the case's own tensors `param.*`.
-pub fn own_weights(case: &Case, table: &ParamTable) -> Result<Vec<f32>> {
-    let names = case.names("param.");
+/// An arena from the case's own tensors whose names begin with `prefix`, such as `param.`.
+pub fn own_weights(case: &Case, prefix: &str, table: &ParamTable) -> Result<Vec<f32>> {
+    let names = case.names(prefix);
     let mut tensors = Vec::with_capacity(names.len());
     for name in &names {
-        tensors.push((name.trim_start_matches("param."), case.tensor(name)?));
+        tensors.push((name.trim_start_matches(prefix), case.tensor(name)?));
     }
     Ok(arena_from_tensors(
         table,

@@ -148,6 +148,7 @@ fn run_scan<B: ScanBackend>(
         d: inputs.d.as_ref().map(Scratch::view),
         z: inputs.z.as_ref().map(Scratch::view),
         delta_bias: inputs.delta_bias.as_ref().map(Scratch::view),
+        initial_state: None,
         delta_softplus: inputs.delta_softplus,
         discretization: Discretization::Mamba,
         direction,
@@ -202,6 +203,8 @@ fn run_scan<B: ScanBackend>(
             arena: &mut arena,
             d: inputs.d.as_ref().map(|_| 0),
             delta_bias: inputs.delta_bias.as_ref().map(|_| channels),
+            dlast_state: None,
+            dinitial_state: None,
         },
     )?;
     let grad = |name: &str, ours: &[f64]| case.expect(&format!("{prefix}grad_{name}"), ours, rule);

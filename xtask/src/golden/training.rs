@@ -78,7 +78,7 @@ pub fn training_losses<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
     let config = model_config(case.object("config")?)?;
     let network = Network::new(config, backend, |table| match case.key("weights") {
         Some(_) => other_weights(case, case.text("weights")?, table),
-        None => own_weights(case, table),
+        None => own_weights(case, "param.", table),
     })?;
     let diffusion = diffusion(&described(case, "obtained"), config.learn_sigma)?;
     let x_start = image(case.tensor("x_start")?)?;

@@ -71,6 +71,7 @@ impl<B: Probe> Inputs<B> {
             d: case.full.then(|| self.d.view()),
             z: case.full.then(|| self.z.view()),
             delta_bias: case.full.then(|| self.bias.view()),
+            initial_state: None,
             delta_softplus: case.full,
             discretization: case.discretization,
             direction,
@@ -117,6 +118,8 @@ pub fn scan<B: Probe>(b: &B, case: &ScanCase, seed: u64) -> Result<Outputs> {
             arena: &mut arena.buf,
             d: case.full.then_some(1),
             delta_bias: case.full.then_some(channels + 2),
+            dlast_state: None,
+            dinitial_state: None,
         },
     )?;
     let mut outputs = vec![

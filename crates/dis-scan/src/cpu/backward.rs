@@ -9,7 +9,9 @@
 //! in the block's own partial sums. What a chunk needs fills the first-level cache, so the next one is
 //! fetched into the second.
 
-use super::group::{Group, InputRows, Stretch, load_rows, padded_states, store_rows, unrolled};
+use super::group::{
+    Group, InputRows, Stretch, load_rows, padded_states, store_rows, store_state, unrolled,
+};
 use super::pieces::Piece;
 use crate::check::ScanShape;
 use crate::ops::{CHUNK, Discretization, Scan};
@@ -38,6 +40,7 @@ pub(crate) struct Backward<'a> {
     pub shape: ScanShape,
     pub checkpoints: Tokens<'a, [f32]>,
     pub dout: Tokens<'a, [f32]>,
+    pub dlast_state: Option<Tokens<'a, [f32]>>,
     /// The sample.
     pub b: usize,
     /// The groups.
@@ -48,6 +51,9 @@ pub(crate) struct Backward<'a> {
     pub dz: Piece<'a>,
     /// Whether dz is added to.
     pub accumulate_dz: bool,
+    /// A row for each of the groups' channels: the gradient of its states at the start; empty if not
+    /// wanted.
+    pub dinitial_state: Piece<'a>,
     /// One row: for each token [`partial_width`].
     pub partial: Piece<'a>,
     /// A row for each group: [`sum_rows`].
@@ -206,7 +212,7 @@ impl Backward<'_> {
                 &mut []
             },
         );
-        scratch.carry.fill(Row::ZERO);
+        group.load_state(&self.dlast_state, scratch.carry);
         scratch.da.fill(Row::ZERO);
         scratch.chunk.sums.fill(Row::ZERO);
         let chunks = tokens.div_ceil(CHUNK);
@@ -231,6 +237,7 @@ impl Backward<'_> {
             }
             self.leave::<S, HOLD>(simd, group, local, stretch, scratch);
         }
+        store_state(scratch.carry, &mut self.dinitial_state, local * LANES);
         let (da, rest) = self.sums.row(local).split_at_mut(states * LANES);
         da.copy_from_slice(Row::flat(&scratch.da[..states]));
         rest.copy_from_slice(Row::flat(&scratch.chunk.sums));

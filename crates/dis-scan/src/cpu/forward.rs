@@ -5,7 +5,8 @@
 //! runs without branches and without the long-latency parts of softplus and SiLU.
 
 use super::group::{
-    Group, InputRows, Stretch, load_rows, padded_states, store_rows, take_chunk, unrolled,
+    Group, InputRows, Stretch, load_rows, padded_states, store_rows, store_state, take_chunk,
+    unrolled,
 };
 use super::pieces::Piece;
 use crate::ops::{CHUNK, Discretization, Scan};
@@ -78,7 +79,7 @@ impl Forward<'_> {
             a,
             if HOLD { &mut *inverse_a } else { &mut [] },
         );
-        h.fill(Row::ZERO);
+        self.group.load_state(&self.scan.initial_state, h);
         let mut scratch = Scratch {
             a,
             inverse_a,
@@ -106,11 +107,7 @@ impl Forward<'_> {
             recur::<S, HOLD>(simd, len, rows, &mut scratch);
             self.leave(simd, stretch, scratch.y);
         }
-        for i in 0..self.last_state.rows() {
-            for (to, row) in self.last_state.row(i).iter_mut().zip(scratch.h.iter()) {
-                *to = row.0[i];
-            }
-        }
+        store_state(scratch.h, &mut self.last_state, 0);
     }
 
     /// First pass: steps, inputs, and the skip as the start of the outputs' sums.

@@ -1,6 +1,7 @@
 //! What the forward and the backward scan share: the walk over tokens, a group of sixteen
 //! channels, its part of A, and rows of B and C.
 
+use super::pieces::Piece;
 use crate::ops::{CHUNK, Direction, Scan};
 use dis_tensor::simd::{LANES, Row, Simd, Vector};
 use dis_tensor::{Layout, Tokens};
@@ -101,6 +102,28 @@ impl Group {
             for (&value, to) in row.iter().zip(inverse.iter_mut()) {
                 to.0[i] = 1.0 / value;
             }
+        }
+    }
+
+    /// The group's part of a state (batch, D, N), one row a state; zeros where there is none.
+    pub(crate) fn load_state(&self, state: &Option<Tokens<'_, [f32]>>, rows: &mut [Row]) {
+        rows.fill(Row::ZERO);
+        let Some(state) = state else { return };
+        for i in 0..self.width {
+            let start = state.layout.row(self.b, self.channel + i);
+            let values = &state.buf[start..start + state.layout.channels];
+            for (&value, to) in values.iter().zip(rows.iter_mut()) {
+                to.0[i] = value;
+            }
+        }
+    }
+}
+
+/// Writes rows, one a state, to a group's part of a state, whose first row is `first`.
+pub(crate) fn store_state(rows: &[Row], state: &mut Piece<'_>, first: usize) {
+    for i in 0..LANES.min(state.rows().saturating_sub(first)) {
+        for (to, row) in state.row(first + i).iter_mut().zip(rows) {
+            *to = row.0[i];
         }
     }
 }

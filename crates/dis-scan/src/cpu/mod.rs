@@ -288,13 +288,16 @@ fn backward_slab(
     let groups = channels.div_ceil(LANES);
     let width = per_block * LANES;
     let dz = grads.dz.as_mut().filter(|_| scan.z.is_some());
+    let dinitial = grads.dinitial_state.as_mut();
     let outputs = [
         Output::columns(OP, samples_of(&mut grads.du, samples), width)?,
         Output::columns(OP, samples_of(&mut grads.ddelta, samples), width)?,
         Output::columns_if(OP, dz.map(|dz| samples_of(dz, samples)), width)?,
         Output::tokens(OP, partials.reborrow(), 1)?,
         Output::tokens(OP, samples_of(&mut sums, samples), per_block)?,
+        Output::tokens_if(OP, dinitial.map(|to| samples_of(to, samples)), width)?,
     ];
+    let dlast_state = grads.dlast_state;
     let work = 3 * forward::work(count, tokens, channels, states);
     let accumulate_dz = grads.accumulate_dz;
     let checkpoints = Tokens::new(checkpoints, checkpoint_layout(shape));
@@ -303,19 +306,21 @@ fn backward_slab(
         blocks,
         work,
         outputs,
-        |b, k, [du, ddelta, dz, partial, sums]| {
+        |b, k, [du, ddelta, dz, partial, sums, dinitial_state]| {
             with_task_rows(Backward::scratch_len(states), |scratch| {
                 let task = Backward {
                     scan,
                     shape: *shape,
                     checkpoints,
                     dout,
+                    dlast_state,
                     b: start + b,
                     groups: k * per_block..((k + 1) * per_block).min(groups),
                     du,
                     ddelta,
                     dz,
                     accumulate_dz,
+                    dinitial_state,
                     partial,
                     sums,
                     scratch,

@@ -118,6 +118,8 @@ pub struct Options {
     pub bias: bool,
     pub softplus: bool,
     pub accumulate: bool,
+    /// Whether states enter: one at the start, and the gradient of that at the end.
+    pub state: bool,
     /// Factor on the magnitude of everything.
     pub scale: f64,
     pub seed: u64,
@@ -135,6 +137,8 @@ pub struct Inputs {
     pub z: Option<Matrix>,
     pub bias: Option<Matrix>,
     pub dout: Matrix,
+    /// The initial state and the gradient of the last one.
+    pub ends: Option<[Matrix; 2]>,
 }
 
 impl Inputs {
@@ -171,6 +175,9 @@ impl Inputs {
                 })
             }),
             dout: Matrix::random(rng, full, pad, |x| x),
+            ends: options.state.then(|| {
+                [0, 1].map(|_| Matrix::random(rng, [batch, channels, states], pad, |x| scale * x))
+            }),
         }
     }
 
@@ -191,7 +198,7 @@ impl Inputs {
                 }
             }
         }
-        let vectors = inputs.d.iter_mut();
+        let vectors = inputs.d.iter_mut().chain(inputs.ends.iter_mut().flatten());
         let matrices = [&mut inputs.u, &mut inputs.bc, &mut inputs.dout];
         for matrix in vectors.chain(matrices) {
             matrix.wide.iter_mut().for_each(|x| *x = x.abs());
@@ -208,6 +215,7 @@ impl Inputs {
             d: self.d.as_ref().map(Matrix::wide),
             z: self.z.as_ref().map(Matrix::wide),
             delta_bias: self.bias.as_ref().map(Matrix::wide),
+            initial_state: self.ends.as_ref().map(|[initial, _]| initial.wide()),
             delta_softplus: self.options.softplus,
             discretization: self.options.discretization,
             direction: self.options.direction,
@@ -223,6 +231,7 @@ impl Inputs {
             d: self.d.as_ref().map(Matrix::narrow),
             z: self.z.as_ref().map(Matrix::narrow),
             delta_bias: self.bias.as_ref().map(Matrix::narrow),
+            initial_state: self.ends.as_ref().map(|[initial, _]| initial.narrow()),
             delta_softplus: self.options.softplus,
             discretization: self.options.discretization,
             direction: self.options.direction,
@@ -243,6 +252,7 @@ pub struct Outputs {
     pub da: Matrix,
     /// [1, dD, 1, dbias, 1], the ones being 777.
     pub arena: Matrix,
+    pub dinitial: Matrix,
 }
 
 impl Outputs {
@@ -276,6 +286,7 @@ impl Outputs {
             dz: fresh(rng),
             da: Matrix::sentinel([1, channels, states], pad),
             arena: Matrix::new(Layout::vector(2 * channels + 3), arena),
+            dinitial: Matrix::sentinel([batch, channels, states], pad),
         }
     }
 
@@ -299,6 +310,8 @@ impl Outputs {
             arena: &mut self.arena.wide,
             d: Some(1),
             delta_bias: Some(channels + 2),
+            dlast_state: inputs.ends.as_ref().map(|[_, last]| last.wide()),
+            dinitial_state: inputs.options.state.then(|| self.dinitial.wide_mut()),
         };
         oracle::scan_backward(inputs.wide(), inputs.dout.wide(), grads).unwrap();
     }
@@ -324,6 +337,8 @@ impl Outputs {
             arena: &mut self.arena.narrow,
             d: Some(1),
             delta_bias: Some(channels + 2),
+            dlast_state: inputs.ends.as_ref().map(|[_, last]| last.narrow()),
+            dinitial_state: inputs.options.state.then(|| self.dinitial.narrow_mut()),
         };
         cpu::scan_backward(
             level,
@@ -336,7 +351,7 @@ impl Outputs {
     }
 
     /// Everything with its name.
-    pub fn all(&self) -> [(&'static str, &Matrix); 8] {
+    pub fn all(&self) -> [(&'static str, &Matrix); 9] {
         [
             ("y", &self.y),
             ("last_state", &self.last),
@@ -346,6 +361,7 @@ impl Outputs {
             ("dz", &self.dz),
             ("da", &self.da),
             ("arena", &self.arena),
+            ("dinitial_state", &self.dinitial),
         ]
     }
 }

@@ -16,6 +16,10 @@ fn loss(inputs: &Inputs) -> f64 {
             }
         }
     }
+    if let Some([_, dlast]) = &inputs.ends {
+        let terms = outputs.last.wide.iter().zip(&dlast.wide);
+        sum += terms.map(|(last, dlast)| last * dlast).sum::<f64>();
+    }
     sum
 }
 
@@ -80,6 +84,7 @@ fn oracle_gradients_are_right() {
                     bias: true,
                     softplus,
                     accumulate: false,
+                    state: true,
                     scale: 1.0,
                     seed: 11,
                 };
@@ -100,6 +105,8 @@ fn oracle_gradients_are_right() {
                 );
                 check(&inputs, "BC", |x| Some(&mut x.bc), &outputs.dbc.wide, 0);
                 check(&inputs, "z", |x| x.z.as_mut(), &outputs.dz.wide, 0);
+                let state: Pick = |x| x.ends.as_mut().map(|[initial, _]| initial);
+                check(&inputs, "initial", state, &outputs.dinitial.wide, 0);
                 check(&inputs, "A", |x| Some(&mut x.a), &outputs.da.wide, 0);
                 check(&inputs, "D", |x| x.d.as_mut(), &outputs.arena.wide, 1);
                 check(

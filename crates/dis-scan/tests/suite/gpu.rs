@@ -92,6 +92,7 @@ impl Loaded {
             d: self.d.as_ref().map(OnDevice::view),
             z: self.z.as_ref().map(OnDevice::view),
             delta_bias: self.bias.as_ref().map(OnDevice::view),
+            initial_state: None,
             delta_softplus: inputs.options.softplus,
             discretization: inputs.options.discretization,
             direction: inputs.options.direction,
@@ -145,6 +146,8 @@ impl Outputs {
             arena: &mut arena.buf,
             d: Some(1),
             delta_bias: Some(channels + 2),
+            dlast_state: None,
+            dinitial_state: None,
         };
         gpu.scan_backward(scan, &checkpoints, loaded.dout.view(), grads)
             .unwrap();
@@ -197,6 +200,34 @@ impl ConvCase<'_> {
     }
 }
 
+/// The kernels begin at zero, and say so.
+#[test]
+fn an_initial_state_is_refused_in_words() {
+    let inputs = Inputs::random(&super::case::Options {
+        state: true,
+        ..super::scan::plain([1, 5, 3, 2])
+    });
+    let (gpu, [initial, _]) = (&GPUS[0], inputs.ends.as_ref().unwrap());
+    let (loaded, state) = (Loaded::new(gpu, &inputs), OnDevice::new(gpu, initial));
+    let scan = Scan {
+        initial_state: Some(state.view()),
+        ..loaded.scan(&inputs)
+    };
+    let mut y = OnDevice::new(gpu, &Outputs::new(&inputs).y);
+    let out = ScanOut {
+        y: y.view_mut(),
+        accumulate: false,
+        checkpoints: None,
+        last_state: None,
+    };
+    let error = gpu.scan(scan, out).unwrap_err();
+    assert!(matches!(
+        error,
+        dis_scan::TensorError::Unsupported { op: "scan", .. }
+    ));
+    assert!(error.to_string().contains("an initial state"), "{error}");
+}
+
 /// Both directions in one launch, against one after the other on the CPU.
 #[test]
 fn a_pair_in_one_launch_is_both_scans() {
@@ -217,6 +248,7 @@ fn a_pair_in_one_launch_is_both_scans() {
             bias: true,
             softplus: true,
             accumulate: false,
+            state: false,
             scale: 1.0,
             seed: 4,
         };

@@ -11,3 +11,4 @@ mod golden;
 #[cfg(feature = "sim")]
 mod gpu;
 mod scan;
+mod states;

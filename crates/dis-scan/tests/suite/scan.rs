@@ -11,7 +11,7 @@ const RTOL: f64 = 3e-6;
 
 fn options() -> impl Strategy<Value = Options> {
     let shape = (1..4usize, 1..70usize, 1..40usize, 1..37usize);
-    let flags = proptest::array::uniform8(any::<bool>());
+    let flags = proptest::array::uniform9(any::<bool>());
     (shape, 0..5usize, flags, any::<u64>()).prop_map(|((b, l, d, n), pad, f, seed)| Options {
         shape: [b, l, d, n],
         pad,
@@ -31,6 +31,7 @@ fn options() -> impl Strategy<Value = Options> {
         softplus: f[5],
         accumulate: f[6],
         scale: if f[7] { 1.0 } else { 3.0 },
+        state: f[8],
         seed,
     })
 }
@@ -71,7 +72,7 @@ fn compare(options: &Options, floor: f64) -> Result<(), TestCaseError> {
         })?;
     }
     #[cfg(feature = "sim")]
-    {
+    if !options.state {
         // One of the simulated devices each time, for speed.
         let i = options.seed as usize % super::gpu::GPUS.len();
         let gpu = &super::gpu::GPUS[i];
@@ -84,7 +85,7 @@ fn compare(options: &Options, floor: f64) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn fast_fields(x: &mut Outputs) -> [(&'static str, &mut Matrix); 8] {
+fn fast_fields(x: &mut Outputs) -> [(&'static str, &mut Matrix); 9] {
     [
         ("y", &mut x.y),
         ("last_state", &mut x.last),
@@ -94,6 +95,7 @@ fn fast_fields(x: &mut Outputs) -> [(&'static str, &mut Matrix); 8] {
         ("dz", &mut x.dz),
         ("da", &mut x.da),
         ("arena", &mut x.arena),
+        ("dinitial_state", &mut x.dinitial),
     ]
 }
 
@@ -107,7 +109,7 @@ proptest! {
     }
 }
 
-fn plain(shape: [usize; 4]) -> Options {
+pub fn plain(shape: [usize; 4]) -> Options {
     Options {
         shape,
         pad: 0,
@@ -118,6 +120,7 @@ fn plain(shape: [usize; 4]) -> Options {
         bias: true,
         softplus: true,
         accumulate: false,
+        state: false,
         scale: 1.0,
         seed: 7,
     }
