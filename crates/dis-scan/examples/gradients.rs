@@ -21,7 +21,7 @@ fn main() -> Result<()> {
     let wanted = run(&truth)?.y;
 
     let mut a = Array2::from_elem((SHAPE.2, STATES), -1.5f32);
-    for step in 0..=400 {
+    for step in 0..=300 {
         let off = run(&a)?.y - &wanted;
         if step % 100 == 0 {
             let loss = off.iter().map(|x| x * x).sum::<f32>() / 2.0;
@@ -34,8 +34,8 @@ fn main() -> Result<()> {
         // The loss is sum(off^2) / 2, so its derivative by y is off.
         let (u, delta, b) = (u.view(), delta.view(), ones.view());
         let grads = selective_scan_grad(u, delta, a.view(), b, b, &options, off.view(), None)?;
-        // A step of a length that does not depend on how steep the loss is along each rate.
-        a.zip_mut_with(&grads.a, |a, g| *a = (*a - 20.0 * g).clamp(-8.0, -0.1));
+        // A step down along ln(-A), whose derivative is A times that by A, keeps A negative.
+        a.zip_mut_with(&grads.a, |a, g| *a *= (-2.0 * g * *a).exp());
     }
     println!(
         "wanted:              A = {:.3} and {:.3}",

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use dis_scan::{Discretization, ScanBackend};
-use dis_ssm::{Mixer, MixerConfig, MixerInit, ParamTable};
+use dis_ssm::{CausalMixer, Mixer, MixerConfig, MixerInit, ParamTable, Scratch};
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::{Cpu, Layout, Reference, Tokens, TokensMut};
 use proptest::prelude::*;
@@ -63,8 +63,71 @@ fn run<B: ScanBackend>(
     [out, dinput, grads].map(|x| backend.to_f32(&x))
 }
 
+/// A causal mixer over pieces of so many tokens: outputs, then both states.
+fn advance<B: ScanBackend>(
+    backend: &B,
+    mixer: &CausalMixer,
+    weights: &[f32],
+    batch: usize,
+    pieces: &[usize],
+) -> [Vec<f32>; 3] {
+    let (tokens, d) = (pieces.iter().sum(), mixer.config().d_model);
+    let layout = Layout::dense(batch, tokens, d);
+    let params = backend.from_f32(weights);
+    let input = Scratch::from_f32(backend, layout, &normals(layout.elements(), 1.0, 4));
+    let mut out = Scratch::new(backend, layout);
+    let mut state = mixer.start(backend, batch);
+    let mut start = 0;
+    for &count in pieces {
+        let mut x = Scratch::dense(backend, batch, count, d);
+        backend
+            .copy(input.tokens(start, count), x.view_mut())
+            .unwrap();
+        let mut y = Scratch::dense(backend, batch, count, d);
+        mixer
+            .advance(backend, &params, &mut state, x.view(), y.view_mut())
+            .unwrap();
+        backend
+            .copy(y.view(), out.tokens_mut(start, count))
+            .unwrap();
+        start += count;
+    }
+    [out.buf, state.conv.buf, state.ssm.buf].map(|x| backend.to_f32(&x))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn a_causal_mixer_goes_on_where_it_stopped(
+        batch in 1usize..3,
+        pieces in prop::collection::vec(1usize..7, 1..5),
+        d_model in 1usize..24,
+        d_state in 1usize..18,
+        d_conv in 2usize..5,
+        dt_rank in 1usize..4,
+        bias: bool,
+        conv_bias: bool,
+    ) {
+        let config = MixerConfig {
+            d_state, d_conv, dt_rank, bias, conv_bias,
+            ..MixerConfig::new(d_model)
+        };
+        let mut table = ParamTable::new();
+        let mixer = CausalMixer::new(&mut table, "", config, 1.0);
+        let weights = table.initial(2);
+        let tokens: usize = pieces.iter().sum();
+        let cpu = Cpu::new();
+        let whole = advance(&cpu, &mixer, &weights, batch, &[tokens]);
+        prop_assert_eq!(&whole, &advance(&cpu, &mixer, &weights, batch, &pieces));
+        let expected = advance(&Reference::new(), &mixer, &weights, batch, &pieces);
+        for (got, expected) in whole.iter().zip(&expected) {
+            let largest = expected.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
+            for (g, e) in got.iter().zip(expected) {
+                prop_assert!((g - e).abs() <= 2e-5 * largest, "{} against {}", g, e);
+            }
+        }
+    }
 
     #[test]
     fn cpu_agrees_with_the_reference(
