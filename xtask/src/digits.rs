@@ -8,12 +8,15 @@ use dis_diffusion::{Guidance, Plan, SamplerSpec, Spacing};
 use dis_eval::metrics::{DigitsReport, digits_check};
 use dis_model::Checkpoint;
 use dis_model::checkpoint::InferHints;
+use dis_model::classes::Division;
 use dis_pipeline::{SampleSpec, generate, plan_for};
 use dis_tensor::{Backend, Cpu, Precision};
 use dis_train::run::RunDir;
 
 /// The model that `dis sample` carries.
 const BUNDLED: &str = "crates/dis-cli/assets/digits.safetensors";
+/// Its classes.
+const CLASSES: usize = 10;
 
 /// Draws samples of every class and judges them: are they labelled as asked by 5-nearest-neighbours
 /// on real digits, is their Frechet distance small, do they cover the real images, and do they not
@@ -68,7 +71,7 @@ pub fn run(args: &Args) -> Result<bool> {
     )?;
     println!(
         "{} samples, {} DDIM steps, guidance {}, seed {}",
-        10 * args.per_class,
+        CLASSES * args.per_class,
         args.steps,
         args.cfg,
         args.seed
@@ -109,9 +112,9 @@ pub fn judge(
     cfg: f64,
     seed: u64,
 ) -> Result<DigitsReport> {
-    let labels: Vec<u32> = (0..10)
-        .flat_map(|class| std::iter::repeat_n(class, per_class))
-        .collect();
+    let count = CLASSES * per_class;
+    let division = Division::new(count, CLASSES);
+    let labels: Vec<u32> = (0..count).map(|i| division.in_blocks(i) as u32).collect();
     let spec = SampleSpec {
         count: labels.len(),
         labels,

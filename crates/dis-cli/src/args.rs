@@ -97,7 +97,7 @@ pub struct TrainArgs {
     /// Directory of the new run [default: runs/NAME, after the preset or file].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Start from the weights of this checkpoint or run.
+    /// Start from the weights of this checkpoint or run; classes keep their names.
     #[arg(long, value_name = "FILE")]
     pub init_from: Option<PathBuf>,
     /// Updates in all.
@@ -185,11 +185,13 @@ pub struct SampleArgs {
     /// From a run directory or .pt file, use the weights instead of their moving average.
     #[arg(long)]
     pub raw: bool,
-    /// Images in all [default: 8 a class, or 16].
+    /// Images in all, as many of each class or one more of the first [default: 8 a class, or 16].
     #[arg(long, value_name = "N")]
     pub num: Option<usize>,
-    /// Classes by number or name, comma separated [default: all].
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    /// Classes by name or number, comma separated [default: all that were trained on]. May be given
+    /// several times; a name may hold commas, or stand in double quotes. Where all names are numbers,
+    /// a number is a name.
+    #[arg(long, value_name = "LIST")]
     pub classes: Vec<String>,
     /// Sampler and guidance.
     #[command(flatten)]

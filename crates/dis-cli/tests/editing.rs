@@ -37,16 +37,7 @@ fn strength_says_how_much_of_an_image_changes() {
             "--classes",
             "0,1,2",
         ];
-        let more = [
-            "--num",
-            "24",
-            "--steps",
-            "20",
-            "--strength",
-            strength,
-            "--out",
-            out,
-        ];
+        let more = ["--steps", "20", "--strength", strength, "--out", out];
         succeed(at, &[&base[..], &more].concat());
         let drawn = pictures(&at.join(out));
         let held_out = dis_data::open(&"digits-held-out".parse().unwrap()).unwrap();

@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{dis, fail, succeed, workplace};
+use common::{class_folders, dis, fail, names, short_run, succeed, workplace};
 use dis_data::{ImageShape, NpzImages};
 use dis_files::npz::NpzFile;
 use dis_tensor::random::{Purpose, Stream};
@@ -370,5 +370,73 @@ fn a_build_without_onnx_says_so() {
             "onnx:x.onnx",
         ],
         &["cargo feature `onnx`"],
+    );
+}
+
+#[test]
+fn classes_of_two_holders_are_matched_by_name() {
+    let dir = workplace();
+    let at = dir.path();
+    let (red, green, blue) = ([200, 20, 20], [20, 200, 20], [20, 20, 200]);
+    let (apple, leaf, sea) = (("apple", red, 12), ("leaf", green, 12), ("sea", blue, 12));
+    class_folders(&at.join("train"), &[apple, leaf, sea]);
+    class_folders(&at.join("test"), &[leaf, sea]);
+    class_folders(
+        &at.join("renamed"),
+        &[("x", red, 4), ("y", green, 4), ("z", blue, 4)],
+    );
+    let train = |test: &'static str| {
+        let base = ["train-classifier", "--data", "train,size=8", "--test", test];
+        [&base[..], &["--steps", "80", "--out", "k.safetensors"]].concat()
+    };
+    let both = ["\"apple\", \"leaf\", \"sea\"", "\"x\", \"y\", \"z\""];
+    fail(at, &train("renamed,size=8"), &both);
+    let said = succeed(at, &train("test,size=8"));
+    assert!(said.starts_with("100.00 % of 24 test images"), "{said}");
+    let judge = |samples: &str| {
+        let base = [samples, "--reference", "train,size=8"];
+        let more = [
+            "--features",
+            "classifier:k.safetensors",
+            "--metrics",
+            "labels",
+        ];
+        eval(at, &[&base[..], &more].concat())
+    };
+    assert_eq!(value(&judge("test,size=8"), "labels"), 1.0);
+    let renamed = judge("renamed,size=8");
+    assert_eq!(left_out(&renamed), ["labels"]);
+    let why = renamed["results"]["left_out"][0]["why"].as_str().unwrap();
+    assert!(why.contains("class names differ"), "{why}");
+    assert!(both.iter().all(|names| why.contains(names)), "{why}");
+
+    // The same for likelihoods, inversion, and a start from other weights.
+    short_run(at, "train,size=8", "run");
+    let bits = |reference: &'static str| {
+        let base = ["eval", "run", "--bpd", "--reference", reference];
+        [&base[..], &["--num", "2", "--bpd-steps", "2"]].concat()
+    };
+    succeed(at, &bits("test,size=8"));
+    fail(at, &bits("renamed,size=8"), &both);
+    let invert = |data: &'static str| {
+        let base = ["sample", "--checkpoint", "run", "--invert", "--refine", "0"];
+        let more = [
+            "--init-image",
+            data,
+            "--num",
+            "1",
+            "--steps",
+            "2",
+            "--out",
+            "x",
+        ];
+        [&base[..], &more].concat()
+    };
+    succeed(at, &invert("test,size=8"));
+    assert_eq!(names(&at.join("x"))[0], "000000-classleaf.png");
+    fail(
+        at,
+        &invert("renamed,size=8"),
+        &[&both[..], &["--classes"]].concat(),
     );
 }

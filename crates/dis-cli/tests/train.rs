@@ -8,7 +8,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{command, dis, fail, names, newest, succeed, workplace};
+use common::{class_folders, command, dis, fail, names, newest, short_run, succeed, workplace};
 
 const TRAIN: [&str; 3] = ["train", "--config", "tiny.toml"];
 
@@ -277,4 +277,68 @@ fn an_image_that_does_not_decode_is_named() {
         "5",
     ];
     fail(at, &train(&data), &["broken.png"]);
+}
+
+#[test]
+fn a_start_from_other_weights_keeps_the_classes_by_name() {
+    let dir = workplace();
+    let at = dir.path();
+    let (red, green, blue) = ([200, 20, 20], [20, 200, 20], [20, 20, 200]);
+    let first = [("apple", red, 4), ("leaf", green, 4), ("sea", blue, 4)];
+    class_folders(&at.join("first"), &first);
+    short_run(at, "first,size=8", "run");
+    let config = format!("{}min_lr = 0.0\n", common::TINY);
+    fs::write(at.join("still.toml"), config).unwrap();
+    let load = |run: &str| {
+        let file = at
+            .join(run)
+            .join("checkpoints/step-00000002/weights.safetensors");
+        dis_model::Checkpoint::load(&file, &Default::default()).unwrap()
+    };
+    let mut checkpoint = load("run");
+    let spec = checkpoint.model.table().specs().iter();
+    let spec = spec
+        .clone()
+        .find(|s| s.name.starts_with("label_emb"))
+        .unwrap()
+        .clone();
+    let width = spec.shape[1];
+    let rows = |weights: &[f32]| -> Vec<Vec<f32>> {
+        let table = &weights[spec.offset..spec.offset + spec.len()];
+        table.chunks(width).map(<[f32]>::to_vec).collect()
+    };
+    let own = rows(&checkpoint.weights);
+    // The same weights, said to be of the classes in another order.
+    checkpoint.metadata.extra.insert(
+        "class_names".into(),
+        serde_json::json!(["sea", "apple", "leaf"]),
+    );
+    checkpoint.save(&at.join("turned.safetensors")).unwrap();
+    let start = |from: &'static str, out: &'static str| {
+        let base = ["train", "--config", "still.toml", "--data", "first,size=8"];
+        // No step that changes anything.
+        let more = [
+            "--steps",
+            "2",
+            "--lr",
+            "0",
+            "--init-from",
+            from,
+            "--out",
+            out,
+        ];
+        [&base[..], &more].concat()
+    };
+    succeed(at, &start("turned.safetensors", "second"));
+    let turned = rows(&load("second").weights);
+    assert_eq!(
+        turned[..3],
+        [own[1].clone(), own[2].clone(), own[0].clone()]
+    );
+    assert_eq!(turned[3], own[3], "the null label stays");
+    succeed(
+        at,
+        &start("run/checkpoints/step-00000002/weights.safetensors", "third"),
+    );
+    assert_eq!(rows(&load("third").weights), own);
 }

@@ -1,6 +1,7 @@
 //! Bits per dimension of images under a model, with the parts of the bound over time.
 
 use dis_diffusion::{Denoiser, GaussianDiffusion, SeededNoise};
+use dis_model::classes::ClassMap;
 use dis_model::{ConditionKind, DisModel};
 use dis_pipeline::ModelDenoiser;
 use dis_scan::ScanBackend;
@@ -77,8 +78,9 @@ impl<D: Denoiser> Denoiser for Counted<'_, D> {
     }
 }
 
-/// The bound of all images of `data` under the model. `progress` is called with the number of
-/// images after every call of the network, of which an image takes one for each step.
+/// The bound of all images of `data` under the model, whose classes `map` takes to the model's; none
+/// if they are the same. `progress` is called with the number of images after every call of the
+/// network, of which an image takes one for each step.
 ///
 /// # Errors
 /// Data of another size or without classes that the model needs, and what the network fails with.
@@ -88,6 +90,7 @@ pub fn bits_per_dim<B: ScanBackend>(
     params: &Reals<B>,
     diffusion: &GaussianDiffusion,
     data: &dyn Dataset,
+    map: Option<&ClassMap>,
     options: &BitsOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Result<BitsReport> {
@@ -120,7 +123,7 @@ pub fn bits_per_dim<B: ScanBackend>(
         for (i, image) in rows.clone().zip(images.chunks_exact_mut(shape.len())) {
             data.read(i, false, image)?;
             if let Some(classes) = classes {
-                labels.push(label(data, i, classes)?);
+                labels.push(label(data, map, i, classes)?);
             }
         }
         let dims = (rows.len(), shape.channels, shape.height, shape.width);
@@ -176,8 +179,9 @@ pub fn bits_per_dim<B: ScanBackend>(
     })
 }
 
-fn label(data: &dyn Dataset, index: usize, classes: usize) -> Result<u32> {
-    let label = data.label(index).ok_or_else(|| {
+fn label(data: &dyn Dataset, map: Option<&ClassMap>, index: usize, classes: usize) -> Result<u32> {
+    let label = data.label(index);
+    let label = map.map_or(label, |map| map.get(label?)).ok_or_else(|| {
         EvalError::config(format!(
             "{}: image {index} has no class, which the model needs",
             data.describe()

@@ -21,6 +21,14 @@ pub enum EvalError {
     /// A network could not be built, run, read or written.
     #[error(transparent)]
     Model(#[from] dis_model::ModelError),
+    /// Classes that do not fit each other.
+    #[error("{what}: {source}")]
+    Classes {
+        /// What they were compared for.
+        what: &'static str,
+        /// How they differ.
+        source: dis_model::ClassError,
+    },
     /// A likelihood could not be computed.
     #[error(transparent)]
     Diffusion(#[from] dis_diffusion::Error),

@@ -35,6 +35,11 @@ pub trait FeatureNetwork {
     /// With the reason.
     fn check(&self, shape: ImageShape) -> Result<()>;
 
+    /// Names of the classes that its logits are of; empty where it has none.
+    fn class_names(&self) -> &[String] {
+        &[]
+    }
+
     /// Features of `images`, (batch, channels, height, width) in [-1, 1].
     ///
     /// # Errors
@@ -53,6 +58,10 @@ impl<T: FeatureNetwork + ?Sized> FeatureNetwork for &T {
 
     fn check(&self, shape: ImageShape) -> Result<()> {
         (**self).check(shape)
+    }
+
+    fn class_names(&self) -> &[String] {
+        (**self).class_names()
     }
 
     fn run(&self, images: &[f32], shape: ImageShape) -> Result<FeatureBatch> {
@@ -145,6 +154,10 @@ impl FeatureNetwork for ClassifierFeatures<'_> {
         )))
     }
 
+    fn class_names(&self) -> &[String] {
+        &self.classifier.info.class_names
+    }
+
     fn run(&self, images: &[f32], _: ImageShape) -> Result<FeatureBatch> {
         let out = self.classifier.run(self.cpu, &self.params, images)?;
         Ok(FeatureBatch {
@@ -164,8 +177,12 @@ pub struct Features {
     pub logits: Option<Array2<f32>>,
     /// (n, spatial features).
     pub spatial: Option<Array2<f32>>,
-    /// What each image is said to be.
+    /// What each image is said to be: a class of the images, not of the network.
     pub labels: Option<Vec<u32>>,
+    /// Names of the classes of the images.
+    pub class_names: Vec<String>,
+    /// Names of the classes that the logits are of; empty where the network has none.
+    pub logit_names: Vec<String>,
     /// Of the images as they were read, and their labels.
     pub sha256: String,
 }
@@ -221,6 +238,8 @@ pub fn extract(
         logits: all.logits.map(|v| matrix(n, v)).transpose()?,
         spatial: all.spatial.map(|v| matrix(n, v)).transpose()?,
         labels,
+        class_names: data.class_names().to_vec(),
+        logit_names: network.class_names().to_vec(),
         sha256: hex(hash),
     })
 }

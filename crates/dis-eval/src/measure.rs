@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use dis_model::Classes;
 use dis_tensor::random::{Purpose, Stream};
 use ndarray::{Array2, ArrayView2, Axis};
 use serde::Serialize;
@@ -344,24 +345,33 @@ fn fidelity(
     }))
 }
 
+/// Share of the samples whose most likely class has the name of their own.
 fn labels(samples: &Side, options: &MeasureOptions) -> Result<Outcome> {
-    let known = points(samples).and_then(|p| p.logits.as_ref().zip(p.labels.as_ref()));
-    let Some((logits, labels)) = known else {
+    let known = points(samples).and_then(|p| Some((p, p.logits.as_ref()?, p.labels.as_ref()?)));
+    let Some((points, logits, labels)) = known else {
         return Ok(Outcome::LeftOut(
             "needs logits of the samples, and the class that each was asked for".into(),
         ));
     };
-    if let Some(label) = labels.iter().find(|&&l| l as usize >= logits.ncols()) {
-        return Ok(Outcome::LeftOut(format!(
-            "a sample has label {label}, but the network knows {} classes",
-            logits.ncols()
-        )));
-    }
+    let network = match points.logit_names.len() == logits.ncols() {
+        true => Classes::named("the network", &points.logit_names),
+        false => Classes::numbered("the network", logits.ncols()),
+    };
+    let map = match Classes::named("SAMPLES", &points.class_names).map_to(&network) {
+        Ok(map) => map,
+        Err(differ) => return Ok(Outcome::LeftOut(differ.to_string())),
+    };
+    let labels: Option<Vec<u32>> = labels.iter().map(|&label| map.get(label)).collect();
+    let Some(labels) = labels else {
+        return Ok(Outcome::LeftOut(
+            "a sample has a class that the network does not have".into(),
+        ));
+    };
     let right: Vec<f64> = logits
         .rows()
         .into_iter()
         .zip(labels)
-        .map(|(row, &label)| {
+        .map(|(row, label)| {
             let asked = row[label as usize];
             let beaten = row.iter().any(|v| *v > asked);
             f64::from(u8::from(!beaten))

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use dis_diffusion::{GaussianDiffusion, Options, SeededNoise};
-use dis_model::{ConditionKind, DisConfig, DisModel};
+use dis_model::classes::ClassMap;
+use dis_model::{Classes, ConditionKind, DisConfig, DisModel};
 use dis_pipeline::ModelDenoiser;
 use dis_tensor::{Backend, Cpu};
 use ndarray::Array4;
@@ -129,6 +130,15 @@ fn large_images_have_too_many_pixels() {
     assert!("fidd".parse::<Metric>().unwrap_err().contains("copies"));
 }
 
+/// Raw levels of a digit.
+fn levels(data: &dyn Dataset, index: usize) -> Vec<u8> {
+    let image = data.sample(index, false).unwrap().image;
+    image
+        .iter()
+        .map(|v| ((v + 1.0) * 8.0).round() as u8)
+        .collect()
+}
+
 #[test]
 fn bits_are_means_of_the_bound_whatever_the_batch() {
     let mut config = DisConfig::zoo("DiS-S/2", 8, 1).unwrap();
@@ -147,7 +157,7 @@ fn bits_are_means_of_the_bound_whatever_the_batch() {
     .unwrap();
     let all: Arc<dyn Dataset> = Arc::new(digits().unwrap());
     let few = Subset::draw(all, 5, 0).unwrap();
-    let run = |batch_size: usize| {
+    let run = |data: &dyn Dataset, map: Option<&ClassMap>, batch_size: usize| {
         let options = BitsOptions {
             batch_size,
             seed: 9,
@@ -161,15 +171,27 @@ fn bits_are_means_of_the_bound_whatever_the_batch() {
             &model,
             &params,
             &diffusion,
-            &few,
+            data,
+            map,
             &options,
             &mut progress,
         );
         assert_eq!(calls, 5 * 7);
         report.unwrap()
     };
-    let report = run(2);
-    assert_eq!(report, run(5));
+    let report = run(&few, None, 2);
+    assert_eq!(report, run(&few, None, 5));
+    // The same images, whose classes have the numbers of another order of the same names.
+    let raw: Vec<u8> = (0..5).flat_map(|i| levels(&few, i)).collect();
+    let turned: Vec<u32> = (0..5).map(|i| 9 - few.label(i).unwrap()).collect();
+    let names: Vec<String> = (0..10).map(|c| format!("n{}", 9 - c)).collect();
+    let map = Classes::named("x", &names).map_to(&Classes::named(
+        "y",
+        &(0..10).map(|c| format!("n{c}")).collect::<Vec<_>>(),
+    ));
+    let data = MemoryDataset::new("turned", few.shape(), 16, raw, Some(turned), names).unwrap();
+    assert_eq!(report, run(&data, Some(&map.unwrap()), 5));
+    assert_ne!(report, run(&data, None, 5));
     let images: Vec<f32> = (0..5)
         .flat_map(|i| few.sample(i, false).unwrap().image)
         .collect();

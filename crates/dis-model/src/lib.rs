@@ -24,4 +24,4 @@ pub use config::{
 };
 pub use error::{ModelError, Result};
 pub use inputs::ModelInputs;
-pub use model::{Condition, DisModel, ModelInput, SavedModel};
+pub use model::{Condition, DisModel, LABEL_TABLE, ModelInput, SavedModel};

@@ -19,6 +19,9 @@ use crate::embed::SavedEmbedding;
 use crate::error::{ModelError, Result};
 use crate::inputs::ModelInputs;
 
+/// Name of the table of labels: (classes, width), with a last row for the null label if there is one.
+pub const LABEL_TABLE: &str = "label_emb.embedding_table.weight";
+
 /// The condition of a batch.
 #[derive(Clone, Copy, Debug)]
 pub enum Condition<'a> {
@@ -149,7 +152,7 @@ impl DisModel {
             } => {
                 let rows = num_classes + usize::from(null_label);
                 let init = Init::Normal { std: 0.02 };
-                label_table = Some(t.add("label_emb.embedding_table.weight", &[rows, d], init));
+                label_table = Some(t.add(LABEL_TABLE, &[rows, d], init));
             }
             ConditionKind::Context {
                 dim,

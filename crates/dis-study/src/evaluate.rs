@@ -2,7 +2,8 @@
 //! nearest real images, coverage.
 
 use dis_diffusion::{Guidance, SamplerSpec, Spacing};
-use dis_model::{Checkpoint, ConditionKind};
+use dis_model::classes::Division;
+use dis_model::{Checkpoint, ClassError, Classes};
 use dis_scan::ScanBackend;
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
@@ -54,7 +55,21 @@ pub struct Judge<'a> {
     /// (reference images, features)
     points: Array2<f32>,
     labels: Option<Vec<u32>>,
+    /// Of the reference.
+    classes: Classes,
     statistics: Statistics,
+}
+
+/// What samples of a checkpoint come to.
+pub struct Judged {
+    /// The figures.
+    pub figures: Evaluation,
+    /// Some of the samples, in [-1, 1], for [`Judge::picture`].
+    pub samples: Vec<f32>,
+    /// Classes that samples were drawn of; none without classes.
+    pub classes: Option<usize>,
+    /// What makes figures doubtful, or is missing.
+    pub warnings: Vec<String>,
 }
 
 impl<'a> Judge<'a> {
@@ -84,13 +99,13 @@ impl<'a> Judge<'a> {
             network,
             statistics: Statistics::from_points(points.view())?,
             labels: (labels.len() == count).then_some(labels),
+            classes: Classes::named("evaluate.reference", data.class_names()),
             shape,
             points,
         })
     }
 
-    /// Draws samples from a checkpoint and judges them. Returns the figures, and a picture of some
-    /// as PNG levels with its columns.
+    /// Draws samples from a checkpoint, of its classes in turn, and judges them.
     ///
     /// # Errors
     /// If the model is for other images, or cannot be sampled.
@@ -99,7 +114,7 @@ impl<'a> Judge<'a> {
         backend: &B,
         checkpoint: &Checkpoint,
         step: u64,
-    ) -> Result<(Evaluation, Vec<f32>)> {
+    ) -> Result<Judged> {
         let e = &self.settings;
         let config = checkpoint.model.config();
         let channels = config.channels;
@@ -109,18 +124,19 @@ impl<'a> Judge<'a> {
                 self.shape, config.image_size, config.image_size
             )));
         }
-        let labels: Vec<u32> = match config.condition {
-            ConditionKind::Classes { num_classes, .. } => {
-                (0..e.samples).map(|i| (i % num_classes) as u32).collect()
-            }
-            _ => Vec::new(),
-        };
+        let classes = Classes::of(&checkpoint.metadata)?;
+        let drawn = classes.as_ref().map(Classes::occupied);
+        let labels = drawn.as_ref().map(|drawn| {
+            let division = Division::new(e.samples, drawn.len());
+            let label = |i| drawn[division.in_turn(i)];
+            (0..e.samples).map(label).collect::<Vec<u32>>()
+        });
         let sampler: SamplerSpec = e.sampler.parse()?;
         let spacing: Spacing = e.spacing.parse()?;
         let plan = plan_for(&checkpoint.metadata, sampler, e.steps, spacing, None)?;
         let spec = SampleSpec {
             count: e.samples,
-            labels,
+            labels: labels.unwrap_or_default(),
             seed: e.seed,
             first: 0,
             guidance: Guidance::new(e.cfg_scale),
@@ -135,18 +151,31 @@ impl<'a> Judge<'a> {
             &spec,
             &mut |_, _| {},
         )?;
-        let shown = self.columns(spec.labels.iter().max()) * ROWS * self.shape.len();
-        let picture = values[..values.len().min(shown)].to_vec();
+        let columns = drawn.as_ref().map(Vec::len);
+        let shown = picture_columns(columns) * ROWS * self.shape.len();
+        let samples = values[..values.len().min(shown)].to_vec();
         let points = points(self.network, &values, self.shape)?;
         let real = self.points.view();
-        let agreement = match &self.labels {
-            Some(known) if !spec.labels.is_empty() => Some(knn_accuracy(
+        let mut warnings = Vec::new();
+        if let Some(classes) = columns.filter(|&classes| classes > e.samples) {
+            warnings.push(format!(
+                "evaluate.samples: {} images are of {} of the model's {classes} classes only",
+                e.samples, e.samples
+            ));
+        }
+        let known = classes.as_ref().map(|classes| self.labels_of(classes));
+        let agreement = match known {
+            Some(Ok(Some(known))) => Some(knn_accuracy(
                 real,
-                known,
+                &known,
                 points.view(),
                 &spec.labels,
                 e.neighbours,
             )?),
+            Some(Err(differ)) => {
+                warnings.push(format!("no agreement of classes: {differ}"));
+                None
+            }
             _ => None,
         };
         let figures = Evaluation {
@@ -157,17 +186,26 @@ impl<'a> Judge<'a> {
             settings: e.clone(),
             network: self.network.identity(),
         };
-        Ok((figures, picture))
+        Ok(Judged {
+            figures,
+            samples,
+            classes: columns,
+            warnings,
+        })
+    }
+
+    /// Classes of the reference images in the numbers of a model; none where they have no classes.
+    fn labels_of(&self, model: &Classes) -> std::result::Result<Option<Vec<u32>>, ClassError> {
+        let Some(labels) = &self.labels else {
+            return Ok(None);
+        };
+        let map = self.classes.map_to(model)?;
+        Ok(labels.iter().map(|&label| map.get(label)).collect())
     }
 
     fn distance(&self, points: ArrayView2<'_, f32>) -> Result<f64> {
         let own = Statistics::from_points(points)?;
         Ok(frechet_distance(&own, &self.statistics)?)
-    }
-
-    fn columns(&self, last_label: Option<&u32>) -> usize {
-        // More classes than a page is wide say no more than a page.
-        last_label.map_or(COLUMNS, |&l| (l as usize + 1).min(16))
     }
 
     /// A picture of samples, classes in columns.
@@ -180,10 +218,15 @@ impl<'a> Judge<'a> {
         classes: Option<usize>,
     ) -> Result<dis_data::crop::Picture> {
         let (images, shape) = grid::preview(samples, self.shape);
-        let columns = classes.map_or(COLUMNS, |n| n.min(16)).max(1);
-        let layout = grid::GridLayout::new(columns).enlarged(shape, 24);
+        let layout = grid::GridLayout::new(picture_columns(classes)).enlarged(shape, 24);
         Ok(grid::render(&images, shape, layout)?)
     }
+}
+
+/// Columns of a picture of samples of so many classes.
+fn picture_columns(classes: Option<usize>) -> usize {
+    // More classes than a page is wide say no more than a page.
+    classes.map_or(COLUMNS, |n| n.clamp(1, 16))
 }
 
 /// Features of images in [-1, 1], clipped to it as they are when stored: (images, features).

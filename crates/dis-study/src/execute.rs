@@ -188,18 +188,18 @@ impl<B: ScanBackend> Runner<'_, B> {
         };
         let (run, _) = RunDir::open(dir)?;
         let checkpoint = run.checkpoint(false)?;
-        let (figures, samples) = judge.judge(self.backend, &checkpoint, step)?;
-        let classes = match checkpoint.model.config().condition {
-            dis_model::ConditionKind::Classes { num_classes, .. } => Some(num_classes),
-            _ => None,
-        };
-        let picture = judge.picture(&samples, classes)?;
+        let judged = judge.judge(self.backend, &checkpoint, step)?;
+        let figures = &judged.figures;
+        for warning in &judged.warnings {
+            self.observer.warning(warning);
+        }
+        let picture = judge.picture(&judged.samples, judged.classes)?;
         grid::write_png(&picture_path(dir, step), &picture)?;
         let path = evaluation_path(dir, step);
         let folder = dir.join("eval");
         fs::create_dir_all(&folder).map_err(|e| StudyError::io(&folder, "create it", e))?;
-        let text = serde_json::to_string_pretty(&figures)
-            .map_err(|e| StudyError::config(e.to_string()))?;
+        let text =
+            serde_json::to_string_pretty(figures).map_err(|e| StudyError::config(e.to_string()))?;
         write_atomic(&path, format!("{text}\n").as_bytes())?;
         let agreement = figures
             .agreement

@@ -31,6 +31,14 @@ pub enum TrainError {
     /// Samples could not be drawn.
     #[error(transparent)]
     Pipeline(#[from] dis_pipeline::PipelineError),
+    /// Classes that do not fit each other.
+    #[error("{what}: {source}")]
+    Classes {
+        /// What they were compared for.
+        what: &'static str,
+        /// How they differ.
+        source: dis_model::ClassError,
+    },
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] dis_tensor::TensorError),

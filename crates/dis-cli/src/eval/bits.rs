@@ -8,6 +8,7 @@ use dis_diffusion::GaussianDiffusion;
 use dis_eval::metrics::Bootstrap;
 use dis_eval::{BitsOptions, BitsReport, bits_per_dim};
 use dis_files::write_atomic;
+use dis_model::Classes;
 use dis_pipeline::diffusion_options;
 use dis_study::plot::Plot;
 use dis_tensor::Backend;
@@ -41,6 +42,13 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         options.respacing = steps.to_string().parse()?;
     }
     let diffusion = GaussianDiffusion::new(&options)?;
+    let classes = match Classes::of(&weights.metadata)? {
+        Some(model) if data.num_classes().is_some() => {
+            let given = Classes::named("--reference", data.class_names());
+            Some(given.map_to(&model).context("--bpd")?)
+        }
+        _ => None,
+    };
     let device = device::open(&args.device, args.precision)?;
     let settings = BitsOptions {
         batch_size: args.batch_size,
@@ -64,6 +72,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
                 &params,
                 &diffusion,
                 &*data,
+                classes.as_ref(),
                 &settings,
                 &mut |n| bar.inc(n as u64),
             )?)

@@ -13,19 +13,28 @@ use crate::progress;
 use crate::sample::{decode::Decoder, pictures, plan};
 
 /// Draws `num` images, as many of each class: those that `dis sample` draws with the same options.
+/// With it comes a warning where not every class is drawn.
 pub fn draw(
     weights: &mut Weights,
     num: usize,
     args: &EvalArgs,
     device: &Device,
-) -> Result<MemoryDataset> {
+) -> Result<(MemoryDataset, Option<String>)> {
     let decoder = source::decoder(weights, args)?;
     let config = *weights.model.config();
     let shape = decoder.as_ref().map_or_else(
         || square(config.channels, config.image_size),
         Decoder::shape,
     );
-    let rows = plan::balanced(num, &config)?;
+    let classes = plan::classes(&weights.metadata)?;
+    let rows = plan::balanced(num, classes.as_ref())?;
+    let drawable = classes.as_ref().map_or(0, |c| c.occupied().len());
+    let warning = (num < drawable).then(|| {
+        format!(
+            "{num} images are drawn of {num} of the model's {drawable} classes only; ask for at \
+             least {drawable}"
+        )
+    });
     let guidance = plan::guidance(&args.how, false, &config)?;
     let steps = plan_for(
         &weights.metadata,
@@ -58,14 +67,7 @@ pub fn draw(
     });
     bar.finish_and_clear();
     let labels: Option<Vec<u32>> = rows.iter().map(|row| row.label).collect();
-    let classes = labels.iter().flatten().max().map_or(0, |&l| l as usize + 1);
-    let names = (0..classes).map(|c| c.to_string()).collect();
-    Ok(MemoryDataset::new(
-        "drawn",
-        shape,
-        u8::MAX,
-        bytes,
-        labels,
-        names,
-    )?)
+    let names = classes.map(|c| c.names()).unwrap_or_default();
+    let data = MemoryDataset::new("drawn", shape, u8::MAX, bytes, labels, names)?;
+    Ok((data, warning))
 }

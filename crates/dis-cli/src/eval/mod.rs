@@ -102,7 +102,9 @@ pub fn run(args: &EvalArgs) -> Result<()> {
             spinner.set_message(metric.name());
         });
         spinner.finish_and_clear();
-        let report = report?;
+        let mut report = report?;
+        let warnings = [&info, &ref_info].map(|info| info.warning.clone());
+        report.warnings.extend(warnings.into_iter().flatten());
         println!("samples:   {}", info.about);
         println!("reference: {}", ref_info.about);
         println!("features:  {}", network.name());
@@ -197,8 +199,9 @@ fn take(
             text,
             sha256,
         } => {
-            let data = draw::draw(weights, drawn, args, device)?;
-            let info = SideInfo::model(text, sha256, args);
+            let (data, warning) = draw::draw(weights, drawn, args, device)?;
+            let mut info = SideInfo::model(text, sha256, args);
+            info.warning = warning.map(|warning| format!("{text}: {warning}"));
             (Arc::new(data), info)
         }
         Source::Data { data, text } => {

@@ -14,6 +14,8 @@ use super::args::{EvalArgs, FeatureSpec};
 pub struct SideInfo {
     /// For people.
     pub about: String,
+    /// What makes figures of it doubtful.
+    pub warning: Option<String>,
     json: Map<String, Value>,
 }
 
@@ -22,7 +24,11 @@ impl SideInfo {
         let mut json = Map::new();
         json.insert("kind".into(), json!(kind));
         json.insert("given".into(), json!(text));
-        Self { about, json }
+        Self {
+            about,
+            warning: None,
+            json,
+        }
     }
 
     fn set(&mut self, key: &str, value: Value) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use dis_data::{DataKind, DataSpec, Dataset, ImageShape, read_picture};
-use dis_model::DisConfig;
+use dis_model::{Classes, DisConfig};
 use dis_pipeline::Task;
 use dis_tensor::Cpu;
 use ndarray::Array4;
@@ -59,12 +59,16 @@ impl Given {
         }
     }
 
-    /// The class of one.
-    pub fn label(&self, index: usize) -> Option<u32> {
-        match self {
-            Self::Picture(_) => None,
-            Self::Data(data) => data.label(index),
-        }
+    /// The model's classes of the first `count` of them, by name; none where a picture has none.
+    pub fn labels(&self, count: usize, model: &Classes) -> Result<Vec<Option<u32>>> {
+        let Self::Data(data) = self else {
+            return Ok(vec![None; count]);
+        };
+        let map = Classes::named("--init-image", data.class_names())
+            .map_to(model)
+            .context("--invert: say with --classes what the images are")?;
+        let class = |i| data.label(i).and_then(|label| map.get(label));
+        Ok((0..count).map(class).collect())
     }
 
     /// What to do with the first `count` of them, in the space that the model works in.

@@ -52,7 +52,8 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
         steps.step_of_strength(strength)?;
     }
     let given = given::open(&args, shape)?;
-    let job = plan::rows(&args, metadata, given.as_ref())?;
+    let classes = plan::classes(metadata)?;
+    let job = plan::rows(&args, classes.as_ref(), given.as_ref())?;
     let device = device::open(&args.device, args.precision)?;
     let (cpu, instructions) = (&device.cpu, device.instruction_set());
 
@@ -75,7 +76,8 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
             // Only now: the checksum is of the weights in the order of the file.
             backend.prepare_weights(&mut params, model.table().products())?;
             let shown = job.rows.len() * (1 + usize::from(args.invert));
-            let mut sink = target.open(&args.out, shape, shown, &args, &settings)?;
+            let mut sink =
+                target.open(&args.out, shape, shown, &args, classes.as_ref(), &settings)?;
             if sink.done() > 0 {
                 eprintln!("continuing after {} images", sink.done());
             }

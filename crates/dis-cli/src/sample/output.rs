@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use dis_data::{ImageShape, NpzImages, grid};
+use dis_model::Classes;
 use dis_pipeline::Row;
 
 use crate::args::SampleArgs;
@@ -42,13 +43,14 @@ impl Target {
         Ok(target)
     }
 
-    /// Begins, or continues an `.npz` file.
+    /// Begins, or continues an `.npz` file. Names of `classes` become part of those of pictures.
     pub fn open(
         self,
         out: &Path,
         shape: ImageShape,
         count: usize,
         args: &SampleArgs,
+        classes: Option<&Classes>,
         settings: &str,
     ) -> Result<Sink> {
         let kind = match self {
@@ -62,7 +64,10 @@ impl Target {
                 }
                 Kind::Grid(Vec::with_capacity(bytes))
             }
-            Self::Folder => Kind::Folder(0),
+            Self::Folder => Kind::Folder {
+                next: 0,
+                names: classes.map(Classes::file_names).unwrap_or_default(),
+            },
             Self::Npz if args.invert => {
                 bail!("--out {}: --invert makes pictures only", out.display())
             }
@@ -93,8 +98,11 @@ pub fn parent_exists(file: &Path) -> Result<()> {
 
 enum Kind {
     Grid(Vec<u8>),
-    /// With the number of the next image.
-    Folder(usize),
+    /// With the number of the next image, and what file names call each class.
+    Folder {
+        next: usize,
+        names: Vec<String>,
+    },
     Npz(NpzImages),
 }
 
@@ -118,7 +126,7 @@ impl Sink {
     pub fn add(&mut self, images: &[u8], rows: &[Row]) -> Result<()> {
         match &mut self.kind {
             Kind::Grid(all) => all.extend_from_slice(images),
-            Kind::Folder(next) => {
+            Kind::Folder { next, names } => {
                 let layout = grid::GridLayout {
                     padding: 0,
                     ..grid::GridLayout::new(1)
@@ -126,7 +134,8 @@ impl Sink {
                 let each = images.len() / self.shape.len() / rows.len().max(1);
                 for (i, image) in images.chunks_exact(self.shape.len()).enumerate() {
                     let label = rows.get(i / each.max(1)).and_then(|row| row.label);
-                    let class = label.map(|c| format!("-class{c}")).unwrap_or_default();
+                    let name = label.and_then(|class| names.get(class as usize));
+                    let class = name.map(|name| format!("-class{name}")).unwrap_or_default();
                     let path = self.out.join(format!("{next:06}{class}.png"));
                     grid::write_png(&path, &grid::render(image, self.shape, layout)?)?;
                     *next += 1;
@@ -145,7 +154,7 @@ impl Sink {
                 let picture = grid::render(&images, self.shape, layout)?;
                 grid::write_png(&self.out, &picture)?;
             }
-            Kind::Folder(_) => {}
+            Kind::Folder { .. } => {}
             Kind::Npz(npz) => {
                 let labels: Option<Vec<u32>> = rows.iter().map(|row| row.label).collect();
                 npz.finish(labels.as_deref())?;

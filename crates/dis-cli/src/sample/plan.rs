@@ -1,8 +1,11 @@
 //! What the arguments ask for: which images, how they are guided, with which sampler.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, bail, ensure};
 use dis_diffusion::{Guidance, GuidedChannels, Limit, Plan, SamplerSpec};
-use dis_model::{ConditionKind, DisConfig, Metadata};
+use dis_model::classes::Division;
+use dis_model::{Classes, ConditionKind, DisConfig, Metadata};
 use dis_pipeline::{Row, Task};
 
 use super::given::Given;
@@ -22,104 +25,137 @@ pub struct Job {
 }
 
 /// The images that the arguments ask for.
-pub fn rows(args: &SampleArgs, metadata: &Metadata, given: Option<&Given>) -> Result<Job> {
+pub fn rows(args: &SampleArgs, classes: Option<&Classes>, given: Option<&Given>) -> Result<Job> {
     ensure!(
         args.num.is_none_or(|n| (1..=MOST).contains(&n)),
         "--num must be 1 to {MOST}"
     );
     ensure!(args.batch_size > 0, "--batch-size must be at least 1");
-    let classes = match metadata.model.condition {
-        ConditionKind::Classes { num_classes, .. } => classes(args, metadata, num_classes)?,
-        ConditionKind::None => {
-            ensure!(
-                args.classes.is_empty(),
-                "--classes: this model has no classes"
-            );
-            vec![None]
-        }
-        ConditionKind::Context { .. } => {
-            bail!("this model needs a sequence of embeddings for every image; sample it from Rust")
-        }
-    };
+    let chosen = chosen(args, classes)?;
     let mut job = match (given, args.interpolate) {
-        (Some(given), _) if args.invert => reconstructions(args, metadata, given)?,
-        (Some(given), _) => changes(args, &classes, given),
-        (None, Some(between)) => walks(args, &classes, between)?,
-        (None, None) => fresh(args.num, &classes),
+        (Some(given), _) if args.invert => reconstructions(args, classes, &chosen, given)?,
+        (Some(given), _) => changes(args, &chosen, given),
+        (None, Some(between)) => walks(args, &chosen, between)?,
+        (None, None) => fresh(args.num, &chosen),
     };
     job.columns = job.columns.clamp(1, 32);
     Ok(job)
 }
 
-/// `num` images from noise, as many of each class; those of `dis sample` with the same numbers.
-pub fn balanced(num: usize, config: &DisConfig) -> Result<Vec<Row>> {
+/// `num` images from noise, as many of each class that has images; those of `dis sample` with the
+/// same numbers.
+pub fn balanced(num: usize, classes: Option<&Classes>) -> Result<Vec<Row>> {
     ensure!((1..=MOST).contains(&num), "--num must be 1 to {MOST}");
-    let classes: Vec<Option<u32>> = match config.condition {
-        ConditionKind::Classes { num_classes, .. } => (0..num_classes as u32).map(Some).collect(),
-        ConditionKind::None => vec![None],
-        ConditionKind::Context { .. } => {
-            bail!("this model needs a sequence of embeddings for every image; sample it from Rust")
-        }
+    Ok(fresh(Some(num), &usual(classes)).rows)
+}
+
+/// The classes of a model that can be drawn from; none if it has none.
+pub fn classes(metadata: &Metadata) -> Result<Option<Classes>> {
+    ensure!(
+        !matches!(metadata.model.condition, ConditionKind::Context { .. }),
+        "this model needs a sequence of embeddings for every image; sample it from Rust"
+    );
+    Ok(Classes::of(metadata)?)
+}
+
+/// The classes that are drawn where none is named: those with images.
+fn usual(classes: Option<&Classes>) -> Vec<Option<u32>> {
+    classes.map_or(vec![None], |classes| {
+        classes.occupied().into_iter().map(Some).collect()
+    })
+}
+
+/// The classes that `--classes` names; those that the model was trained on if it names none.
+fn chosen(args: &SampleArgs, classes: Option<&Classes>) -> Result<Vec<Option<u32>>> {
+    let Some(classes) = classes else {
+        ensure!(
+            args.classes.is_empty(),
+            "--classes: this model has no classes"
+        );
+        return Ok(usual(None));
     };
-    Ok(fresh(Some(num), &classes).rows)
+    if args.classes.is_empty() {
+        return Ok(usual(Some(classes)));
+    }
+    let chosen = classes.choose(&args.classes).context("--classes")?;
+    let mut warned = BTreeSet::new();
+    for &class in chosen.iter().filter(|&&c| classes.is_unoccupied(c)) {
+        if warned.insert(class) {
+            eprintln!(
+                "warning: --classes: the model was trained on no image of class {}",
+                classes.quoted(class)
+            );
+        }
+    }
+    Ok(chosen.into_iter().map(Some).collect())
 }
 
 fn fresh(num: Option<usize>, classes: &[Option<u32>]) -> Job {
     let conditional = classes[0].is_some();
     let total = num.unwrap_or(if conditional { 8 * classes.len() } else { 16 });
-    let each = total.div_ceil(classes.len());
-    let labels = classes.iter().flat_map(|&c| std::iter::repeat_n(c, each));
-    let rows = labels.take(total).enumerate();
+    let division = Division::new(total, classes.len());
+    let row = |i| Row::new(i as u64, classes[division.in_blocks(i)]);
     Job {
-        rows: rows.map(|(i, label)| Row::new(i as u64, label)).collect(),
-        columns: if conditional { each } else { total.isqrt() },
+        rows: (0..total).map(row).collect(),
+        columns: match conditional {
+            true => total.div_ceil(classes.len()),
+            false => total.isqrt(),
+        },
     }
 }
 
-/// For every given image some of every class.
+/// Every given image under every class. With another number of images than that, given images and
+/// classes each have as many as the others, or one more or less.
 fn changes(args: &SampleArgs, classes: &[Option<u32>], given: &Given) -> Job {
-    let images = given.count().min(args.num.unwrap_or(FEW));
-    let kinds = images * classes.len();
-    let each = args.num.map_or(1, |n| n.div_ceil(kinds));
-    let kinds_each = each * classes.len();
-    let all = (0..images).flat_map(|image| {
-        let labels = classes.iter().flat_map(|&c| std::iter::repeat_n(c, each));
-        labels.map(move |label| (image, label))
-    });
-    let rows = all.take(args.num.unwrap_or(kinds)).enumerate();
+    let images = given.count().min(args.num.unwrap_or(FEW)).max(1);
+    let total = args.num.unwrap_or(images * classes.len());
+    let division = Division::new(total, images);
+    let mut rows: Vec<Row> = Vec::with_capacity(total);
+    // Where the classes that have one more begin: after those of the given image before.
+    let mut next = 0;
+    for image in 0..images {
+        let share = division.share(image);
+        let (each, more) = (share / classes.len(), share % classes.len());
+        for (i, &label) in classes.iter().enumerate() {
+            let turn = (i + classes.len() - next) % classes.len();
+            for _ in 0..each + usize::from(turn < more) {
+                rows.push(Row {
+                    image,
+                    ..Row::new(rows.len() as u64, label)
+                });
+            }
+        }
+        next = (next + more) % classes.len();
+    }
+    // All images of a given one beside each other, and as many given ones as fit.
+    let width = total.div_ceil(images);
     Job {
-        rows: rows
-            .map(|(i, (image, label))| Row {
-                image,
-                ..Row::new(i as u64, label)
-            })
-            .collect(),
-        // All images of a given one beside each other, and as many given ones as fit.
-        columns: (16 / kinds_each).max(1) * kinds_each,
+        rows,
+        columns: (16 / width).max(1) * width,
     }
 }
 
 /// Every given image once, under the class that it has.
-fn reconstructions(args: &SampleArgs, metadata: &Metadata, given: &Given) -> Result<Job> {
+fn reconstructions(
+    args: &SampleArgs,
+    classes: Option<&Classes>,
+    chosen: &[Option<u32>],
+    given: &Given,
+) -> Result<Job> {
     let images = given.count().min(args.num.unwrap_or(FEW));
-    let mut labels = vec![None; images];
-    if let ConditionKind::Classes { num_classes, .. } = metadata.model.condition {
-        let asked = match args.classes.is_empty() {
-            true => Vec::new(),
-            false => classes(args, metadata, num_classes)?,
-        };
-        for (i, label) in labels.iter_mut().enumerate() {
-            *label = match asked.as_slice() {
-                [] => given.label(i).filter(|&l| (l as usize) < num_classes),
-                [one] => *one,
-                many => many.get(i).copied().flatten(),
-            };
-            ensure!(
-                label.is_some(),
-                "--invert: say with --classes what given image {i} is (one class for all, or one \
-                 for each)"
-            );
-        }
+    let labels: Vec<Option<u32>> = match (classes, args.classes.is_empty(), chosen) {
+        (None, ..) => vec![None; images],
+        (Some(classes), true, _) => given.labels(images, classes)?,
+        (Some(_), false, [one]) => vec![*one; images],
+        (Some(_), false, many) => (0..images)
+            .map(|i| many.get(i).copied().flatten())
+            .collect(),
+    };
+    if let (Some(_), Some(i)) = (classes, labels.iter().position(Option::is_none)) {
+        bail!(
+            "--invert: say with --classes what given image {i} is (one class for all, or one for \
+             each)"
+        );
     }
     Ok(Job {
         rows: labels
@@ -149,8 +185,9 @@ fn walks(args: &SampleArgs, classes: &[Option<u32>], between: Between) -> Result
     };
     let default = if over_classes { 4 } else { classes.len() };
     let count = args.num.map_or(default, |n| n.div_ceil(frames));
+    let division = Division::new(count, classes.len());
     let walk = |walk: usize| {
-        let label = ends.map_or(classes[walk % classes.len()], |(from, _)| Some(from));
+        let label = ends.map_or(classes[division.in_turn(walk)], |(from, _)| Some(from));
         (0..frames).map(move |frame| {
             let way = frame as f64 / (frames - 1) as f64;
             let noise = 2 * walk as u64;
@@ -280,33 +317,4 @@ pub fn settings(args: &SampleArgs, job: &Job, weights: u32, instructions: &str) 
         .iter()
         .map(|(key, value)| format!("{key}: {value}\n"))
         .collect()
-}
-
-/// The classes asked for, by number or name.
-fn classes(args: &SampleArgs, metadata: &Metadata, num_classes: usize) -> Result<Vec<Option<u32>>> {
-    if args.classes.is_empty() {
-        return Ok((0..num_classes as u32).map(Some).collect());
-    }
-    let names: Vec<String> = metadata
-        .extra
-        .get("class_names")
-        .and_then(|v| serde_json::from_value(v.clone()).ok())
-        .unwrap_or_default();
-    let find = |text: &String| {
-        let text = text.trim();
-        let by_name = names.iter().position(|n| n == text);
-        let by_number = text.parse::<usize>().ok().filter(|&n| n < num_classes);
-        let class = by_name.or(by_number).with_context(|| {
-            let known = if names.is_empty() {
-                format!("classes are 0 to {}", num_classes - 1)
-            } else {
-                let few: Vec<&str> = names.iter().take(12).map(String::as_str).collect();
-                let more = if names.len() > few.len() { ", ..." } else { "" };
-                format!("classes are {}{more}", few.join(", "))
-            };
-            format!("--classes: no class {text:?}; {known}")
-        })?;
-        Ok(Some(class as u32))
-    };
-    args.classes.iter().map(find).collect()
 }

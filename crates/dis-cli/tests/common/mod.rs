@@ -105,3 +105,33 @@ pub fn names(dir: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// Class folders of pictures, 8 pixels a side: the name, colour and number of each class.
+pub fn class_folders(dir: &Path, classes: &[(&str, [u8; 3], u32)]) {
+    for (name, colour, count) in classes {
+        let folder = dir.join(name);
+        fs::create_dir_all(&folder).unwrap();
+        for i in 0..*count {
+            let picture = image::RgbImage::from_fn(8, 8, |x, y| {
+                image::Rgb(colour.map(|c| c + ((7 * x + 5 * y + 3 * i) % 16) as u8))
+            });
+            picture.save(folder.join(format!("{i}.png"))).unwrap();
+        }
+    }
+}
+
+/// A run of few steps on `data`, in `out`.
+pub fn short_run(dir: &Path, data: &str, out: &str) {
+    let args = [
+        "train",
+        "--config",
+        "tiny.toml",
+        "--data",
+        data,
+        "--steps",
+        "2",
+        "--out",
+        out,
+    ];
+    succeed(dir, &args);
+}

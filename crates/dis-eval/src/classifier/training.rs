@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use dis_model::Classes;
+use dis_model::classes::ClassMap;
 use dis_ssm::Scratch;
 use dis_tensor::{AdamState, AdamW, Backend, Layout, Reals, TokensMut};
 use serde::{Deserialize, Serialize};
@@ -45,11 +47,12 @@ impl Default for ClassifierOptions {
 /// Images of a pass that only looks.
 const TEST_BATCH: usize = 256;
 
-/// Trains on `data`, then measures on `test`. `progress` is called after each step with its number,
+/// Trains on `data`, then measures on `test`, whose classes may be some of those of `data`: they are
+/// matched by name. `progress` is called after each step with its number,
 /// from 1, and its loss.
 ///
 /// # Errors
-/// Data without classes, test data of another size or with more classes, a loss that is not finite.
+/// Data without classes, test data of another size or with other classes, a loss that is not finite.
 pub fn train_classifier<B: Backend>(
     backend: &B,
     data: Arc<dyn Dataset>,
@@ -61,13 +64,20 @@ pub fn train_classifier<B: Backend>(
     let classes = data
         .num_classes()
         .ok_or_else(|| refuse(format!("{}: the images have no classes", data.describe())))?;
-    if test.shape() != data.shape() || test.num_classes().is_none_or(|n| n > classes) {
+    if test.shape() != data.shape() || test.num_classes().is_none() {
         return Err(refuse(format!(
             "the test data ({}) do not fit the training data ({})",
             test.describe(),
             data.describe()
         )));
     }
+    let known = Classes::named("the training data", data.class_names());
+    let map = Classes::named("the test data", test.class_names())
+        .map_to(&known)
+        .map_err(|source| EvalError::Classes {
+            what: "classifier",
+            source,
+        })?;
     if options.steps == 0 || !(options.lr > 0.0 && options.lr <= 10.0) {
         return Err(refuse(format!(
             "{} steps at a learning rate of {}",
@@ -111,13 +121,18 @@ pub fn train_classifier<B: Backend>(
         net,
     };
     // Short enough to come back from its text to the bit.
-    let accuracy = accuracy(backend, &classifier, test)?;
+    let accuracy = accuracy(backend, &classifier, test, &map)?;
     classifier.info.test_accuracy = (1e6 * accuracy).round() / 1e6;
     Ok(classifier)
 }
 
-/// Share of `data` whose largest logit is that of its label.
-fn accuracy<B: Backend>(backend: &B, classifier: &Classifier, data: &dyn Dataset) -> Result<f64> {
+/// Share of `data` whose largest logit is that of its label, which `map` takes to the classifier's.
+fn accuracy<B: Backend>(
+    backend: &B,
+    classifier: &Classifier,
+    data: &dyn Dataset,
+    map: &ClassMap,
+) -> Result<f64> {
     let params = classifier.upload(backend);
     let shape = data.shape();
     let classes = classifier.net.config().classes;
@@ -133,7 +148,10 @@ fn accuracy<B: Backend>(backend: &B, classifier: &Classifier, data: &dyn Dataset
         let found = logits.chunks_exact(classes).map(largest);
         right += (start..end)
             .zip(found)
-            .filter(|&(i, class)| data.label(i) == Some(class as u32))
+            .filter(|&(i, class)| {
+                let asked = data.label(i).and_then(|label| map.get(label));
+                asked == Some(class as u32)
+            })
             .count();
     }
     Ok(right as f64 / data.len().max(1) as f64)

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::arguments;
 use super::tensors::NamedTensor;
 use crate::config::{ConditionKind, Conditioning, DisConfig, SsmConfig};
+use crate::model::LABEL_TABLE;
 
 /// What shapes cannot tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,7 +41,7 @@ pub(super) fn infer_from_shapes<'a>(
     args: &Map<String, Value>,
 ) -> Result<DisConfig, String> {
     let shapes: HashMap<&str, &[usize]> = shapes.collect();
-    let rows = match shapes.get("label_emb.embedding_table.weight") {
+    let rows = match shapes.get(LABEL_TABLE) {
         Some([rows, _]) => *rows,
         _ => 0,
     };
@@ -95,8 +96,8 @@ fn from_shapes(shapes: &HashMap<&str, &[usize]>, hints: &InferHints) -> Result<D
     }
 
     let ada_ln = has("mid_block.adaLN_modulation.1.weight");
-    let condition = if has("label_emb.embedding_table.weight") {
-        let rows = find("label_emb.embedding_table.weight", 2)?[0];
+    let condition = if has(LABEL_TABLE) {
+        let rows = find(LABEL_TABLE, 2)?[0];
         let null_label = hints.null_label.unwrap_or(true);
         let num_classes = rows.saturating_sub(usize::from(null_label));
         ConditionKind::Classes {

@@ -37,7 +37,8 @@ impl ClassMap {
 
 impl Classes {
     /// Maps every class to the class of `to` that has its name. Where one side has no names,
-    /// numbers are compared. Classes without images need no partner.
+    /// numbers are compared: `to` must have as many classes as there are names, or at least as many
+    /// as there are numbers. Classes without images need no partner.
     ///
     /// # Errors
     /// If `to` lacks a class, if names stand twice, or if one side has numbers where the names of
@@ -87,6 +88,11 @@ impl Classes {
             to: (0..self.count as u32)
                 .map(|class| known.get(&self.name(class)).copied())
                 .collect(),
+        };
+        // A holder of names knows how many classes there are; numbers of images may end before the last.
+        let by_number = match self.has_names() && !to.has_names() && self.count != to.count {
+            true => ClassMap::numbers(self.count, 0),
+            false => by_number,
         };
         let (numbered, other) = match (self.has_names(), to.has_names()) {
             (true, true) => {

@@ -166,7 +166,7 @@ impl Classes {
     /// # Errors
     /// If names are no list of at most as many strings as there are classes, or unoccupied classes
     /// no list of numbers below their count.
-    pub fn of(metadata: &Metadata) -> Result<Option<Self>, ClassError> {
+    pub fn of(metadata: &Metadata) -> crate::Result<Option<Self>> {
         let ConditionKind::Classes { num_classes, .. } = metadata.model.condition else {
             return Ok(None);
         };
@@ -178,7 +178,8 @@ impl Classes {
             return Err(ClassError::Metadata {
                 key: CLASS_NAMES,
                 what: format!("{} names for {num_classes} classes", names.len()),
-            });
+            }
+            .into());
         }
         let mut classes = Self::named("the model", &names);
         // A model made for more classes than its data had never saw the others.
@@ -192,7 +193,8 @@ impl Classes {
                 return Err(ClassError::Metadata {
                     key: UNOCCUPIED_CLASSES,
                     what: format!("{class} among {num_classes} classes"),
-                });
+                }
+                .into());
             };
             classes.unoccupied.insert(known);
         }

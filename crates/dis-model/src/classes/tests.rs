@@ -10,7 +10,9 @@ fn named(holder: &str, names: &[&str]) -> Classes {
     Classes::named(holder, &names)
 }
 
-fn text<T: std::fmt::Debug>(result: Result<T, ClassError>) -> String {
+fn text<T: std::fmt::Debug, E: std::fmt::Display + std::fmt::Debug>(
+    result: Result<T, E>,
+) -> String {
     result.unwrap_err().to_string()
 }
 
@@ -59,6 +61,8 @@ fn without_names_numbers_are_compared_and_counted() {
         "{error}"
     );
     assert!(text(four.map_to(&digits)).contains("numbers of classes differ"));
+    // Three names are not the first three of four numbers.
+    assert!(text(words.map_to(&four)).contains("the words has 3"));
     // Numbers that may be the names or their places.
     let folder = named("the folder", &["1", "10", "2"]);
     for error in [text(digits.map_to(&folder)), text(folder.map_to(&digits))] {
@@ -177,7 +181,7 @@ fn file_names_are_safe_and_differ() {
 #[test]
 fn metadata_say_names_and_which_classes_have_images() {
     let mut metadata = Metadata::new(DisConfig::zoo("DiS-S/2", 8, 1).unwrap());
-    assert_eq!(Classes::of(&metadata), Ok(None));
+    assert_eq!(Classes::of(&metadata).unwrap(), None);
     metadata.model.condition = ConditionKind::Classes {
         num_classes: 4,
         null_label: true,

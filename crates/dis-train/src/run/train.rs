@@ -1,6 +1,6 @@
 //! The training loop.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use dis_diffusion::{GaussianDiffusion, Guidance, SamplerSpec, Spacing};
 use dis_files::write_atomic;
+use dis_model::classes::Division;
 use dis_model::cost::Memory;
-use dis_model::{Checkpoint, DisModel, Metadata, cost::Cost};
+use dis_model::{Checkpoint, Classes, DisModel, LABEL_TABLE, Metadata, cost::Cost};
 use dis_pipeline::{SampleSpec, generate, plan_for};
 use dis_scan::ScanBackend;
 use dis_ssm::MixerInit;
@@ -21,6 +22,9 @@ use crate::config::RunConfig;
 use crate::error::{Result, TrainError};
 use crate::trainer::{StepReport, TrainState, Trainer};
 use dis_data::{DataSpec, Dataset, Loader, LoaderOptions, grid, open};
+
+/// Classes in a grid of samples.
+const PAGE: usize = 16;
 
 /// Where a run begins.
 #[derive(Clone, Debug)]
@@ -107,7 +111,7 @@ pub fn train<B: ScanBackend>(
             (RunDir::create(out, &config)?, state)
         }
         Start::From(checkpoint) => {
-            let state = TrainState::new(transfer(&checkpoint, &model)?);
+            let state = TrainState::new(transfer(&checkpoint, &model, &metadata)?);
             (RunDir::create(out, &config)?, state)
         }
         Start::Resume => {
@@ -159,8 +163,9 @@ pub fn train<B: ScanBackend>(
     .finish(loader, observer, stop)
 }
 
-/// Weights of a checkpoint for a model of the same parameters.
-fn transfer(checkpoint: &Checkpoint, model: &DisModel) -> Result<Vec<f32>> {
+/// Weights of a checkpoint for a model of the same parameters. Classes keep their names, so rows of
+/// the table of labels go where `metadata` has them.
+fn transfer(checkpoint: &Checkpoint, model: &DisModel, metadata: &Metadata) -> Result<Vec<f32>> {
     let (from, to) = (checkpoint.model.table().specs(), model.table().specs());
     let different = from
         .iter()
@@ -176,8 +181,48 @@ fn transfer(checkpoint: &Checkpoint, model: &DisModel) -> Result<Vec<f32>> {
             from.len(),
             to.len()
         ))),
-        None => Ok(checkpoint.weights.clone()),
+        None => {
+            let mut weights = checkpoint.weights.clone();
+            turn_labels(checkpoint, model, metadata, &mut weights)?;
+            Ok(weights)
+        }
     }
+}
+
+/// Brings the rows of the table of labels from the checkpoint's order of classes into that of
+/// `metadata`. Rows of classes that only the checkpoint has go where the others leave room.
+fn turn_labels(
+    checkpoint: &Checkpoint,
+    model: &DisModel,
+    metadata: &Metadata,
+    weights: &mut [f32],
+) -> Result<()> {
+    let own = Classes::of(metadata)?;
+    let from = Classes::of(&checkpoint.metadata)?;
+    let (Some(own), Some(from)) = (own, from) else {
+        return Ok(());
+    };
+    let from = from.held_by("the checkpoint");
+    let map = own.held_by("the data").map_to(&from);
+    let map = map.map_err(|source| TrainError::Classes {
+        what: "--init-from",
+        source,
+    })?;
+    let table = model.table().specs().iter().find(|s| s.name == LABEL_TABLE);
+    let Some(table) = table.filter(|_| !map.is_identity()) else {
+        return Ok(());
+    };
+    let width = table.len() / table.shape.first().copied().unwrap_or(1).max(1);
+    let row = |class: usize| table.offset + class * width..table.offset + (class + 1) * width;
+    let taken: BTreeSet<u32> = map.classes().iter().copied().flatten().collect();
+    let mut others = (0..from.count() as u32).filter(|class| !taken.contains(class));
+    for (class, source) in map.classes().iter().enumerate() {
+        if let Some(source) = source.or_else(|| others.next()) {
+            let source = &checkpoint.weights[row(source as usize)];
+            weights[row(class)].copy_from_slice(source);
+        }
+    }
+    Ok(())
 }
 
 /// The newest whole checkpoint; the start of the run if there is none.
@@ -294,8 +339,8 @@ impl<B: ScanBackend> Run<B> {
                 self.save()?;
             }
             if train.sample_every > 0 && (report.step.is_multiple_of(train.sample_every) || last) {
-                let path = self.draw()?;
-                observer.message(&format!("samples: {}", path.display()));
+                let (path, omitted) = self.draw()?;
+                observer.message(&format!("samples: {}{omitted}", path.display()));
             }
         }
         let step = self.trainer.steps_done();
@@ -319,17 +364,24 @@ impl<B: ScanBackend> Run<B> {
             .save(self.trainer.model(), &self.metadata, &state, manifest, keep)
     }
 
-    /// A grid from the moving average, classes in rows, always from the same noise.
-    fn draw(&self) -> Result<PathBuf> {
+    /// A grid from the moving average, classes in rows, always from the same noise. Returns its path
+    /// and what it does not show.
+    fn draw(&self) -> Result<(PathBuf, String)> {
         let sample = &self.config.sample;
-        let classes = self.trainer.model().config().null_label().map_or_else(
-            || self.data.num_classes().unwrap_or(1),
-            |null| null as usize,
-        );
+        let classes = Classes::of(&self.metadata)?;
+        let all = match classes {
+            Some(classes) => classes.occupied(),
+            None => (0..self.data.num_classes().unwrap_or(1) as u32).collect(),
+        };
         // More than a page of classes says no more than a page.
-        let rows = classes.min(16);
-        let labels: Vec<u32> = (0..rows as u32)
-            .flat_map(|c| std::iter::repeat_n(c, sample.per_class))
+        let shown = &all[..all.len().min(PAGE)];
+        let omitted = match all.len() - shown.len() {
+            0 => String::new(),
+            _ => format!(" (the first {PAGE} of {} classes)", all.len()),
+        };
+        let division = Division::new(shown.len() * sample.per_class, shown.len());
+        let labels: Vec<u32> = (0..shown.len() * sample.per_class)
+            .map(|i| shown[division.in_blocks(i)])
             .collect();
         let sampler = SamplerSpec::Ddim { eta: 0.0 };
         let plan = plan_for(
@@ -369,6 +421,6 @@ impl<B: ScanBackend> Run<B> {
             .samples()
             .join(format!("step-{:08}.png", trainer.steps_done()));
         grid::write_png(&path, &picture)?;
-        Ok(path)
+        Ok((path, omitted))
     }
 }
