@@ -7,7 +7,9 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use dis_data::{Batch, ImageShape, LoaderOptions, MemoryDataset, load_batch, open};
-use dis_diffusion::{Ddim, GaussianDiffusion, Guidance, Guided, Options, SeededNoise, sample};
+use dis_diffusion::{
+    GaussianDiffusion, Guidance, Guided, Options, SamplerSpec, SeededNoise, Spacing, sample,
+};
 use dis_model::{Condition, ConditionKind, DisConfig, DisModel, ModelInput};
 use dis_pipeline::ModelDenoiser;
 use dis_ssm::{Mixer, MixerConfig, MixerInit, ParamTable, Scratch};
@@ -98,11 +100,10 @@ fn sampling(c: &mut Criterion) {
     let mut params = cpu.from_f32(&model.table().initial(0));
     cpu.prepare_weights(&mut params, model.table().products())
         .expect("prepared weights");
-    let diffusion = GaussianDiffusion::new(&Options {
-        respacing: "2".parse().expect("a spacing"),
-        ..Options::default()
-    })
-    .expect("a diffusion");
+    let sampler: SamplerSpec = "ddim".parse().expect("a sampler");
+    let plan = sampler
+        .plan(&Options::default(), 2, Spacing::Linspace)
+        .expect("a plan");
     let mut group = c.benchmark_group("sampling/DiS-S2-32x32, two steps of one image");
     group.sample_size(10);
     for (name, interval) in [("guided", None), ("guided outside", Some(2000.0..=3000.0))] {
@@ -117,15 +118,7 @@ fn sampling(c: &mut Criterion) {
                 let mut noise = SeededNoise::new(0, 0..1);
                 let start = noise.start([3, 32, 32]);
                 cpu.install(|| {
-                    sample(
-                        &diffusion,
-                        &mut Ddim::default(),
-                        &mut network,
-                        &mut noise,
-                        start,
-                        |_| {},
-                    )
-                    .expect("an image")
+                    sample(&plan, &mut network, &mut noise, start, |_| {}).expect("an image")
                 })
             });
         });

@@ -6,56 +6,34 @@
 //! images are all grey of value 0.25, so the noise it sees can be told exactly:
 //!
 //! ```
-//! use dis_diffusion::{Ddim, GaussianDiffusion, Options, SeededNoise, Variance, from_fn, sample};
+//! use dis_diffusion::{GaussianDiffusion, Options, SamplerSpec, SeededNoise, Spacing, Variance};
+//! use dis_diffusion::{from_fn, sample};
 //!
-//! let diffusion = GaussianDiffusion::new(&Options {
-//!     respacing: "50".parse()?,
-//!     variance: Variance::FixedSmall,
-//!     ..Options::default()
-//! })?;
-//! let full = GaussianDiffusion::new(&Options::default())?;
+//! let options = Options { variance: Variance::FixedSmall, ..Options::default() };
+//! let full = GaussianDiffusion::new(&options)?;
 //! let mut network = from_fn(|x: &ndarray::Array4<f32>, t: &[f64]| {
 //!     let alpha_bar = full.tables().alphas_cumprod[t[0] as usize];
 //!     x.mapv(|x| (x - 0.25 * alpha_bar.sqrt() as f32) / (1.0 - alpha_bar).sqrt() as f32)
 //! });
 //!
+//! // Which noise levels, which rule: `ddim`, `heun`, `dpmpp-2m`, `unipc-2`, ...
+//! let sampler: SamplerSpec = "dpmpp-2m".parse()?;
+//! let plan = sampler.plan(&options, 10, Spacing::Linspace)?;
 //! // Noise is keyed by seed and sample: samples 0 to 3 are the same in any batch.
 //! let mut noise = SeededNoise::new(7, 0..4);
 //! let start = noise.start([3, 8, 8]);
-//! let images = sample(&diffusion, &mut Ddim::default(), &mut network, &mut noise, start, |at| {
+//! let images = sample(&plan, &mut network, &mut noise, start, |at| {
 //!     println!("{} of {}", at.iteration + 1, at.iterations);
 //! })?;
 //! assert!(images.iter().all(|x| (x - 0.25).abs() < 1e-3));
 //! # Ok::<(), dis_diffusion::Error>(())
 //! ```
 //!
-//! Samplers by name, over fewer and better placed steps, are planned first and then run:
-//!
-//! ```
-//! use dis_diffusion::{Limit, Options, SamplerSpec, SeededNoise, Spacing, Variance, run_plan};
-//! # use dis_diffusion::{GaussianDiffusion, from_fn};
-//! # let full = GaussianDiffusion::new(&Options::default())?;
-//! # let mut network = from_fn(|x: &ndarray::Array4<f32>, t: &[f64]| {
-//! #     let alpha_bar = full.tables().alphas_cumprod[t[0] as usize];
-//! #     x.mapv(|x| (x - 0.25 * alpha_bar.sqrt() as f32) / (1.0 - alpha_bar).sqrt() as f32)
-//! # });
-//!
-//! let options = Options { variance: Variance::FixedSmall, ..Options::default() };
-//! let sampler: SamplerSpec = "dpmpp-2m".parse()?;
-//! let plan = sampler.plan(&options, 10, Spacing::Linspace)?.with_limit(Some(Limit::default()));
-//! let mut noise = SeededNoise::new(7, 0..4);
-//! let start = noise.start([3, 8, 8]);
-//! let images = run_plan(&plan, &mut network, &mut noise, start, |_| {})?;
-//! assert!(images.iter().all(|x| (x - 0.25).abs() < 1e-3));
-//! # Ok::<(), dis_diffusion::Error>(())
-//! ```
-//!
 //! * [`GaussianDiffusion`] holds the float64 [`Tables`] and offers q_sample, posteriors, losses
 //!   ([`training_loss`](GaussianDiffusion::training_loss)) and the bound in bits per dimension.
-//! * [`Sampling`] runs a [`Sampler`] under the caller's control, iteration by iteration;
-//!   [`sample`] runs it to the end.
-//! * [`SamplerSpec`] names all samplers; [`Plan`], [`Run`] and [`run_plan`] run them on any
-//!   [`Grid`] of noise levels. Each is a [`Solver`] in a file of its own with its source.
+//! * [`SamplerSpec`] names all samplers; a [`Plan`] places their steps on a [`Grid`] of noise
+//!   levels, a [`Run`] advances them one by one, [`sample`] to the end. Each is a [`Sampler`] in a
+//!   file of its own with its source.
 //! * [`image_to_image`], [`inpaint`], [`invert`], [`slerp`] and [`Blended`] change and mix images.
 //! * [`Guided`] turns a [`Conditional`] network into a guided [`Denoiser`].
 //! * Everything on the way from noise to image is written over [`State`], so that a device can
@@ -85,6 +63,7 @@ pub use device::OnDevice;
 pub use diffusion::{
     Gaussian, GaussianDiffusion, LogVariance, LossKind, Options, Prediction, Reverse, Variance,
 };
+pub use dis_tensor::random::{Purpose, Stream};
 pub use edit::{image_to_image, inpaint, invert};
 pub use error::{Error, Result};
 pub use guidance::{
@@ -95,11 +74,10 @@ pub use noise::{Noise, SeededNoise, SuppliedNoise, normals, uniform_timesteps};
 pub use resample::SecondMomentSampler;
 pub use respacing::Respacing;
 pub use sampler::{
-    Ancestral, At, Correction, Ddim, DdimInverse, DpmOptions, DpmSolver, Estimate, Euler,
-    EulerAncestral, Grid, GridDdim, GridOptions, Heun, Iteration, LastLevel, Level, Limit,
-    MIN_ALPHA_BAR, Plan, Position, Progress, Ramp, Rounding, Run, Sampler, SamplerSpec, Sampling,
-    Solver, Spacing, Step, Stride, ThirdOrder, UniPc, UniPcKind, UniPcOptions, ddim_reverse_step,
-    ddim_step, p_sample, run_plan, sample,
+    Ancestral, At, Correction, Ddim, DpmOptions, DpmSolver, Estimate, Euler, EulerAncestral, Grid,
+    GridOptions, Heun, LastLevel, Level, Limit, MIN_ALPHA_BAR, Plan, Progress, Ramp, Rounding, Run,
+    Sampler, SamplerSpec, Spacing, Step, Stride, ThirdOrder, UniPc, UniPcKind, UniPcOptions,
+    ddim_reverse_step, ddim_step, p_sample, sample,
 };
 pub use schedule::Schedule;
 pub use state::State;

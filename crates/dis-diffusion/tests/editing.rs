@@ -5,9 +5,9 @@
 #![allow(clippy::unwrap_used)]
 
 use dis_diffusion::{
-    Ancestral, Ddim, Denoiser, Error, GaussianDiffusion, Level, Limit, Options, Plan, Prediction,
-    Respacing, Sampler, SamplerSpec, SeededNoise, Spacing, State, SuppliedNoise, Variance, from_fn,
-    image_to_image, inpaint, invert, run_plan, sample,
+    Denoiser, Error, GaussianDiffusion, Level, Limit, Noise, Options, Plan, Prediction, Respacing,
+    SamplerSpec, SeededNoise, Spacing, State, SuppliedNoise, Variance, ddim_step, from_fn,
+    image_to_image, inpaint, invert, p_sample, sample,
 };
 use ndarray::Array4;
 
@@ -67,7 +67,7 @@ fn plan(name: &str, options: &Options, steps: usize) -> Plan {
 fn draw(plan: &Plan, options: &Options, samples: std::ops::Range<u64>) -> Array4<f32> {
     let mut noise = SeededNoise::new(11, samples);
     let start = noise.start([3, 8, 8]);
-    run_plan(plan, &mut exact(options), &mut noise, start, |_| {}).unwrap()
+    sample(plan, &mut exact(options), &mut noise, start, |_| {}).unwrap()
 }
 
 fn farthest(a: &Array4<f32>, b: &Array4<f32>) -> f32 {
@@ -79,30 +79,14 @@ fn farthest(a: &Array4<f32>, b: &Array4<f32>) -> f32 {
 }
 
 #[test]
-fn planned_ddim_and_ancestral_are_those_on_the_tables() {
+fn planned_ddim_and_ancestral_are_their_steps_on_the_tables() {
     for variance in [Variance::FixedSmall, Variance::LearnedRange] {
         let options = options(Prediction::Epsilon, variance);
-        let runs: [(SamplerSpec, Respacing, Box<dyn Sampler>); 3] = [
-            (
-                SamplerSpec::Ddim { eta: 0.0 },
-                Respacing::Ddim(20),
-                Box::new(Ddim::default()),
-            ),
-            (
-                SamplerSpec::Ddim { eta: 0.7 },
-                Respacing::Ddim(20),
-                Box::new(Ddim {
-                    eta: 0.7,
-                    clip_denoised: false,
-                }),
-            ),
-            (
-                SamplerSpec::Ancestral,
-                Respacing::Sections(vec![20]),
-                Box::new(Ancestral::default()),
-            ),
-        ];
-        for (spec, respacing, mut sampler) in runs {
+        for (spec, respacing) in [
+            (SamplerSpec::Ddim { eta: 0.0 }, Respacing::Ddim(20)),
+            (SamplerSpec::Ddim { eta: 0.7 }, Respacing::Ddim(20)),
+            (SamplerSpec::Ancestral, Respacing::Sections(vec![20])),
+        ] {
             let plan = spec.plan(&options, 20, Spacing::Default).unwrap();
             let planned = draw(&plan, &options, 0..2);
             let process = GaussianDiffusion::new(&Options {
@@ -111,17 +95,23 @@ fn planned_ddim_and_ancestral_are_those_on_the_tables() {
             })
             .unwrap();
             let mut noise = SeededNoise::new(11, 0..2);
-            let start = noise.start([3, 8, 8]);
             let mut network = exact(&options);
-            let direct = sample(
-                &process,
-                &mut *sampler,
-                &mut network,
-                &mut noise,
-                start,
-                |_| {},
-            );
-            assert_eq!(planned, direct.unwrap(), "{spec}, {variance:?}");
+            let mut x = noise.start([3, 8, 8]);
+            for (iteration, step) in (0..20).rev().enumerate() {
+                let t = [step; 2];
+                let times = process.network_timesteps(&t).unwrap();
+                let output = network.predict(&x, &times).unwrap();
+                let draw = noise.draw(iteration, &x).unwrap();
+                let step = match spec {
+                    SamplerSpec::Ddim { eta } => {
+                        let draw = (eta > 0.0).then_some(&draw);
+                        ddim_step(&process, &x, &output, &t, draw, eta, false)
+                    }
+                    _ => p_sample(&process, &x, &output, &t, &draw, false),
+                };
+                x = step.unwrap().sample;
+            }
+            assert_eq!(planned, x, "{spec}, {variance:?}");
         }
     }
 }
@@ -193,7 +183,7 @@ fn every_sampler_with_every_spacing_gives_images() {
                 let mut noise = SeededNoise::new(1, 0..1);
                 let start = noise.start([1, 4, 4]);
                 let mut network = exact(&options);
-                let image = run_plan(&plan, &mut network, &mut noise, start, |at| {
+                let image = sample(&plan, &mut network, &mut noise, start, |at| {
                     assert_eq!((at.iteration, at.iterations), (seen, plan.iterations()));
                     seen += 1;
                 })
@@ -218,7 +208,7 @@ fn limits_hold_in_every_iteration() {
         let plan = plan(name, &options, 5).with_limit(Some(Limit::Clip(0.8)));
         let mut noise = SeededNoise::new(1, 0..2);
         let start = noise.start([1, 4, 4]);
-        run_plan(&plan, &mut network, &mut noise, start, |at| {
+        sample(&plan, &mut network, &mut noise, start, |at| {
             assert!(at.pred_xstart.iter().all(|x| x.abs() <= 0.8), "{name}");
         })
         .unwrap();
@@ -374,7 +364,7 @@ fn refined_inversion_leads_back_exactly() {
                 let mut network = exact(&options);
                 let noise = invert(&plan, &mut network, &image, refine, |_| {}).unwrap();
                 let mut none = SuppliedNoise(Vec::new());
-                let back = run_plan(&plan, &mut network, &mut none, noise, |_| {}).unwrap();
+                let back = sample(&plan, &mut network, &mut none, noise, |_| {}).unwrap();
                 farthest(&image, &back)
             };
             let (once, refined) = (error(0), error(12));
@@ -416,7 +406,7 @@ fn schedules_that_end_in_noise_can_be_sampled_with_everything() {
             let start = noise.start([1, 4, 4]);
             // Everything is noise, and the image is grey.
             let mut network = from_fn(|x: &Array4<f32>, _: &[f64]| x.mapv(|_| 0.0));
-            let image = run_plan(&plan, &mut network, &mut noise, start, |_| {}).unwrap();
+            let image = sample(&plan, &mut network, &mut noise, start, |_| {}).unwrap();
             assert!(
                 image.iter().all(|x| x.is_finite()),
                 "{name}, {spacing}: not finite"
@@ -454,7 +444,7 @@ proptest::proptest! {
         let mut noise = SeededNoise::new(1, 0..shape.0 as u64);
         let start = noise.start([shape.1, shape.2, shape.3]);
         let limit = Some(Limit::default());
-        let image = run_plan(&plan.with_limit(limit), &mut network, &mut noise, start, |_| {});
+        let image = sample(&plan.with_limit(limit), &mut network, &mut noise, start, |_| {});
         match image {
             Ok(image) => proptest::prop_assert_eq!(image.dim(), shape),
             Err(error) => return Err(proptest::test_runner::TestCaseError::fail(error.to_string())),

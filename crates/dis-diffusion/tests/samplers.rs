@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 use dis_diffusion::{
-    Ancestral, Ddim, DdimInverse, Denoiser, Error, GaussianDiffusion, Guidance, Guided, Noise,
-    Options, Prediction, Sampler, Sampling, SeededNoise, State, SuppliedNoise, Variance,
-    from_conditional_fn, from_fn, sample,
+    Denoiser, Error, GaussianDiffusion, Guidance, Guided, Limit, Noise, Options, Plan, Prediction,
+    Run, SamplerSpec, SeededNoise, State, SuppliedNoise, Variance, from_conditional_fn, from_fn,
+    invert, sample,
 };
 use ndarray::Array4;
 
@@ -60,15 +60,22 @@ fn moments(x: &Array4<f32>) -> (f64, f64) {
     (mean, variance.sqrt())
 }
 
+const DDIM: SamplerSpec = SamplerSpec::Ddim { eta: 0.0 };
+
+fn plan(sampler: SamplerSpec, diffusion: &GaussianDiffusion) -> Plan {
+    Plan::on_steps(sampler, diffusion.clone()).unwrap()
+}
+
 fn draw<D: Denoiser>(
     diffusion: &GaussianDiffusion,
-    sampler: &mut dyn Sampler,
+    sampler: SamplerSpec,
     mut network: D,
     samples: std::ops::Range<u64>,
 ) -> Array4<f32> {
     let mut noise = SeededNoise::new(11, samples);
     let start = noise.start([3, 8, 8]);
-    sample(diffusion, sampler, &mut network, &mut noise, start, |_| {}).unwrap()
+    let plan = plan(sampler, diffusion);
+    sample(&plan, &mut network, &mut noise, start, |_| {}).unwrap()
 }
 
 /// DDIM solves an ordinary differential equation that is linear here, so x_0 is known exactly:
@@ -83,12 +90,7 @@ fn ddim_converges_to_the_exact_solution_at_first_order() {
         start.mapv(|x| (MEAN + SPREAD * (f64::from(x) - bar.sqrt() * MEAN) / total) as f32);
     let error = |steps: &str, prediction| {
         let process = diffusion(steps, prediction, Variance::FixedSmall);
-        let x = draw(
-            &process,
-            &mut Ddim::default(),
-            exact(prediction, false),
-            0..2,
-        );
+        let x = draw(&process, DDIM, exact(prediction, false), 0..2);
         x.iter()
             .zip(&solution)
             .map(|(a, b)| f64::from((a - b).abs()))
@@ -115,16 +117,11 @@ fn ddim_converges_to_the_exact_solution_at_first_order() {
 fn random_samplers_reach_the_data_distribution() {
     let samples = 0..64;
     let pixels: f64 = 64.0 * 192.0;
-    let mut ancestral = Ancestral::default();
-    let mut ddim = Ddim {
-        eta: 1.0,
-        clip_denoised: false,
-    };
-    let runs: [(&mut dyn Sampler, Variance); 4] = [
-        (&mut ancestral, Variance::FixedSmall),
-        (&mut Ancestral::default(), Variance::FixedLarge),
-        (&mut Ancestral::default(), Variance::LearnedRange),
-        (&mut ddim, Variance::FixedSmall),
+    let runs = [
+        (SamplerSpec::Ancestral, Variance::FixedSmall),
+        (SamplerSpec::Ancestral, Variance::FixedLarge),
+        (SamplerSpec::Ancestral, Variance::LearnedRange),
+        (SamplerSpec::Ddim { eta: 1.0 }, Variance::FixedSmall),
     ];
     for (sampler, variance) in runs {
         let process = diffusion("250", Prediction::Epsilon, variance);
@@ -147,16 +144,8 @@ fn random_samplers_reach_the_data_distribution() {
 fn ddim_with_eta_one_is_ancestral() {
     let process = diffusion("20", Prediction::Epsilon, Variance::FixedSmall);
     let network = || exact(Prediction::Epsilon, false);
-    let a = draw(&process, &mut Ancestral::default(), network(), 0..3);
-    let b = draw(
-        &process,
-        &mut Ddim {
-            eta: 1.0,
-            clip_denoised: false,
-        },
-        network(),
-        0..3,
-    );
+    let a = draw(&process, SamplerSpec::Ancestral, network(), 0..3);
+    let b = draw(&process, SamplerSpec::Ddim { eta: 1.0 }, network(), 0..3);
     assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-4));
 }
 
@@ -175,14 +164,7 @@ fn a_sample_does_not_depend_on_its_batch() {
             });
         Guided::new(conditional, Guidance::new(1.5))
     };
-    let samplers: [&mut dyn Sampler; 2] = [
-        &mut Ancestral::default(),
-        &mut Ddim {
-            eta: 0.5,
-            clip_denoised: true,
-        },
-    ];
-    for sampler in samplers {
+    for sampler in [SamplerSpec::Ancestral, SamplerSpec::Ddim { eta: 0.5 }] {
         let whole = draw(&process, sampler, guided(), 0..7);
         let part = draw(&process, sampler, guided(), 4..5);
         assert_eq!(whole.rows(4..5).unwrap(), part);
@@ -196,12 +178,9 @@ fn inversion_leads_back_to_the_image() {
         .start([1, 4, 4])
         .mapv(|x| 0.3 + 0.5 * x);
     let mut network = exact(Prediction::Epsilon, false);
-    let mut none = SuppliedNoise(Vec::new());
-    let mut run = |sampler: &mut dyn Sampler, x: Array4<f32>| {
-        sample(&process, sampler, &mut network, &mut none, x, |_| {}).unwrap()
-    };
-    let noise = run(&mut DdimInverse::default(), image.clone());
-    let back = run(&mut Ddim::default(), noise.clone());
+    let (plan, mut none) = (plan(DDIM, &process), SuppliedNoise(Vec::new()));
+    let noise = invert(&plan, &mut network, &image, 0, |_| {}).unwrap();
+    let back = sample(&plan, &mut network, &mut none, noise.clone(), |_| {}).unwrap();
     assert!(image.iter().zip(&back).all(|(a, b)| (a - b).abs() < 0.02));
     assert!(moments(&noise).1 > 0.7);
 }
@@ -210,22 +189,22 @@ fn inversion_leads_back_to_the_image() {
 fn a_run_shows_every_iteration_and_can_begin_late() {
     let process = diffusion("ddim10", Prediction::Epsilon, Variance::FixedSmall);
     let mut noise = SeededNoise::new(1, 0..1);
-    let (mut sampler, mut network) = (Ddim::default(), exact(Prediction::Epsilon, false));
+    let (plan, mut network) = (plan(DDIM, &process), exact(Prediction::Epsilon, false));
     let start = noise.start([1, 2, 2]);
-    let mut run = Sampling::new(
-        &process,
-        &mut sampler,
-        &mut network,
-        &mut noise,
-        start.clone(),
-    );
+    let mut run = Run::new(&plan, &mut network, &mut noise, start.clone()).unwrap();
     let mut seen = Vec::new();
     while let Some(at) = run.advance().unwrap() {
         assert_eq!((at.iteration, at.iterations), (seen.len(), 10));
         seen.push((at.timestep, at.sample.clone(), at.pred_xstart.clone()));
     }
-    let timesteps: Vec<usize> = seen.iter().map(|s| s.0).collect();
-    assert_eq!(timesteps, [900, 800, 700, 600, 500, 400, 300, 200, 100, 0]);
+    let timesteps: Vec<f64> = seen.iter().map(|s| s.0).collect();
+    assert_eq!(
+        timesteps,
+        (0..10)
+            .rev()
+            .map(|i| f64::from(100 * i))
+            .collect::<Vec<_>>()
+    );
     // The last estimate is the image.
     assert!(
         seen[9]
@@ -234,19 +213,14 @@ fn a_run_shows_every_iteration_and_can_begin_late() {
             .zip(&seen[9].2)
             .all(|(a, b)| (a - b).abs() < 1e-6)
     );
+    drop(run);
     // From iteration 6 on, given what iteration 5 left.
-    let late = Sampling::new(
-        &process,
-        &mut sampler,
-        &mut network,
-        &mut noise,
-        seen[5].1.clone(),
-    );
+    let late = Run::new(&plan, &mut network, &mut noise, seen[5].1.clone()).unwrap();
     let mut late = late.skip_to(6).unwrap();
     while late.advance().unwrap().is_some() {}
     assert_eq!(late.into_sample(), seen[9].1);
-    let again = Sampling::new(&process, &mut sampler, &mut network, &mut noise, start);
-    assert!(again.skip_to(11).is_err());
+    let again = Run::new(&plan, &mut network, &mut noise, start).unwrap();
+    assert!(again.skip_to(10).is_err());
 }
 
 #[test]
@@ -255,19 +229,10 @@ fn clipping_keeps_estimates_in_range() {
     let mut network = from_fn(|x: &Array4<f32>, _: &[f64]| x.mapv(|x| 3.0 - x));
     let mut noise = SeededNoise::new(1, 0..2);
     let start = noise.start([1, 4, 4]);
-    let mut sampler = Ancestral {
-        clip_denoised: true,
-    };
-    sample(
-        &process,
-        &mut sampler,
-        &mut network,
-        &mut noise,
-        start,
-        |at| {
-            assert!(at.pred_xstart.iter().all(|x| x.abs() <= 1.0));
-        },
-    )
+    let plan = plan(SamplerSpec::Ancestral, &process).with_limit(Some(Limit::default()));
+    sample(&plan, &mut network, &mut noise, start, |at| {
+        assert!(at.pred_xstart.iter().all(|x| x.abs() <= 1.0));
+    })
     .unwrap();
 }
 
@@ -277,16 +242,8 @@ fn failures_are_typed() {
     let mut noise = SeededNoise::new(1, 0..1);
     let start = noise.start([1, 2, 2]);
     let run = |network: &mut dyn Denoiser, noise: &mut dyn Noise| {
-        let mut sampler = Ancestral::default();
-        sample(
-            &process,
-            &mut sampler,
-            network,
-            noise,
-            start.clone(),
-            |_| {},
-        )
-        .unwrap_err()
+        let plan = plan(SamplerSpec::Ancestral, &process);
+        sample(&plan, network, noise, start.clone(), |_| {}).unwrap_err()
     };
     // One channel where prediction and variance are due.
     let short = run(&mut exact(Prediction::Epsilon, false), &mut noise);

@@ -2,7 +2,7 @@
 
 use dis_diffusion::{
     Blended, Conditional, Guidance, Guided, OnDevice, Plan, Progress, SeededNoise, State,
-    image_to_image, inpaint, invert, run_plan, slerp,
+    image_to_image, inpaint, invert, sample, slerp,
 };
 use dis_model::{ConditionKind, DisModel};
 use dis_scan::ScanBackend;
@@ -170,7 +170,7 @@ impl<B: ScanBackend> Artist<'_, B> {
             });
         };
         let drawn = match task {
-            Task::Generate => run_plan(plan, network, &mut noise, start, watch)?,
+            Task::Generate => sample(plan, network, &mut noise, start, watch)?,
             Task::Change {
                 images,
                 strength,
@@ -194,7 +194,7 @@ impl<B: ScanBackend> Artist<'_, B> {
             Task::Reconstruct { images, refine } => {
                 let images = put(given(images, rows)?);
                 let found = invert(plan, network, &images, *refine, &mut watch)?;
-                run_plan(plan, network, &mut noise, found, watch)?
+                sample(plan, network, &mut noise, found, watch)?
             }
         };
         Ok(drawn.fetch()?)

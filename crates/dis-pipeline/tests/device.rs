@@ -5,7 +5,7 @@
 
 use dis_diffusion::{
     Error, Guidance, Guided, Limit, OnDevice, Options, Plan, SamplerSpec, SeededNoise, Spacing,
-    State, Variance, normals, run_plan,
+    State, Variance, normals, sample,
 };
 use dis_model::{ConditionKind, DisConfig, DisModel};
 use dis_pipeline::ModelDenoiser;
@@ -168,7 +168,7 @@ impl Tiny {
         let mut network = Guided::new(network, Self::guidance());
         let mut noise = Self::noise();
         let start = OnDevice::new(backend, noise.start([1, 4, 4]));
-        run_plan(plan, &mut network, &mut noise, start, |_| {}).unwrap()
+        sample(plan, &mut network, &mut noise, start, |_| {}).unwrap()
     }
 
     /// The same with images in arrays.
@@ -178,7 +178,7 @@ impl Tiny {
         let mut network = Guided::new(network, Self::guidance());
         let mut noise = Self::noise();
         let start = noise.start([1, 4, 4]);
-        run_plan(plan, &mut network, &mut noise, start, |_| {}).unwrap()
+        sample(plan, &mut network, &mut noise, start, |_| {}).unwrap()
     }
 }
 

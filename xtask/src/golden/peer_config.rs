@@ -4,9 +4,9 @@
 use anyhow::{Context, Result, bail, ensure};
 use dis_diffusion::schedule::{linear, scaled_linear, zero_terminal_snr};
 use dis_diffusion::{
-    Correction, DpmOptions, DpmSolver, Euler, EulerAncestral, GaussianDiffusion, Grid, GridDdim,
+    Correction, Ddim, DpmOptions, DpmSolver, Euler, EulerAncestral, GaussianDiffusion, Grid,
     GridOptions, Heun, LastLevel, Level, Limit, LossKind, MIN_ALPHA_BAR, Prediction, Ramp,
-    Respacing, Rounding, Schedule, Solver, Stride, Tables, UniPc, UniPcKind, UniPcOptions,
+    Respacing, Rounding, Sampler, Schedule, Stride, Tables, UniPc, UniPcKind, UniPcOptions,
     Variance,
 };
 use ndarray::Array4;
@@ -39,7 +39,7 @@ pub struct Peer {
     /// The library's list of noise levels; empty where it has none.
     pub sigmas: Vec<f64>,
     /// Our sampler.
-    pub solver: Box<dyn Solver<Array4<f32>>>,
+    pub solver: Box<dyn Sampler<Array4<f32>>>,
     /// What standard normal noise is multiplied by to be the library's first image.
     pub init_noise_sigma: f64,
     /// Whether its images are `x_0 + sigma epsilon`.
@@ -372,7 +372,7 @@ impl Config {
         Ok(None)
     }
 
-    fn solver(&self, case: &Value) -> Result<Box<dyn Solver<Array4<f32>>>> {
+    fn solver(&self, case: &Value) -> Result<Box<dyn Sampler<Array4<f32>>>> {
         let mut eta = 0.0;
         let mut raw_epsilon = true;
         let options = case.get("step_options").and_then(Value::as_object);
@@ -427,7 +427,7 @@ impl Config {
             Class::Euler => Box::new(Euler),
             Class::EulerAncestral => Box::new(EulerAncestral),
             Class::Heun => Box::new(Heun::default()),
-            Class::Ddim => Box::new(GridDdim { eta, raw_epsilon }),
+            Class::Ddim => Box::new(Ddim { eta, raw_epsilon }),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use dis_diffusion::{
-    Ancestral, Ddim, Denoiser, OnDevice, PublishedGuidance, Sampler, Sampling, State, SuppliedNoise,
+    Denoiser, Limit, OnDevice, Plan, PublishedGuidance, Run, SamplerSpec, State, SuppliedNoise,
 };
 use dis_scan::ScanBackend;
 use serde_json::Value;
@@ -60,15 +60,15 @@ fn one_loop<B: ScanBackend>(
         .filter_map(|x| Some(x.as_u64()? as usize))
         .collect();
 
-    let clip_denoised = flag(json, "clip_denoised")?;
-    let mut sampler: Box<dyn Sampler<OnDevice<B>>> = match string(json, "sampler")? {
-        "p_sample_loop" => Box::new(Ancestral { clip_denoised }),
-        "ddim_sample_loop" => Box::new(Ddim {
+    let sampler = match string(json, "sampler")? {
+        "p_sample_loop" => SamplerSpec::Ancestral,
+        "ddim_sample_loop" => SamplerSpec::Ddim {
             eta: number(json, "eta")?,
-            clip_denoised,
-        }),
+        },
         other => bail!("sampler {other:?} is not known"),
     };
+    let limit = flag(json, "clip_denoised")?.then(Limit::default);
+    let plan = Plan::on_steps(sampler, diffusion)?.with_limit(limit);
     let ids = case
         .find(&name("labels"))
         .map(labels)
@@ -99,13 +99,7 @@ fn one_loop<B: ScanBackend>(
         "not as many images as iterations"
     );
 
-    let mut run = Sampling::new(
-        &diffusion,
-        sampler.as_mut(),
-        denoiser.as_mut(),
-        &mut noise,
-        start,
-    );
+    let mut run = Run::new(&plan, denoiser.as_mut(), &mut noise, start)?;
     while let Some(at) = run.advance()? {
         for (row, _) in stored
             .iter()
@@ -131,7 +125,7 @@ fn one_loop<B: ScanBackend>(
             }
         }
     }
-    let last = diffusion.steps();
+    let last = plan.grid().steps();
     ensure!(
         stored.iter().all(|i| *i < last),
         "an iteration beyond the last, {last}"

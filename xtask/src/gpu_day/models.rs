@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use dis_data::{Batch, ImageShape};
 use dis_diffusion::{
-    GaussianDiffusion, OnDevice, Options, SamplerSpec, SeededNoise, Spacing, State, run_plan,
+    GaussianDiffusion, OnDevice, Options, SamplerSpec, SeededNoise, Spacing, State,
 };
 use dis_kernels::Driver;
 use dis_model::cost::Cost;
@@ -159,7 +159,7 @@ fn sample<D: Driver>(
         let mut network = ModelDenoiser::new(&backend, &model, &params, &labels);
         driver.synchronise()?;
         let start = Instant::now();
-        let image = run_plan(&plan, &mut network, &mut noise, from, |_| {})?;
+        let image = dis_diffusion::sample(&plan, &mut network, &mut noise, from, |_| {})?;
         driver.synchronise()?;
         let seconds = start.elapsed().as_secs_f64() / steps as f64;
         ensure!(image.is_finite()?, "samples are not finite");

@@ -1,34 +1,28 @@
 //! Ancestral sampling (Ho et al., "Denoising Diffusion Probabilistic Models", 2020, algorithm 2):
 //! `x_(t-1) = mean + exp(ln variance / 2) z`, with no noise at step 0.
 
-use super::{Position, Sampler, Step};
-use crate::{Denoiser, GaussianDiffusion, LogVariance, Noise, Result, State};
+use super::{At, Sampler, Step};
+use crate::{Error, GaussianDiffusion, LogVariance, Noise, Result, State};
 
-/// Draws every step from `p(x_(t-1) | x_t)`.
+/// Draws every step from `p(x_(t-1) | x_t)`, on the steps of the diffusion's own tables: elsewhere
+/// there is no learned variance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ancestral {
-    /// Limits the estimate of `x_0` to [-1, 1].
-    pub clip_denoised: bool,
-}
+pub struct Ancestral;
 
 impl<S: State> Sampler<S> for Ancestral {
     fn step(
         &mut self,
-        at: Position<'_>,
+        at: &At<'_>,
         x: &S,
-        network: &mut dyn Denoiser<S>,
+        output: &S,
         noise: &mut dyn Noise<S>,
     ) -> Result<Step<S>> {
-        let output = at.evaluate(network, x)?;
+        let index = at.index().ok_or_else(|| {
+            Error::Invalid("ancestral sampling runs on the steps of a diffusion only".into())
+        })?;
         let draw = noise.draw(at.iteration, x)?;
-        p_sample(
-            at.diffusion,
-            x,
-            &output,
-            &at.steps(x),
-            &draw,
-            self.clip_denoised,
-        )
+        let (t, clip) = (vec![index; x.dims()[0]], at.limit.is_some());
+        p_sample(at.diffusion, x, output, &t, &draw, clip)
     }
 }
 

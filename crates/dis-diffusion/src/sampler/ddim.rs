@@ -1,46 +1,93 @@
 //! DDIM (Song et al., "Denoising Diffusion Implicit Models", 2021, equations 12 and 16):
-//! `x_prev = sqrt(alpha_bar_prev) x_0 + sqrt(1 - alpha_bar_prev - sigma^2) epsilon + sigma z`,
-//! `sigma = eta sqrt((1 - alpha_bar_prev) / (1 - alpha_bar)) sqrt(1 - alpha_bar / alpha_bar_prev)`,
-//! where epsilon follows from the (possibly limited) estimate of `x_0`; and its inversion, which
-//! goes from an image to the noise that leads to it.
+//! `x_prev = sqrt(alpha_bar_prev) x_0 + sqrt(1 - alpha_bar_prev - s^2) epsilon + s z`,
+//! `s = eta sqrt((1 - alpha_bar_prev) / (1 - alpha_bar)) sqrt(1 - alpha_bar / alpha_bar_prev)`,
+//! where epsilon follows from the (possibly limited) estimate of `x_0`; and one step of it towards
+//! noise.
 
-use super::{Position, Sampler, Step};
-use crate::{Denoiser, Error, GaussianDiffusion, Noise, Result, State};
+use super::{At, Sampler, Step};
+use crate::{Error, GaussianDiffusion, Noise, Result, State};
 
 /// DDIM: deterministic for eta 0, as noisy as ancestral sampling with posterior variances for
-/// eta 1.
+/// eta 1. It runs between any two noise levels; where these are steps of the diffusion's own
+/// tables, coefficients come from there.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Ddim {
     /// Amount of noise, in [0, 1]. With 0, no noise is asked for.
     pub eta: f64,
-    /// Limits the estimate of `x_0` to [-1, 1].
-    pub clip_denoised: bool,
+    /// Takes epsilon from the network as it is, rather than from the estimate of `x_0` after it
+    /// was limited.
+    pub raw_epsilon: bool,
 }
 
 impl<S: State> Sampler<S> for Ddim {
     fn step(
         &mut self,
-        at: Position<'_>,
+        at: &At<'_>,
         x: &S,
-        network: &mut dyn Denoiser<S>,
+        output: &S,
         noise: &mut dyn Noise<S>,
     ) -> Result<Step<S>> {
-        let output = at.evaluate(network, x)?;
-        let draw = if self.eta == 0.0 {
-            None
-        } else {
-            Some(noise.draw(at.iteration, x)?)
-        };
-        ddim_step(
-            at.diffusion,
-            x,
-            &output,
-            &at.steps(x),
-            draw.as_ref(),
-            self.eta,
-            self.clip_denoised,
-        )
+        match at.index() {
+            Some(index) if !self.raw_epsilon => {
+                let draw = if self.eta == 0.0 {
+                    None
+                } else {
+                    Some(noise.draw(at.iteration, x)?)
+                };
+                let (t, clip) = (vec![index; x.dims()[0]], at.limit.is_some());
+                ddim_step(at.diffusion, x, output, &t, draw.as_ref(), self.eta, clip)
+            }
+            _ => self.between_levels(at, x, output, noise),
+        }
     }
+}
+
+impl Ddim {
+    /// With alpha and sigma of any two levels for the roots of `alpha_bar` and `1 - alpha_bar`.
+    fn between_levels<S: State>(
+        self,
+        at: &At<'_>,
+        x: &S,
+        output: &S,
+        noise: &mut dyn Noise<S>,
+    ) -> Result<Step<S>> {
+        check_eta(self.eta)?;
+        let estimate = at.estimate(x, output)?;
+        let (here, next) = (at.here, at.next);
+        let shrink = 1.0 - (here.alpha / next.alpha).powi(2);
+        let spread = self.eta * next.sigma / here.sigma * shrink.max(0.0).sqrt();
+        let on_epsilon = (next.sigma.powi(2) - spread.powi(2)).max(0.0).sqrt();
+        let epsilon = if self.raw_epsilon {
+            at.epsilon(x, &estimate.prediction)?
+        } else {
+            S::combine(&[
+                (&[1.0 / here.sigma], x),
+                (&[-here.alpha / here.sigma], &estimate.x_start),
+            ])?
+        };
+        let on_start = [next.alpha];
+        let on_epsilon = [on_epsilon];
+        let mut terms: Vec<(&[f64], &S)> =
+            vec![(&on_start, &estimate.x_start), (&on_epsilon, &epsilon)];
+        let on_noise = [spread];
+        let draw = if spread > 0.0 {
+            Some(noise.draw(at.iteration, x)?)
+        } else {
+            None
+        };
+        terms.extend(draw.as_ref().map(|z| (&on_noise[..], z)));
+        Ok(Step {
+            sample: S::combine(&terms)?,
+            pred_xstart: estimate.x_start,
+        })
+    }
+}
+
+fn check_eta(eta: f64) -> Result<()> {
+    if !(0.0..=1.0).contains(&eta) {
+        return Err(Error::Invalid(format!("DDIM's eta {eta} is not in [0, 1]")));
+    }
+    Ok(())
 }
 
 /// One DDIM step from a network output; `t` holds a step for each sample. `noise` may be absent
@@ -57,9 +104,7 @@ pub fn ddim_step<S: State>(
     eta: f64,
     clip_denoised: bool,
 ) -> Result<Step<S>> {
-    if !(0.0..=1.0).contains(&eta) {
-        return Err(Error::Invalid(format!("DDIM's eta {eta} is not in [0, 1]")));
-    }
+    check_eta(eta)?;
     let (prediction, _) = diffusion.split_output(x, output)?;
     let pred_xstart = diffusion.pred_xstart(&prediction, x, t, clip_denoised)?;
     let epsilon = diffusion.pred_epsilon(&pred_xstart, x, t)?;
@@ -90,30 +135,6 @@ pub fn ddim_step<S: State>(
         sample,
         pred_xstart,
     })
-}
-
-/// DDIM backwards in its deterministic form: from an image to the noise that leads to it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DdimInverse {
-    /// Limits the estimate of `x_0` to [-1, 1].
-    pub clip_denoised: bool,
-}
-
-impl<S: State> Sampler<S> for DdimInverse {
-    fn step(
-        &mut self,
-        at: Position<'_>,
-        x: &S,
-        network: &mut dyn Denoiser<S>,
-        _: &mut dyn Noise<S>,
-    ) -> Result<Step<S>> {
-        let output = at.evaluate(network, x)?;
-        ddim_reverse_step(at.diffusion, x, &output, &at.steps(x), self.clip_denoised)
-    }
-
-    fn index(&self, iteration: usize, _: usize) -> usize {
-        iteration
-    }
 }
 
 /// One step of DDIM's ordinary differential equation towards noise.

@@ -1,4 +1,4 @@
-//! DPM-Solver++, multistep (Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion
+//! DPM-Sampler++, multistep (Lu et al., "DPM-Sampler++: Fast Sampler for Guided Sampling of Diffusion
 //! Probabilistic Models", 2022, equations 9 and 14 to 18, algorithm 2; appendix on SDE solvers).
 //!
 //! In `lambda = ln(alpha / sigma)` the exact solution over a step of length h is
@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use super::{At, Solver, Step};
+use super::{At, Sampler, Step};
 use crate::{Error, Noise, Result, State};
 
 /// How a step of order 2 weighs the first difference.
@@ -35,7 +35,7 @@ pub enum ThirdOrder {
     Exact,
 }
 
-/// DPM-Solver++ as a multistep method.
+/// DPM-Sampler++ as a multistep method.
 #[derive(Clone, Debug)]
 pub struct DpmSolver<S> {
     options: DpmOptions,
@@ -83,7 +83,7 @@ impl<S> DpmSolver<S> {
         let largest = if options.stochastic { 2 } else { 3 };
         if !(1..=largest).contains(&options.order) {
             return Err(Error::Invalid(format!(
-                "DPM-Solver++ of order {}; orders are 1 to {largest}",
+                "DPM-Sampler++ of order {}; orders are 1 to {largest}",
                 options.order
             )));
         }
@@ -105,7 +105,7 @@ impl<S> DpmSolver<S> {
     }
 }
 
-impl<S: State> Solver<S> for DpmSolver<S> {
+impl<S: State> Sampler<S> for DpmSolver<S> {
     fn step(
         &mut self,
         at: &At<'_>,

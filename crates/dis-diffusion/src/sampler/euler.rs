@@ -2,14 +2,14 @@
 //! al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, algorithm 1
 //! without its second order): with `y = x / alpha`, `dy/dr = (y - x_0) / r`.
 
-use super::{At, Solver, Step};
+use super::{At, Sampler, Step};
 use crate::{Noise, Result, State};
 
 /// Euler's method; order 1. On the same grid it is DDIM with eta 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Euler;
 
-impl<S: State> Solver<S> for Euler {
+impl<S: State> Sampler<S> for Euler {
     fn step(&mut self, at: &At<'_>, x: &S, output: &S, _: &mut dyn Noise<S>) -> Result<Step<S>> {
         let x_start = at.estimate(x, output)?.x_start;
         // y' = y + (r' - r) (y - x_0) / r, and x' = alpha' y'.

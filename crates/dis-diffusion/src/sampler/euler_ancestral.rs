@@ -4,14 +4,14 @@
 //! 2022): `up^2 = r'^2 (r^2 - r'^2) / r^2`, `down^2 = r'^2 - up^2`; a step of Euler's method to
 //! `down`, then noise of deviation `up`.
 
-use super::{At, Solver, Step};
+use super::{At, Sampler, Step};
 use crate::{Noise, Result, State};
 
 /// Euler's method with fresh noise in every step; no noise is asked for where none is added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EulerAncestral;
 
-impl<S: State> Solver<S> for EulerAncestral {
+impl<S: State> Sampler<S> for EulerAncestral {
     fn step(
         &mut self,
         at: &At<'_>,

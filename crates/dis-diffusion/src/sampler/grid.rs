@@ -80,7 +80,7 @@ pub enum Ramp {
     /// `ratio^(1/7)` evenly spread (Karras et al., "Elucidating the Design Space of
     /// Diffusion-Based Generative Models", 2022, equation 5).
     Karras,
-    /// The logarithm of the ratio evenly spread (Lu et al., "DPM-Solver", 2022, section 3.4).
+    /// The logarithm of the ratio evenly spread (Lu et al., "DPM-Sampler", 2022, section 3.4).
     LogRatio,
 }
 

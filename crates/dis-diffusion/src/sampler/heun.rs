@@ -3,7 +3,7 @@
 //! `y = x / alpha` and `d = (y - x_0) / r`, a step of Euler's method gives `y_1`, and
 //! `y' = y + (r' - r) (d(y) + d(y_1)) / 2`. The last step is Euler's.
 
-use super::{At, Level, Solver, Step};
+use super::{At, Level, Sampler, Step};
 use crate::{Error, Noise, Result, State};
 
 /// Heun's method; order 2. It calls the network twice a step, but once in the last: every call is
@@ -27,7 +27,7 @@ impl<S> Default for Heun<S> {
     }
 }
 
-impl<S: State> Solver<S> for Heun<S> {
+impl<S: State> Sampler<S> for Heun<S> {
     fn step(
         &mut self,
         at: &At<'_>,

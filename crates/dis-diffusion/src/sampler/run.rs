@@ -1,6 +1,6 @@
 //! A run of a [`Plan`].
 
-use super::{At, Grid, Level, Limit, Plan, Solver, Step};
+use super::{At, Grid, Level, Limit, Plan, Sampler, Step};
 use crate::{Denoiser, Error, GaussianDiffusion, Noise, Result, State};
 
 /// One finished iteration of a plan: one call of the network.
@@ -25,7 +25,7 @@ pub struct Run<'a, S: State = ndarray::Array4<f32>> {
     diffusion: &'a GaussianDiffusion,
     grid: &'a Grid,
     limit: Option<Limit>,
-    solver: Box<dyn Solver<S> + 'a>,
+    sampler: Box<dyn Sampler<S> + 'a>,
     network: &'a mut dyn Denoiser<S>,
     noise: &'a mut dyn Noise<S>,
     state: Step<S>,
@@ -48,27 +48,30 @@ impl<'a, S: State> Run<'a, S> {
     where
         S: 'a,
     {
-        let solver = plan.solver()?;
+        let sampler = plan.sampler()?;
         let (diffusion, grid) = (plan.diffusion(), plan.grid());
-        Ok(Self::with_solver(diffusion, grid, solver, network, noise, start).limited(plan.limit()))
+        Ok(
+            Self::with_sampler(diffusion, grid, sampler, network, noise, start)
+                .limited(plan.limit()),
+        )
     }
 
     /// A run of a sampler of one's own.
-    pub fn with_solver(
+    pub fn with_sampler(
         diffusion: &'a GaussianDiffusion,
         grid: &'a Grid,
-        mut solver: Box<dyn Solver<S> + 'a>,
+        mut sampler: Box<dyn Sampler<S> + 'a>,
         network: &'a mut dyn Denoiser<S>,
         noise: &'a mut dyn Noise<S>,
         start: S,
     ) -> Self {
-        solver.reset();
+        sampler.reset();
         Self {
             diffusion,
             grid,
             limit: None,
-            calls: solver.calls(grid.steps()),
-            solver,
+            calls: sampler.calls(grid.steps()),
+            sampler,
             network,
             noise,
             state: Step {
@@ -96,7 +99,7 @@ impl<'a, S: State> Run<'a, S> {
                 steps: self.grid.steps(),
             });
         }
-        self.call = self.solver.first_call(step);
+        self.call = self.sampler.first_call(step);
         self.level = self.grid.levels()[step];
         Ok(self)
     }
@@ -118,7 +121,7 @@ impl<'a, S: State> Run<'a, S> {
 
     /// Whether the image may be [replaced](Self::replace): not between the parts of a step.
     pub fn settled(&self) -> bool {
-        self.call >= self.calls || self.solver.settled()
+        self.call >= self.calls || self.sampler.settled()
     }
 
     /// Takes another image of the same noise level in place of the one as it stands.
@@ -133,7 +136,7 @@ impl<'a, S: State> Run<'a, S> {
             ));
         }
         self.state.sample = sample;
-        self.solver.replaced();
+        self.sampler.replaced();
         Ok(())
     }
 
@@ -147,7 +150,7 @@ impl<'a, S: State> Run<'a, S> {
             return Ok(None);
         }
         let iteration = self.call;
-        let (node, next) = self.solver.nodes(iteration);
+        let (node, next) = self.sampler.nodes(iteration);
         let timestep = self.grid.timesteps()[node];
         let at = At {
             diffusion: self.diffusion,
@@ -160,7 +163,7 @@ impl<'a, S: State> Run<'a, S> {
         };
         let x = &self.state.sample;
         let output = self.network.predict(x, &vec![timestep; x.dims()[0]])?;
-        self.state = self.solver.step(&at, x, &output, self.noise)?;
+        self.state = self.sampler.step(&at, x, &output, self.noise)?;
         self.level = at.next;
         self.call += 1;
         if self.call == self.calls && !self.state.sample.is_finite()? {
@@ -190,7 +193,7 @@ impl<'a, S: State> Run<'a, S> {
 ///
 /// # Errors
 /// As [`Run::advance`].
-pub fn run_plan<S: State>(
+pub fn sample<S: State>(
     plan: &Plan,
     network: &mut dyn Denoiser<S>,
     noise: &mut dyn Noise<S>,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::{
     Ancestral, Correction, Ddim, DpmOptions, DpmSolver, Euler, EulerAncestral, Grid, GridOptions,
-    Heun, Level, Limit, OnTables, Ramp, Rounding, Solver, Stride, ThirdOrder, UniPc, UniPcKind,
+    Heun, Level, Limit, Ramp, Rounding, Sampler, Stride, ThirdOrder, UniPc, UniPcKind,
     UniPcOptions, trailing,
 };
 use crate::{Error, GaussianDiffusion, Options, Respacing, Result, State};
@@ -170,13 +170,7 @@ impl SamplerSpec {
                     respacing,
                     ..options.clone()
                 })?;
-                let tables = diffusion.tables();
-                let timesteps = tables.timestep_map.iter().rev().map(|t| *t as f64);
-                let levels = tables.alphas_cumprod.iter().rev();
-                let levels = levels.map(|bar| Level::from_alpha_bar(*bar));
-                let levels = levels.chain(std::iter::once(Level::CLEAN));
-                let grid = Grid::new(timesteps.collect(), levels.collect())?;
-                Plan::on(*self, diffusion, grid)
+                Plan::on_steps(*self, diffusion)?
             }
             _ => {
                 let open = matches!(self, Self::Dpm(_) | Self::UniPc { .. });
@@ -186,7 +180,7 @@ impl SamplerSpec {
             }
         };
         // Settings that make no sense are refused here rather than in the first step.
-        plan.solver::<ndarray::Array4<f32>>()?;
+        plan.sampler::<ndarray::Array4<f32>>()?;
         Ok(plan)
     }
 
@@ -315,19 +309,34 @@ impl Plan {
         }
     }
 
+    /// A plan over all steps of a (respaced) diffusion, from the noisiest to the image.
+    ///
+    /// # Errors
+    /// Steps whose noise does not fall, an order that does not exist.
+    pub fn on_steps(spec: SamplerSpec, diffusion: GaussianDiffusion) -> Result<Self> {
+        let tables = diffusion.tables();
+        let timesteps = tables.timestep_map.iter().rev().map(|t| *t as f64);
+        let levels = tables.alphas_cumprod.iter().rev();
+        let levels = levels.map(|bar| Level::from_alpha_bar(*bar));
+        let levels = levels.chain(std::iter::once(Level::CLEAN));
+        let grid = Grid::new(timesteps.collect(), levels.collect())?;
+        let plan = Self::on(spec, diffusion, grid);
+        plan.sampler::<ndarray::Array4<f32>>()?;
+        Ok(plan)
+    }
+
     /// A plan on a grid of one's own.
     ///
     /// # Errors
-    /// Ancestral sampling and `ddim`, which live on the steps of a diffusion (without noise,
-    /// `euler` and `dpmpp-1` are DDIM on any grid); an order that does not exist.
+    /// Ancestral sampling, which lives on the steps of a diffusion; an order that does not exist.
     pub fn on_grid(spec: SamplerSpec, diffusion: &GaussianDiffusion, grid: Grid) -> Result<Self> {
-        if matches!(spec, SamplerSpec::Ddim { .. } | SamplerSpec::Ancestral) {
+        if spec == SamplerSpec::Ancestral {
             return Err(Error::Invalid(format!(
                 "{spec} runs on the steps of a diffusion, not on any grid"
             )));
         }
         let plan = Self::on(spec, diffusion.clone(), grid);
-        plan.solver::<ndarray::Array4<f32>>()?;
+        plan.sampler::<ndarray::Array4<f32>>()?;
         Ok(plan)
     }
 
@@ -364,7 +373,7 @@ impl Plan {
     pub fn iterations(&self) -> usize {
         match self.spec {
             SamplerSpec::Heun => {
-                Solver::<ndarray::Array4<f32>>::calls(&Heun::default(), self.grid.steps())
+                Sampler::<ndarray::Array4<f32>>::calls(&Heun::default(), self.grid.steps())
             }
             _ => self.grid.steps(),
         }
@@ -390,12 +399,13 @@ impl Plan {
     ///
     /// # Errors
     /// An order that does not exist.
-    pub fn solver<'a, S: State + 'a>(&self) -> Result<Box<dyn Solver<S> + 'a>> {
-        // Limits are those of the run.
-        let clip_denoised = false;
+    pub fn sampler<'a, S: State + 'a>(&self) -> Result<Box<dyn Sampler<S> + 'a>> {
         Ok(match self.spec {
-            SamplerSpec::Ddim { eta } => Box::new(OnTables::Ddim(Ddim { eta, clip_denoised })),
-            SamplerSpec::Ancestral => Box::new(OnTables::Ancestral(Ancestral { clip_denoised })),
+            SamplerSpec::Ddim { eta } => Box::new(Ddim {
+                eta,
+                raw_epsilon: false,
+            }),
+            SamplerSpec::Ancestral => Box::new(Ancestral),
             SamplerSpec::Dpm(options) => Box::new(DpmSolver::new(options)?),
             SamplerSpec::UniPc { order, kind } => Box::new(UniPc::new(UniPcOptions {
                 kind,

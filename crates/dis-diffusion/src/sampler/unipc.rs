@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use super::{At, Level, Solver, Step};
+use super::{At, Level, Sampler, Step};
 use crate::{Error, Noise, Result, State};
 
 /// The function B(h) of UniPC; it changes higher-order terms only.
@@ -79,7 +79,7 @@ impl<S> UniPc<S> {
     }
 }
 
-impl<S: State> Solver<S> for UniPc<S> {
+impl<S: State> Sampler<S> for UniPc<S> {
     fn step(&mut self, at: &At<'_>, x: &S, output: &S, _: &mut dyn Noise<S>) -> Result<Step<S>> {
         let x_start = at.estimate(x, output)?.x_start;
         let corrected = match self.last.take() {

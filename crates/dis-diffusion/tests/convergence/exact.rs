@@ -2,8 +2,8 @@
 //! with its own mean and deviation, so that errors of opposite sign cannot hide each other.
 
 use dis_diffusion::{
-    Error, GaussianDiffusion, Grid, GridDdim, Level, LossKind, Noise, Options, Plan, Prediction,
-    Result, Run, SamplerSpec, Solver, Variance, from_fn,
+    Ddim, Error, GaussianDiffusion, Grid, Level, LossKind, Noise, Options, Plan, Prediction,
+    Result, Run, Sampler, SamplerSpec, Variance, from_fn,
 };
 use ndarray::{Array4, Axis};
 
@@ -45,8 +45,7 @@ pub fn flow(x: &Array4<f64>, from: Level, to: Level) -> Array4<f64> {
     out
 }
 
-/// What is measured: a sampler by name, or DDIM, which as a named sampler lives on the steps of a
-/// diffusion and here is wanted between any levels.
+/// What is measured: a sampler by name, or DDIM with some eta.
 #[derive(Clone, Copy, Debug)]
 pub enum Method {
     /// A name that [`SamplerSpec`] knows.
@@ -75,19 +74,19 @@ impl Method {
         })
         .unwrap();
         let mut network = network(grid);
-        let solver: Box<dyn Solver<Wide>> = match self {
+        let sampler: Box<dyn Sampler<Wide>> = match self {
             Self::Named(name) => {
                 let spec: SamplerSpec = name.parse().unwrap();
                 let plan = Plan::on_grid(spec, &diffusion, grid.clone()).unwrap();
-                plan.solver().unwrap()
+                plan.sampler().unwrap()
             }
-            Self::Ddim(eta) => Box::new(GridDdim {
+            Self::Ddim(eta) => Box::new(Ddim {
                 eta,
                 raw_epsilon: false,
             }),
         };
         let start = Wide(start);
-        let mut run = Run::with_solver(&diffusion, grid, solver, &mut network, noise, start);
+        let mut run = Run::with_sampler(&diffusion, grid, sampler, &mut network, noise, start);
         while run.advance().unwrap().is_some() {}
         run.into_sample().0
     }

@@ -18,7 +18,7 @@ const STEPS: [usize; 5] = [5, 10, 20, 40, 80];
 /// Deterministic samplers with their orders.
 ///
 /// UniPC with a predictor of order p is of order p + 1, thanks to its corrector (Zhao et al., 2023,
-/// theorem 3.1). The published third-order DPM-Solver++ weighs its second difference by half of what
+/// theorem 3.1). The published third-order DPM-Sampler++ weighs its second difference by half of what
 /// order 3 needs, so its order is 2; `dpmpp-3m-exact` is of order 3.
 const DETERMINISTIC: [(Method, f64); 11] = [
     (Method::Ddim(0.0), 1.0),

@@ -1,5 +1,4 @@
-//! What samplers on a [`Grid`](super::Grid) share: a rule from one network output to the next
-//! image.
+//! What samplers share: a rule from one network output to the next image.
 
 use super::{Level, Limit, Step};
 use crate::{GaussianDiffusion, Noise, Prediction, Result, State};
@@ -33,6 +32,17 @@ pub struct Estimate<S> {
 }
 
 impl At<'_> {
+    /// The step of the diffusion's own tables that the node is, if node i of the grid is step
+    /// `steps - 1 - i` of them.
+    pub fn index(&self) -> Option<usize> {
+        let bars = &self.diffusion.tables().alphas_cumprod;
+        let index = self.steps.checked_sub(1 + self.node)?;
+        let level = |index: usize| Level::from_alpha_bar(bars[index]);
+        let next = index.checked_sub(1).map_or(Level::CLEAN, level);
+        let own = self.steps == bars.len() && (self.here, self.next) == (level(index), next);
+        own.then_some(index)
+    }
+
     /// The estimate of the image from a network output at `x`.
     ///
     /// # Errors
@@ -74,7 +84,7 @@ impl At<'_> {
 }
 
 /// A rule for one network call. It keeps history between the calls of one run.
-pub trait Solver<S: State> {
+pub trait Sampler<S: State> {
     /// Moves `x` from [`At::here`] to [`At::next`], given the network's output at `x`.
     ///
     /// # Errors
