@@ -113,7 +113,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
     /// Learning rate after the warm-up.
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X")]
     pub lr: Option<f64>,
     /// Seed of everything random.
     #[arg(long, value_name = "N")]
@@ -203,9 +203,14 @@ pub struct SampleArgs {
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub batch_size: usize,
     /// A .png for a grid, a directory for one picture an image, or an .npz for all in one file as
-    /// evaluators take it (uint8 arr_0 and classes arr_1); an .npz continues where it was killed.
+    /// evaluators take it (uint8 arr_0 and classes arr_1). A directory and an .npz continue where the
+    /// same command was killed; a directory that holds anything else is refused.
     #[arg(long, value_name = "PATH", default_value = "samples.png")]
     pub out: PathBuf,
+    /// Draw into the directory --out although something is there: pictures that dis sample drew into it
+    /// before are removed, other files stay. Of an .npz what is unfinished is thrown away.
+    #[arg(long)]
+    pub overwrite: bool,
     /// Also show how the first images come out of the noise: a .png strip, or an .apng animation.
     #[arg(long, value_name = "FILE")]
     pub trajectory: Option<PathBuf>,
@@ -213,12 +218,7 @@ pub struct SampleArgs {
     #[arg(long, value_name = "SPEC")]
     pub init_image: Option<String>,
     /// How much of --init-image is changed, above 0 to 1 [default: 0.6, with --mask 1].
-    #[arg(
-        long,
-        value_name = "X",
-        requires = "init_image",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "X", requires = "init_image")]
     pub strength: Option<f64>,
     /// Paint only a part of --init-image anew: a picture that is white there and black elsewhere.
     #[arg(long, value_name = "FILE", requires = "init_image")]
@@ -271,26 +271,16 @@ pub struct SamplerArgs {
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub spacing: Spacing,
     /// Noise added by DDIM, 0 to 1.
-    #[arg(
-        long,
-        value_name = "X",
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
     pub eta: f64,
     /// Guidance scale; 1 is none [default: 1.5 for models with a null label].
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X")]
     pub cfg: Option<f64>,
     /// Guide only while the original timestep is within LOW,HIGH.
     #[arg(long, value_name = "LOW,HIGH", value_parser = interval)]
     pub cfg_interval: Option<(f64, f64)>,
     /// Rescale the guided prediction towards the conditional one's spread, 0 to 1; 0 is off.
-    #[arg(
-        long,
-        value_name = "X",
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
     pub cfg_rescale: f64,
     /// Guide the first three channels only, as the published code does.
     #[arg(long)]
@@ -432,6 +422,25 @@ pub struct ConvertArgs {
     /// For files without metadata: whether the last row of the label table is the null label.
     #[arg(long, value_name = "BOOL")]
     pub null_label: Option<bool>,
+}
+
+/// Names of values that may begin with a minus.
+const SIGNED: [&str; 6] = ["N", "X", "K", "Q", "LIST", "LOW,HIGH"];
+
+/// Options with numbers take negative ones: those that make sense, as in `--onnx-range -1,1`, and those
+/// that are then refused by the name of the option.
+pub fn with_negative_values(command: clap::Command) -> clap::Command {
+    let signed = |arg: clap::Arg| {
+        let names = arg.get_value_names().unwrap_or_default();
+        let takes = names.iter().any(|name| SIGNED.contains(&name.as_str()));
+        match takes && arg.get_action().takes_values() && !arg.is_positional() {
+            true => arg.allow_hyphen_values(true),
+            false => arg,
+        }
+    };
+    command
+        .mut_args(signed)
+        .mut_subcommands(|sub| sub.mut_args(signed))
 }
 
 /// Two numbers with a comma between them.

@@ -7,8 +7,9 @@ use dis_data::{DataKind, DataSpec, Dataset, Subset};
 use dis_eval::classifier::{ClassifierOptions, train_classifier};
 
 use crate::eval::args::ClassifierArgs;
+use crate::places::Places;
 use crate::sample::output::parent_exists;
-use crate::{device, progress};
+use crate::{device, memory, note, progress, say};
 
 /// One image of this many is tested on where the data have no part for it.
 const TENTH: usize = 10;
@@ -18,6 +19,11 @@ pub fn run(args: &ClassifierArgs) -> Result<()> {
     ensure!(args.batch_size > 0, "--batch-size must be at least 1");
     ensure!(args.steps > 0, "--steps must be at least 1");
     parent_exists(&args.out)?;
+    Places::default()
+        .reads_data("--data", Some(&args.data))
+        .reads_data("--test", args.test.as_deref())
+        .writes("--out", Some(&args.out))
+        .check()?;
     let spec: DataSpec = args.data.parse()?;
     let options = ClassifierOptions {
         steps: args.steps,
@@ -29,8 +35,10 @@ pub fn run(args: &ClassifierArgs) -> Result<()> {
     };
     let (train, test) = parts(args, &spec)?;
     let cpu = device::open_cpu(&args.device)?;
-    eprintln!("training on {}", train.describe());
-    eprintln!("testing on {}", test.describe());
+    note!("training on {}", train.describe());
+    note!("testing on {}", test.describe());
+    let pictures = 2 * memory::images(args.batch_size, train.shape());
+    memory::check("--batch-size", args.batch_size, pictures)?;
     let bar = progress::classifier(args.steps);
     let trained = cpu.install(|| {
         train_classifier(&cpu, train, &*test, options, &mut |step, loss| {
@@ -42,13 +50,12 @@ pub fn run(args: &ClassifierArgs) -> Result<()> {
     let trained = trained?;
     trained.save(&args.out)?;
     let out = args.out.display();
-    println!(
+    say!(
         "{:.2} % of {} test images are labelled right; {out} is for: dis eval --features \
          classifier:{out}",
         100.0 * trained.info.test_accuracy,
         trained.info.test_images
-    );
-    Ok(())
+    )
 }
 
 /// What is trained on, and what is tested on.

@@ -9,10 +9,16 @@ use dis_train::run::RunDir;
 
 use crate::args::ConvertArgs;
 use crate::bundled::add_hint;
+use crate::places::Places;
+use crate::say;
 
 /// Writes a checkpoint in the format that the output's name says.
 pub fn run(args: &ConvertArgs) -> Result<()> {
     let format = output_format(&args.output)?;
+    Places::default()
+        .reads("IN", Some(&args.input))
+        .writes("OUT", Some(&args.output))
+        .check()?;
     let (checkpoint, average, taken) = read(args, format)?;
     let (table, out) = (checkpoint.model.table(), args.output.as_path());
     match (format, &average) {
@@ -25,14 +31,13 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
             Some(&checkpoint.metadata),
         )?,
     }
-    println!(
+    say!(
         "{}: {} parameters in {} tensors, {taken} of {}",
         out.display(),
         table.parameters(),
         table.specs().len(),
         args.input.display()
-    );
-    Ok(())
+    )
 }
 
 /// The format of the output, decided and checked before anything is read.

@@ -4,6 +4,10 @@ use anyhow::{Context, Result, bail};
 use dis_tensor::{Backend, Cpu, Precision};
 
 use crate::args::{DeviceArgs, DeviceKind, PrecisionKind};
+use crate::note;
+
+/// Most threads: no machine has more cores.
+const MOST_THREADS: usize = 4096;
 
 /// Evaluates an expression with the backend that models run on.
 macro_rules! with_backend {
@@ -31,6 +35,11 @@ pub struct Device {
 }
 
 impl Device {
+    /// Whether models lie in the processor's memory.
+    pub fn on_host(&self) -> bool {
+        with_backend!(self, |backend| backend.on_host())
+    }
+
     /// What results depend on, bit for bit: an instruction set, or a device.
     pub fn instruction_set(&self) -> String {
         match &self.model {
@@ -61,12 +70,15 @@ pub enum ModelDevice {
 
 /// The device to use; says which on stderr.
 pub fn open(args: &DeviceArgs, precision: PrecisionKind) -> Result<Device> {
-    if args.threads == Some(0) {
-        bail!("--threads must be at least 1");
+    if args
+        .threads
+        .is_some_and(|n| !(1..=MOST_THREADS).contains(&n))
+    {
+        bail!("--threads must be 1 to {MOST_THREADS}");
     }
     let model = model_device(args.device, precision)?;
     if let Some(warning) = &dis_tensor::simd::selection().warning {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
     // A pool of its own, which `install` enters once instead of at every operation. 0: all cores.
     let cpu = Cpu::with_threads(args.threads.unwrap_or(0))
@@ -79,7 +91,7 @@ pub fn open(args: &DeviceArgs, precision: PrecisionKind) -> Result<Device> {
         _ => cpu,
     };
     let device = Device { cpu, model };
-    eprintln!(
+    note!(
         "device: {}",
         with_backend!(device, |backend| backend.describe())
     );
@@ -114,7 +126,7 @@ fn model_device(kind: DeviceKind, precision: PrecisionKind) -> Result<ModelDevic
 #[cfg(feature = "cuda")]
 fn automatic(precision: PrecisionKind) -> ModelDevice {
     cuda(precision).unwrap_or_else(|error| {
-        eprintln!("using the processor: {error:#}");
+        note!("using the processor: {error:#}");
         ModelDevice::Cpu
     })
 }

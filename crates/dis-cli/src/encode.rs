@@ -4,17 +4,24 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use dis_data::{DataSpec, Dataset, ImageShape, LatentIndex, Shard};
+use dis_files::DirLock;
 use dis_tensor::Cpu;
 use dis_vae::Vae;
 use ndarray::Array4;
 
 use crate::args::EncodeArgs;
-use crate::{device, progress};
+use crate::places::Places;
+use crate::{device, memory, note, progress, say};
 
 /// Writes the latents of a data set.
 pub fn run(args: &EncodeArgs) -> Result<()> {
     ensure!(args.batch_size > 0, "--batch-size must be at least 1");
     ensure!(args.shard_size > 0, "--shard-size must be at least 1");
+    Places::default()
+        .reads_data("DATA", Some(&args.data))
+        .reads("--vae", Some(&args.vae))
+        .writes("--out", Some(&args.out))
+        .check()?;
     let mut spec: DataSpec = args.data.parse()?;
     spec.size = args.size.or(spec.size);
     let mirrored = args.flip || spec.flip;
@@ -25,6 +32,16 @@ pub fn run(args: &EncodeArgs) -> Result<()> {
     let vae = Vae::open(&args.vae)?;
     let latent = latent_shape(&vae, data.shape())?;
     let scale = vae.config().latent_scale();
+    let batch = args.batch_size.min(args.shard_size).min(data.len());
+    memory::check(
+        "--batch-size",
+        args.batch_size,
+        4 * memory::images(batch, data.shape()),
+    )?;
+    // Means and deviations, of mirrored images too, and once more as bytes.
+    let values = 4 * (1 + u128::from(mirrored));
+    let shard = values * memory::images(args.shard_size.min(data.len()), latent);
+    memory::check("--shard-size", args.shard_size, shard)?;
     let mut index = LatentIndex::new(
         &*data,
         latent,
@@ -33,11 +50,10 @@ pub fn run(args: &EncodeArgs) -> Result<()> {
         args.shard_size,
         mirrored,
     );
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("cannot create {}", args.out.display()))?;
+    let _lock = DirLock::acquire(&args.out, "dis encode")?;
     let earlier = earlier(&args.out, &index)?;
     let cpu = device::open_cpu(&args.device)?;
-    eprintln!("data: {}", data.describe());
+    note!("data: {}", data.describe());
 
     let bar = progress::encoding(data.len() as u64);
     let mut skipped = 0;
@@ -65,14 +81,13 @@ pub fn run(args: &EncodeArgs) -> Result<()> {
     index.save(&args.out)?;
     bar.finish_and_clear();
     if skipped > 0 {
-        eprintln!("{skipped} latents were there already");
+        note!("{skipped} latents were there already");
     }
     let out = args.out.display();
-    println!(
+    say!(
         "{} latents of {latent} in {out}; train on them with: dis train --data latents:{out}",
         index.count
-    );
-    Ok(())
+    )
 }
 
 /// Size of the latents of images; refuses images that the autoencoder cannot take.
@@ -137,7 +152,7 @@ fn encode_shard(
     }
     let mut start = images.start;
     while start < images.end {
-        let end = (start + batch_size).min(images.end);
+        let end = start.saturating_add(batch_size).min(images.end);
         let both = [false, true];
         for &flip in &both[..1 + usize::from(mirrored)] {
             let posterior = vae.encode(cpu, read(vae, data, start..end, flip)?.view())?;

@@ -8,7 +8,7 @@ use dis_ssm::MixingConfig;
 use serde_json::{Value, json};
 
 use crate::args::InfoArgs;
-use crate::bundled;
+use crate::{bundled, say};
 
 /// Prints what is known about a model.
 pub fn run(args: InfoArgs) -> Result<()> {
@@ -22,14 +22,12 @@ pub fn run(args: InfoArgs) -> Result<()> {
     };
     let cost = Cost::of(&metadata.model, args.batch_size.max(1))?;
     if args.json {
-        println!(
+        return say!(
             "{}",
             serde_json::to_string_pretty(&as_json(&metadata, &cost, &args))?
         );
-    } else {
-        print(&title, &metadata, &cost, &args);
     }
-    Ok(())
+    say!("{}", text(&title, &metadata, &cost, &args).trim_end())
 }
 
 fn zoo(name: &str, args: &InfoArgs) -> Result<DisConfig> {
@@ -114,11 +112,11 @@ fn grouped(n: u64) -> String {
     out
 }
 
-fn print(title: &str, metadata: &Metadata, cost: &Cost, args: &InfoArgs) {
+fn text(title: &str, metadata: &Metadata, cost: &Cost, args: &InfoArgs) -> String {
     let config = &metadata.model;
     let (m, memory) = (&cost.macs, &cost.memory);
-    let line = |name: &str, text: String| println!("{name:<26}{text}");
-    println!("{title}");
+    let mut out = format!("{title}\n");
+    let mut line = |name: &str, text: String| out.push_str(&format!("{name:<26}{text}\n"));
     line(
         "  input",
         format!(
@@ -219,8 +217,6 @@ fn print(title: &str, metadata: &Metadata, cost: &Cost, args: &InfoArgs) {
             mib(memory.training_recompute)
         ),
     );
-    line(
-        "  training, all",
-        mib(memory.training + memory.weights + memory.optimizer),
-    );
+    line("  training, all", mib(memory.whole_training(false)));
+    out
 }

@@ -1,5 +1,8 @@
 //! The `dis` command: train, sample, judge and inspect DiS models.
 
+// They panic where nobody reads; see `say`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod args;
 mod bundled;
 mod classifier;
@@ -8,24 +11,30 @@ mod device;
 mod encode;
 mod eval;
 mod info;
+mod interrupt;
+mod memory;
+mod places;
 mod progress;
 mod sample;
+mod say;
 mod study;
 mod train;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use anyhow::Context;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let parsed = args::with_negative_values(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&parsed).unwrap_or_else(|error| error.exit());
     init_logs();
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", one_line(&error));
+            note!("error: {}", one_line(&error));
             ExitCode::FAILURE
         }
     }
@@ -42,7 +51,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Encode(args) => encode::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Study(args) => study::run(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "dis", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "dis", &mut script);
+            let script = String::from_utf8(script).context("the script is no text")?;
+            say!("{}", script.trim_end())?;
             Ok(ExitCode::SUCCESS)
         }
     }

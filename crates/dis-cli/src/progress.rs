@@ -1,89 +1,230 @@
-//! Progress on the terminal; silent where stderr is none.
+//! Progress on the terminal; where stderr is none, a line every so often.
 
-use std::time::Duration;
+use std::borrow::Cow;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use dis_study::StudyObserver;
 use dis_train::StepReport;
 use dis_train::run::{Observer, Started};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar with this template; a template that does not parse gives a plain bar.
-fn bar(len: u64, template: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ");
-    let bar = ProgressBar::new(len).with_style(style);
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+use crate::note;
+
+/// A line is due after this long, or with each tenth of the work if [`SHORTEST`] has passed.
+const LONGEST: Duration = Duration::from_secs(30);
+/// Lines are this far apart at least.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// A bar on a terminal, lines elsewhere.
+#[derive(Debug)]
+pub struct Bar {
+    bar: ProgressBar,
+    /// Where there is no terminal.
+    lines: Option<Mutex<Lines>>,
+}
+
+/// When lines of progress are due.
+#[derive(Debug)]
+struct Lines {
+    what: &'static str,
+    begun: Instant,
+    last: Instant,
+    tenth: u64,
+    message: String,
+}
+
+impl Lines {
+    fn new(what: &'static str, now: Instant) -> Self {
+        Self {
+            what,
+            begun: now,
+            last: now,
+            tenth: 0,
+            message: String::new(),
+        }
+    }
+
+    /// Where the work begins, of which a part may have been done before.
+    fn start(&mut self, done: u64, of: u64, now: Instant) {
+        self.tenth = tenths(done, of);
+        (self.begun, self.last) = (now, now);
+    }
+
+    /// The line to write, if one is due.
+    fn due(&mut self, done: u64, of: u64, now: Instant) -> Option<String> {
+        let (tenth, since) = (tenths(done, of), now.duration_since(self.last));
+        let due = since >= LONGEST || (since >= SHORTEST && tenth > self.tenth);
+        if !due || done >= of {
+            return None;
+        }
+        (self.tenth, self.last) = (tenth, now);
+        let percent = 100.0 * done as f64 / of.max(1) as f64;
+        let seconds = now.duration_since(self.begun).as_secs();
+        let message = match self.message.as_str() {
+            "" => String::new(),
+            text => format!(", {text}"),
+        };
+        Some(format!(
+            "{}: {done} of {of} ({percent:.0} %){message}, after {seconds} s",
+            self.what
+        ))
+    }
+}
+
+fn tenths(done: u64, of: u64) -> u64 {
+    let tenths = u128::from(done) * 10 / u128::from(of.max(1));
+    u64::try_from(tenths).unwrap_or(u64::MAX)
+}
+
+impl Bar {
+    /// A bar with this template, which is `what` in lines. A template that does not parse gives a plain
+    /// bar.
+    fn new(what: &'static str, len: u64, template: &str) -> Self {
+        let style = ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> ");
+        let bar = ProgressBar::new(len).with_style(style);
+        bar.enable_steady_tick(Duration::from_millis(200));
+        let lines = bar
+            .is_hidden()
+            .then(|| Mutex::new(Lines::new(what, Instant::now())));
+        Self { bar, lines }
+    }
+
+    fn with_lines<T>(&self, f: impl FnOnce(&mut Lines) -> T) -> Option<T> {
+        let lines = self.lines.as_ref()?;
+        Some(f(&mut lines.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn tell(&self) {
+        let (done, of) = (self.bar.position(), self.bar.length().unwrap_or(0));
+        let line = self.with_lines(|lines| lines.due(done, of, Instant::now()));
+        if let Some(Some(line)) = line {
+            note!("{line}");
+        }
+    }
+
+    /// So much of the work more is done.
+    pub fn inc(&self, more: u64) {
+        self.bar.inc(more);
+        self.tell();
+    }
+
+    /// So much of the work is done.
+    pub fn set_position(&self, done: u64) {
+        self.bar.set_position(done);
+        self.tell();
+    }
+
+    /// The work is `of`, and `done` was done before.
+    pub fn start(&self, done: u64, of: u64) {
+        self.bar.set_length(of);
+        self.bar.set_position(done);
+        self.bar.reset_eta();
+        self.with_lines(|lines| lines.start(done, of, Instant::now()));
+    }
+
+    /// What is to be said beside the progress.
+    pub fn set_message(&self, text: impl Into<Cow<'static, str>>) {
+        let text = text.into();
+        self.with_lines(|lines| lines.message = text.to_string());
+        self.bar.set_message(text);
+    }
+
+    /// Whether nobody sees it.
+    fn is_hidden(&self) -> bool {
+        self.lines.is_some()
+    }
+
+    /// Writes a line, above the bar where there is one.
+    fn say(&self, text: &str) {
+        match self.is_hidden() {
+            true => note!("{text}"),
+            false => self.bar.println(text),
+        }
+    }
+
+    /// Takes it away.
+    pub fn finish_and_clear(&self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 /// For sampling: counts image steps.
-pub fn sampling() -> ProgressBar {
-    bar(
+pub fn sampling() -> Bar {
+    Bar::new(
+        "sampling, image steps",
         1,
         "sampling [{bar:30}] {percent}%  {per_sec} image steps  {eta} left",
     )
 }
 
 /// For encoding images.
-pub fn encoding(images: u64) -> ProgressBar {
-    bar(
+pub fn encoding(images: u64) -> Bar {
+    Bar::new(
+        "encoding, images",
         images,
         "encoding [{bar:30}] {pos}/{len}  {per_sec}  {eta} left",
     )
 }
 
 /// For decoding latents.
-pub fn decoding(images: u64) -> ProgressBar {
-    bar(
+pub fn decoding(images: u64) -> Bar {
+    Bar::new(
+        "decoding, images",
         images,
         "decoding [{bar:30}] {pos}/{len}  {per_sec}  {eta} left",
     )
 }
 
 /// For training a classifier.
-pub fn classifier(steps: u64) -> ProgressBar {
-    bar(
+pub fn classifier(steps: u64) -> Bar {
+    Bar::new(
+        "training, steps",
         steps,
         "[{bar:30}] {pos}/{len}  {per_sec}  {msg}  {eta} left",
     )
 }
 
 /// For running images through a feature network.
-pub fn features(images: u64) -> ProgressBar {
-    bar(
+pub fn features(images: u64) -> Bar {
+    Bar::new(
+        "features, images",
         images,
         "features [{bar:30}] {pos}/{len}  {per_sec}  {eta} left",
     )
 }
 
-/// For metrics, which do not know how long they take.
-pub fn measuring() -> ProgressBar {
-    bar(1, "measuring {msg} {spinner}")
+/// For metrics, of which each takes its own time.
+pub fn measuring(metrics: u64) -> Bar {
+    Bar::new("measuring, metrics", metrics, "measuring {msg} {spinner}")
 }
 
 /// For likelihoods: counts image steps.
-pub fn likelihood(image_steps: u64) -> ProgressBar {
-    bar(
+pub fn likelihood(image_steps: u64) -> Bar {
+    Bar::new(
+        "bits per dimension, image steps",
         image_steps,
         "bits per dimension [{bar:30}] {percent}%  {per_sec} image steps  {eta} left",
     )
 }
 
+/// A text above the bar, or on a line of its own.
+fn say(bar: Option<&Bar>, text: &str) {
+    match bar {
+        Some(bar) => bar.say(text),
+        None => note!("{text}"),
+    }
+}
+
 /// For training.
 #[derive(Debug, Default)]
 pub struct Training {
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
 }
 
 impl Training {
-    fn say(&self, text: &str) {
-        match &self.bar {
-            Some(bar) if !bar.is_hidden() => bar.println(text),
-            _ => eprintln!("{text}"),
-        }
-    }
-
     /// Takes the bar away.
     pub fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
@@ -96,61 +237,54 @@ impl Observer for Training {
     fn started(&mut self, start: &Started) {
         let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
         let memory = &start.memory;
-        eprintln!("data: {}", start.data);
-        eprintln!(
+        note!("data: {}", start.data);
+        note!(
             "model: {} parameters; training needs about {:.0} MiB ({:.0} weights and optimizer, \
              {:.0} activations, or {:.0} with --recompute)",
             start.parameters,
-            mib(memory.weights + memory.optimizer + memory.training),
+            mib(memory.whole_training(false)),
             mib(memory.weights + memory.optimizer),
             mib(memory.training),
             mib(memory.training_recompute),
         );
         if start.step > 0 {
-            eprintln!("continuing after step {} of {}", start.step, start.steps);
+            note!("continuing after step {} of {}", start.step, start.steps);
         }
-        let bar = bar(
+        let bar = Bar::new(
+            "training, steps",
             start.steps,
             "[{bar:30}] {pos}/{len}  {per_sec}  {msg}  {eta} left",
         );
-        bar.set_position(start.step);
-        bar.reset_eta();
+        bar.start(start.step, start.steps);
         self.bar = Some(bar);
     }
 
     fn step(&mut self, report: &StepReport, mean_loss: f64) {
         if let Some(bar) = &self.bar {
-            bar.set_position(report.step);
             bar.set_message(format!("loss {mean_loss:.4}"));
+            bar.set_position(report.step);
         }
     }
 
     fn message(&mut self, text: &str) {
-        if self.bar.as_ref().is_some_and(|bar| !bar.is_hidden()) {
-            self.say(text);
+        if let Some(bar) = self.bar.as_ref().filter(|bar| !bar.is_hidden()) {
+            bar.say(text);
         }
     }
 
     fn warning(&mut self, text: &str) {
-        self.say(&format!("warning: {text}"));
+        say(self.bar.as_ref(), &format!("warning: {text}"));
     }
 }
 
 /// For studies: one bar over all steps of all runs.
 #[derive(Debug, Default)]
 pub struct Study {
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
     name: String,
 }
 
 impl Study {
-    fn say(&self, text: &str) {
-        match &self.bar {
-            Some(bar) if !bar.is_hidden() => bar.println(text),
-            _ => eprintln!("{text}"),
-        }
-    }
-
     /// Takes the bar away.
     pub fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
@@ -162,27 +296,61 @@ impl Study {
 impl StudyObserver for Study {
     fn run(&mut self, name: &str, number: usize, runs: usize) {
         self.name = format!("{number}/{runs} {name}");
-        if self.bar.as_ref().is_none_or(ProgressBar::is_hidden) {
-            eprintln!("run {}", self.name);
+        if self.bar.as_ref().is_none_or(Bar::is_hidden) {
+            note!("run {}", self.name);
         }
     }
 
     fn step(&mut self, done: u64, total: u64, loss: f64) {
         let bar = self.bar.get_or_insert_with(|| {
-            let bar = bar(total, "[{bar:30}] {percent}%  {msg}  {eta} left");
-            bar.set_position(done);
-            bar.reset_eta();
+            let template = "[{bar:30}] {percent}%  {msg}  {eta} left";
+            let bar = Bar::new("study, steps of all runs", total, template);
+            bar.start(done, total);
             bar
         });
-        bar.set_position(done);
         bar.set_message(format!("run {}  loss {loss:.4}", self.name));
+        bar.set_position(done);
     }
 
     fn message(&mut self, text: &str) {
-        self.say(&format!("run {}: {text}", self.name));
+        say(self.bar.as_ref(), &format!("run {}: {text}", self.name));
     }
 
     fn warning(&mut self, text: &str) {
-        self.say(&format!("warning: run {}: {text}", self.name));
+        say(
+            self.bar.as_ref(),
+            &format!("warning: run {}: {text}", self.name),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_few_and_far_between() {
+        let begun = Instant::now();
+        let at = |seconds: f64| begun + Duration::from_secs_f64(seconds);
+        let mut lines = Lines::new("training, steps", begun);
+        lines.start(20, 200, begun);
+        lines.message = "loss 0.5".into();
+        // Less than a tenth more, or too soon.
+        assert_eq!(lines.due(39, 200, at(2.0)), None);
+        assert_eq!(lines.due(90, 200, at(0.5)), None);
+        let line = lines.due(90, 200, at(2.5)).unwrap();
+        assert_eq!(
+            line,
+            "training, steps: 90 of 200 (45 %), loss 0.5, after 2 s"
+        );
+        assert_eq!(lines.due(91, 200, at(30.0)), None);
+        assert!(lines.due(91, 200, at(32.5)).is_some());
+        // The end has lines of its own.
+        assert_eq!(lines.due(200, 200, at(300.0)), None);
+        // Fast work of any length writes no more than a line a second, slow work one in thirty.
+        let mut lines = Lines::new("x", begun);
+        let count =
+            (0..10_000u64).filter(|&i| lines.due(i, 10_000, at(i as f64 / 2000.0)).is_some());
+        assert_eq!(count.count(), 4);
     }
 }

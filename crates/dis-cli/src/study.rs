@@ -2,21 +2,21 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use dis_eval::classifier::Classifier;
 use dis_eval::{ClassifierFeatures, FeatureNetwork, PixelFeatures};
-use dis_study::{StudyConfig, expand, run_study, write_report};
+use dis_study::{Failure, StudyConfig, Variant, expand, run_study, write_report};
 
 use crate::args::{PrecisionKind, StudyArgs};
 use crate::device::{self, with_backend};
 use crate::eval::args::FeatureSpec;
-use crate::progress;
+use crate::interrupt::{self, INTERRUPTED};
+use crate::places::Places;
+use crate::{note, progress, say};
 
-/// Exit code after Ctrl-C, as shells expect it.
-const INTERRUPTED: u8 = 130;
+/// Failed runs that the last line names.
+const NAMED: usize = 3;
 
 /// Runs what is not done yet, then writes the report.
 pub fn run(args: &StudyArgs) -> Result<ExitCode> {
@@ -28,30 +28,42 @@ pub fn run(args: &StudyArgs) -> Result<ExitCode> {
     };
     if args.list {
         for variant in &grid.variants {
-            println!("{}", variant.name);
+            say!("{}", variant.name)?;
         }
-        return Ok(ExitCode::SUCCESS);
+        let refused: Vec<Failure> = grid
+            .variants
+            .iter()
+            .filter_map(Variant::refused)
+            .map(|(variant, what)| Failure {
+                run: variant.name.clone(),
+                what: what.to_string(),
+            })
+            .collect();
+        return match refused.is_empty() {
+            true => Ok(ExitCode::SUCCESS),
+            false => bail!(
+                "{} variants cannot be run: {}",
+                refused.len(),
+                named(&refused)
+            ),
+        };
     }
+    Places::default()
+        .reads("FILE", Some(&args.file))
+        .writes("--out", Some(&out))
+        .check()?;
+    let mut failed = Vec::new();
     if !args.report {
         let features = open_features(&study)?;
         let device = device::open(&args.device, PrecisionKind::F32)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let handler = Arc::clone(&stop);
-        ctrlc::set_handler(move || {
-            if handler.swap(true, Ordering::Relaxed) {
-                // A second Ctrl-C does not wait: what is finished is whole anyway.
-                std::process::exit(i32::from(INTERRUPTED));
-            }
-            eprintln!("\nstopping after this step (Ctrl-C again: at once)");
-        })
-        .context("cannot watch for Ctrl-C")?;
+        let stop = interrupt::watch("this step")?;
         let network: Box<dyn FeatureNetwork + Sync> = match &features {
             Some(classifier) => Box::new(ClassifierFeatures::new(classifier, &device.cpu)?),
             None => Box::new(PixelFeatures),
         };
         let mut observer = progress::Study::default();
         let instruction_set = device.instruction_set();
-        let done = device.cpu.install(|| {
+        let end = device.cpu.install(|| {
             with_backend!(device, |backend| run_study(
                 backend,
                 &study,
@@ -64,8 +76,10 @@ pub fn run(args: &StudyArgs) -> Result<ExitCode> {
             ))
         });
         observer.finish();
-        if !done? {
-            eprintln!(
+        let end = end?;
+        failed = end.failed;
+        if end.stopped {
+            note!(
                 "stopped; continue with: dis study {} --out {}",
                 args.file.display(),
                 out.display()
@@ -74,8 +88,22 @@ pub fn run(args: &StudyArgs) -> Result<ExitCode> {
         }
     }
     let report = write_report(&study, &grid, &out)?;
-    println!("{}", report.display());
-    Ok(ExitCode::SUCCESS)
+    say!("{}", report.display())?;
+    if failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runs = grid.variants.len() * grid.seeds.len();
+    bail!("{} of {runs} runs failed: {}", failed.len(), named(&failed));
+}
+
+/// The first of the runs that failed, with what.
+fn named(failed: &[Failure]) -> String {
+    let first = failed.iter().take(NAMED);
+    let mut all: Vec<String> = first.map(|f| format!("{}: {}", f.run, f.what)).collect();
+    if failed.len() > NAMED {
+        all.push("...".into());
+    }
+    all.join("; ")
 }
 
 /// The classifier that `evaluate.features` names; none for pixels.

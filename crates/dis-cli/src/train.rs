@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use dis_train::RunConfig;
@@ -11,10 +9,9 @@ use dis_train::run::{Observer, RunDir, Start, train};
 
 use crate::args::TrainArgs;
 use crate::device::{self, with_backend};
-use crate::{bundled, progress};
-
-/// Exit code after Ctrl-C, as shells expect it.
-const INTERRUPTED: u8 = 130;
+use crate::interrupt::{self, INTERRUPTED};
+use crate::places::Places;
+use crate::{bundled, note, progress, say};
 
 struct Plan {
     config: RunConfig,
@@ -26,17 +23,7 @@ struct Plan {
 pub fn run(args: Box<TrainArgs>) -> Result<ExitCode> {
     let plan = plan(&args)?;
     let device = device::open(&args.device, args.precision)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let handler = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if handler.swap(true, Ordering::Relaxed) {
-            // A second Ctrl-C does not wait: the last checkpoint is whole anyway.
-            std::process::exit(i32::from(INTERRUPTED));
-        }
-        eprintln!("\nstopping after this step and writing a checkpoint (Ctrl-C again: at once)");
-    })
-    .context("cannot watch for Ctrl-C")?;
-
+    let stop = interrupt::watch("this step and a checkpoint")?;
     let mut observer = progress::Training::default();
     let instruction_set = device.instruction_set();
     let outcome = device.cpu.install(|| {
@@ -51,20 +38,35 @@ pub fn run(args: Box<TrainArgs>) -> Result<ExitCode> {
         ))
     });
     observer.finish();
-    let outcome = outcome?;
     let out = plan.out.display();
+    let outcome = match outcome {
+        Err(error) if error.is_divergence() => Err(error).with_context(|| out.to_string()),
+        outcome => Ok(outcome?),
+    }?;
     if outcome.interrupted {
-        eprintln!(
+        note!(
             "stopped after step {}; continue with: dis train --resume {out}",
             outcome.step
         );
         return Ok(ExitCode::from(INTERRUPTED));
     }
+    if outcome.nothing_to_do {
+        say!(
+            "nothing to do: step {} of {} is done",
+            outcome.step,
+            outcome.steps
+        )?;
+        return Ok(ExitCode::SUCCESS);
+    }
     observer.message("done");
-    println!(
-        "trained {} steps, mean loss {:.4}; draw from it with: dis sample --checkpoint {out}",
-        outcome.step, outcome.mean_loss
-    );
+    let loss = match outcome.mean_loss {
+        Some(loss) => format!(", mean loss {loss:.4}"),
+        None => String::new(),
+    };
+    say!(
+        "trained {} steps{loss}; draw from it with: dis sample --checkpoint {out}",
+        outcome.step
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -93,6 +95,10 @@ fn plan(args: &TrainArgs) -> Result<Plan> {
         ),
     };
     override_config(args, &mut config);
+    // Of a preset the user cannot set the least rate, so it follows.
+    if args.preset.is_some() && config.train.min_lr > args.lr && args.lr.is_some() {
+        config.train.min_lr = args.lr;
+    }
     let start = match &args.init_from {
         Some(path) => Start::From(Box::new(bundled::open(Some(path), false, None)?)),
         None => Start::New,
@@ -101,6 +107,12 @@ fn plan(args: &TrainArgs) -> Result<Plan> {
         .out
         .clone()
         .unwrap_or_else(|| PathBuf::from("runs").join(name));
+    Places::default()
+        .reads("--config", args.config.as_deref())
+        .reads_data("--data", Some(&config.data.spec))
+        .reads("--init-from", args.init_from.as_deref())
+        .writes("--out", Some(&out))
+        .check()?;
     Ok(Plan { config, out, start })
 }
 

@@ -40,7 +40,7 @@ fn noise(path: &Path, count: usize) {
     };
     let mut s = Stream::new(0, Purpose::Test, 0, 0);
     let bytes: Vec<u8> = (0..count * 64).map(|_| s.next_u32() as u8).collect();
-    let mut images = NpzImages::open(path, shape, count, count, "noise").unwrap();
+    let mut images = NpzImages::open(path, shape, count, "noise").unwrap();
     images.append(&bytes).unwrap();
     images.finish(None).unwrap();
 }
@@ -246,7 +246,7 @@ fn what_cannot_be_compared_is_said() {
         height: 4,
         width: 4,
     };
-    let mut images = NpzImages::open(&at.join("colour.npz"), shape, 3, 3, "").unwrap();
+    let mut images = NpzImages::open(&at.join("colour.npz"), shape, 3, "").unwrap();
     images.append(&[7; 144]).unwrap();
     images.finish(None).unwrap();
     let eval = |args: &[&str], words: &[&str]| fail(at, &[&["eval"], args].concat(), words);
@@ -261,8 +261,16 @@ fn what_cannot_be_compared_is_said() {
     );
     eval(&["missing.npz", "--reference", "digits"], &["missing.npz"]);
     eval(
-        &["digits", "--reference", "digits", "--num", "1"],
-        &["at least 2"],
+        &[
+            "digits",
+            "--reference",
+            "digits",
+            "--num",
+            "1",
+            "--metrics",
+            "fid",
+        ],
+        &["at least 2 samples, not 1"],
     );
     eval(
         &["digits", "--reference", "digits", "--num", "9999"],
@@ -439,4 +447,116 @@ fn classes_of_two_holders_are_matched_by_name() {
         &invert("renamed,size=8"),
         &[&both[..], &["--classes"]].concat(),
     );
+}
+
+/// Images as bytes in an `.npz`.
+fn save(path: &Path, images: &[Vec<u8>]) {
+    let shape = ImageShape {
+        channels: 1,
+        height: 8,
+        width: 8,
+    };
+    let mut file = NpzImages::open(path, shape, images.len(), "").unwrap();
+    file.append(&images.concat()).unwrap();
+    file.finish(None).unwrap();
+}
+
+fn images(count: usize, seed: u64) -> Vec<Vec<u8>> {
+    let mut s = Stream::new(seed, Purpose::Test, 0, 0);
+    (0..count)
+        .map(|_| (0..64).map(|_| s.next_u32() as u8).collect())
+        .collect()
+}
+
+/// Copies are found though the reference has twins, and a set is at distance 0 of itself.
+#[test]
+fn twins_in_the_reference_hide_nothing() {
+    let dir = workplace();
+    let at = dir.path();
+    let all = images(120, 1);
+    let twins: Vec<Vec<u8>> = all.iter().chain(&all[..3]).cloned().collect();
+    save(&at.join("twins.npz"), &twins);
+    save(&at.join("stolen.npz"), &all[..100]);
+    save(&at.join("own.npz"), &images(100, 2));
+    let with = |samples| {
+        eval(
+            at,
+            &[samples, "--reference", "twins.npz", "--metrics", "copies"],
+        )
+    };
+    let stolen = with("stolen.npz");
+    assert_eq!(value(&stolen, "copies"), 1.0);
+    let warnings = stolen["results"]["warnings"].to_string();
+    assert!(
+        warnings.contains("are copies") && warnings.contains("6 of 123"),
+        "{warnings}"
+    );
+    assert!(value(&with("own.npz"), "copies") < 0.05);
+    let same = eval(
+        at,
+        &["own.npz", "--reference", "own.npz", "--metrics", "fid"],
+    );
+    assert!((0.0..1e-9).contains(&value(&same, "fid")));
+}
+
+/// A metric that cannot be had leaves the others alone; if none can, the command fails.
+#[test]
+fn few_images_lose_the_metrics_that_need_more() {
+    let dir = workplace();
+    let at = dir.path();
+    save(&at.join("three.npz"), &images(3, 1));
+    save(&at.join("one.npz"), &images(1, 1));
+    save(&at.join("many.npz"), &images(40, 2));
+    let with = |samples, reference| {
+        succeed(
+            at,
+            &[
+                "eval",
+                samples,
+                "--reference",
+                reference,
+                "--bootstrap",
+                "0",
+            ],
+        )
+    };
+    let three = with("three.npz", "many.npz");
+    for word in [
+        "\nfid ",
+        "\nkid ",
+        "\ncopies ",
+        "left out: pr: ",
+        "left out: dc: ",
+        "4 samples, not 3",
+    ] {
+        assert!(three.contains(word), "no {word:?} in {three}");
+    }
+    let one = with("one.npz", "many.npz");
+    assert!(
+        one.contains("\ncopies ") && one.contains("2 samples, not 1"),
+        "{one}"
+    );
+    let reversed = with("many.npz", "three.npz");
+    assert!(reversed.contains("4 reference images, not 3"), "{reversed}");
+    let args = [
+        "eval",
+        "one.npz",
+        "--reference",
+        "many.npz",
+        "--metrics",
+        "fid,is",
+    ];
+    fail(at, &args, &["none of the metrics", "2 samples, not 1"]);
+    // Statistics that cannot be saved do not keep figures from being shown.
+    let args = [
+        "eval",
+        "one.npz",
+        "--reference",
+        "many.npz",
+        "--save-statistics",
+        "x.npz",
+    ];
+    let output = dis(at, &args);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\ncopies "));
+    fail(at, &args, &["--save-statistics", "at least 2"]);
 }

@@ -23,6 +23,8 @@ fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
             let name = e.file_name().to_string_lossy().into_owned();
             (name, fs::read(e.path()).unwrap())
         })
+        // Records and locks are no outcome.
+        .filter(|(name, _)| !name.starts_with('.'))
         .collect();
     files.sort();
     files

@@ -84,6 +84,325 @@ fn writes_single_pictures_and_takes_every_sampler() {
     }
 }
 
+/// A folder holds the pictures of one call: more of the same are added, others are refused or replaced.
+#[test]
+fn a_folder_of_pictures_is_no_mixture() {
+    let dir = workplace();
+    let at = dir.path();
+    let six = [
+        "sample", "--num", "6", "--steps", "2", "--seed", "1", "--out", "s",
+    ];
+    succeed(at, &six);
+    let first = names(&at.join("s"));
+    assert_eq!(first.len(), 6);
+    let bytes = |name: &String| fs::read(at.join("s").join(name)).unwrap();
+    let before: Vec<Vec<u8>> = first.iter().map(bytes).collect();
+    let three = [
+        "sample",
+        "--num",
+        "3",
+        "--classes",
+        "7",
+        "--steps",
+        "2",
+        "--seed",
+        "2",
+    ];
+    let three = [&three[..], &["--out", "s"]].concat();
+    fail(
+        at,
+        &three,
+        &["--seed: 1 then, --seed: 2 now", "--overwrite"],
+    );
+    // What is missing is drawn, whatever the batches.
+    for name in [&first[1], &first[4]] {
+        fs::remove_file(at.join("s").join(name)).unwrap();
+    }
+    fs::write(at.join("s").join(&first[0]), "kept").unwrap();
+    succeed(
+        at,
+        &[&six[..], &["--batch-size", "1", "--threads", "1"]].concat(),
+    );
+    assert_eq!(names(&at.join("s")), first);
+    assert_eq!(bytes(&first[0]), b"kept");
+    assert!(first[1..].iter().map(bytes).eq(before[1..].iter().cloned()));
+    fs::write(at.join("s/notes.txt"), "mine").unwrap();
+    succeed(at, &[&three[..], &["--overwrite"]].concat());
+    assert_eq!(names(&at.join("s")).len(), 3 + 1);
+    fs::create_dir(at.join("photos")).unwrap();
+    fs::write(at.join("photos/000000.png"), "mine").unwrap();
+    let there = ["sample", "--num", "1", "--steps", "2", "--out", "photos"];
+    fail(at, &there, &["photos", "not empty", "--overwrite"]);
+    assert_eq!(names(&at.join("photos")), ["000000.png"]);
+}
+
+#[test]
+fn what_is_written_is_nothing_else_of_the_command() {
+    let dir = workplace();
+    let at = dir.path();
+    succeed(
+        at,
+        &["sample", "--num", "1", "--steps", "2", "--out", "a.png"],
+    );
+    let a = fs::read(at.join("a.png")).unwrap();
+    let study = concat!(env!("CARGO_MANIFEST_DIR"), "/../../studies/smoke.toml");
+    fs::copy(study, at.join("s.toml")).unwrap();
+    fs::write(at.join("s.npz"), "").unwrap();
+    fs::create_dir(at.join("p")).unwrap();
+    for (args, words) in [
+        (
+            &["sample", "--init-image", "a.png", "--out", "./a.png"][..],
+            ["--init-image", "--out"],
+        ),
+        (
+            &[
+                "sample",
+                "--init-image",
+                "a.png",
+                "--mask",
+                "m.png",
+                "--out",
+                "m.png",
+            ],
+            ["--mask", "--out"],
+        ),
+        (
+            &["sample", "--out", "b.png", "--trajectory", "b.png"],
+            ["--out", "--trajectory"],
+        ),
+        (&["convert", "x.pt", "x.pt"], ["IN", "OUT"]),
+        (
+            &["eval", "s.npz", "--save-statistics", "s.npz"],
+            ["SAMPLES", "--save-statistics"],
+        ),
+        (
+            &[
+                "eval",
+                "--reference",
+                "digits",
+                "--json",
+                "j",
+                "--save-statistics",
+                "j",
+            ],
+            ["--json", "--save-statistics"],
+        ),
+        (
+            &[
+                "eval",
+                "--bpd",
+                "--reference",
+                "digits",
+                "--json",
+                "j",
+                "--plot",
+                "./j",
+            ],
+            ["--json", "--plot"],
+        ),
+        (
+            &["encode", "p,size=8", "--vae", "v", "--out", "p"],
+            ["DATA", "--out"],
+        ),
+        (&["study", "s.toml", "--out", "s.toml"], ["FILE", "--out"]),
+        (
+            &["train-classifier", "--data", "npz:d.npz", "--out", "d.npz"],
+            ["--data", "--out"],
+        ),
+        (
+            &["train", "--config", "tiny.toml", "--out", "tiny.toml"],
+            ["--config", "--out"],
+        ),
+    ] {
+        fail(at, args, &words);
+    }
+    assert_eq!(fs::read(at.join("a.png")).unwrap(), a);
+}
+
+/// Negative values reach their options: to be used, or to be refused by name.
+#[test]
+fn negative_values_are_values() {
+    let dir = workplace();
+    let at = dir.path();
+    let refused = |args: &[&str], word: &str| {
+        let output = common::dis(at, args);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{args:?}");
+        assert!(stderr.contains(word), "{args:?}: {stderr}");
+        assert!(
+            !stderr.contains("unexpected argument"),
+            "{args:?}: {stderr}"
+        );
+    };
+    for option in [
+        "--num",
+        "--seed",
+        "--classes",
+        "--batch-size",
+        "--steps",
+        "--refine",
+        "--threads",
+        "--eta",
+        "--cfg",
+        "--cfg-rescale",
+        "--clip-quantile",
+        "--vae-tile",
+    ] {
+        let given = ["sample", "--init-image", "digits", "--invert", "--vae", "x"];
+        let given = match option {
+            "--refine" | "--vae-tile" => &given[..],
+            _ => &given[..1],
+        };
+        refused(&[given, &[option, "-1"]].concat(), option);
+    }
+    refused(
+        &["train", "--config", "tiny.toml", "--lr", "-1"],
+        "train.lr",
+    );
+    refused(
+        &["train", "--config", "tiny.toml", "--keep", "-1"],
+        "--keep",
+    );
+    refused(&["info", "--batch-size", "-1"], "--batch-size");
+    refused(
+        &["encode", "x", "--vae", "v", "--out", "o", "--size", "-8"],
+        "--size",
+    );
+    let eval = [
+        "eval",
+        "digits",
+        "--reference",
+        "digits",
+        "--features",
+        "onnx:x.onnx",
+    ];
+    for more in [
+        ["--onnx-range", "-1,1"],
+        ["--onnx-normalize", "-0.5,-1,0.5,1"],
+    ] {
+        // Taken: what is missing is the file, or the means to read it.
+        refused(&[&eval[..], &more].concat(), "onnx");
+    }
+    for (option, value) in [("--bootstrap", "-1"), ("--pr-k", "-3"), ("--metrics", "-x")] {
+        refused(&[&eval[..4], &[option, value]].concat(), option);
+    }
+    let interval = ["--cfg-interval", "-5,600", "--num", "1", "--steps", "2"];
+    succeed(
+        at,
+        &[&["sample"], &interval[..], &["--out", "i.png"]].concat(),
+    );
+}
+
+/// A reader that is gone, or a device that is full: one line, and no panic.
+#[test]
+fn results_that_cannot_be_written_are_one_error() {
+    let dir = workplace();
+    let at = dir.path();
+    let run = |args: &[&str], out: std::process::Stdio, both: Option<std::process::Stdio>| {
+        let mut command = common::command(at, args);
+        command.stdout(out);
+        if let Some(err) = both {
+            command.stderr(err);
+        }
+        command.output().unwrap()
+    };
+    let gone = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        std::process::Stdio::from(writer)
+    };
+    let sample = ["sample", "--num", "1", "--steps", "2", "--out", "p.png"];
+    for args in [
+        &["info"][..],
+        &["info", "--json"],
+        &["completions", "bash"],
+        &sample,
+    ] {
+        let output = run(args, gone(), None);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let errors = stderr
+            .lines()
+            .filter(|l| l.starts_with("error: cannot write to standard"));
+        assert_eq!(
+            (output.status.code(), errors.count()),
+            (Some(1), 1),
+            "{stderr}"
+        );
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        #[cfg(target_os = "linux")]
+        {
+            let full = fs::OpenOptions::new()
+                .write(true)
+                .open("/dev/full")
+                .unwrap();
+            assert_eq!(run(args, full.into(), None).status.code(), Some(1));
+        }
+    }
+    // Nobody listens at all: the work is done, and the exit code says that its result was not told.
+    fs::remove_file(at.join("p.png")).unwrap();
+    assert_eq!(run(&sample, gone(), Some(gone())).status.code(), Some(1));
+    assert!(at.join("p.png").exists());
+}
+
+#[test]
+fn sizes_beyond_the_memory_are_refused() {
+    let dir = workplace();
+    let at = dir.path();
+    let huge = "10000000000000000";
+    for (args, option) in [
+        (&["sample", "--num", huge][..], "--num"),
+        (
+            &["sample", "--interpolate", "noise", "--frames", huge],
+            "--frames",
+        ),
+        (&["eval", "--reference", "digits", "--num", huge], "--num"),
+        (
+            &[
+                "eval",
+                "--reference",
+                "digits",
+                "--num",
+                "4",
+                "--bootstrap",
+                huge,
+            ],
+            "--bootstrap",
+        ),
+        (
+            &[
+                "eval",
+                "--reference",
+                "digits",
+                "--num",
+                "4",
+                "--kid-subsets",
+                huge,
+            ],
+            "--kid-subsets",
+        ),
+        (
+            &[
+                "train-classifier",
+                "--data",
+                "digits-train",
+                "--out",
+                "c",
+                "--batch-size",
+                huge,
+            ],
+            "--batch-size",
+        ),
+        (&["sample", "--threads", huge], "--threads"),
+    ] {
+        fail(at, args, &[option]);
+    }
+    // No batch is larger than what is asked for.
+    let args = ["sample", "--num", "2", "--steps", "2", "--batch-size", huge];
+    succeed(at, &args);
+    let info = ["info", "--batch-size", "18446744073709551615"];
+    assert!(succeed(at, &info).contains("inference"));
+}
+
 #[test]
 fn refusals_name_the_culprit_and_write_nothing() {
     let dir = workplace();

@@ -181,8 +181,12 @@ fn mistakes_in_the_file_are_named() {
     ] {
         assert!(text.contains(from), "{from}");
         fs::write(at.join("s.toml"), text.replace(from, to)).unwrap();
-
-        fail(at, &["study", "s.toml"], &words);
+        // Settings of single variants are named before anything is run.
+        let list: &[&str] = match from.starts_with("model") || from.starts_with("\"att") {
+            true => &["--list"],
+            false => &[],
+        };
+        fail(at, &[&["study", "s.toml"], list].concat(), &words);
     }
     fail(at, &["study", "absent.toml"], &["absent.toml"]);
     assert!(!at.join("runs").exists());
@@ -278,4 +282,80 @@ fn studies_of_the_repository_expand() {
         assert_eq!(names[..3], first);
         assert_eq!(names.len(), count);
     }
+}
+
+/// A variant that diverges, and one whose settings make no model, leave the others alone.
+#[test]
+fn obstacles_of_one_variant_are_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    let study = |axis: &str| {
+        format!(
+            r#"
+            title = "Obstacles"
+            seeds = [0]
+            [evaluate]
+            every = 6
+            samples = 10
+            reference_limit = 50
+            steps = 2
+            [base.model]
+            patch_size = 4
+            embed_dim = 16
+            depth = 2
+            [base.data]
+            spec = "digits-train"
+            [base.train]
+            steps = 6
+            batch_size = 8
+            log_every = 1
+            warmup_steps = 0
+            sample_every = 0
+            max_grad_norm = 0.0
+            [[axis]]
+            name = "axis"
+            {axis}
+            "#
+        )
+    };
+    let rates = "key = \"train.lr\"\nvalues = [1e-3, 1000.0, 2e-3]";
+    fs::write(at.join("rates.toml"), study(rates)).unwrap();
+    succeed(at, &["study", "rates.toml", "--out", "rates"]);
+    let report = fs::read_to_string(at.join("rates/REPORT.md")).unwrap();
+    for part in [
+        "3 of 4 runs",
+        "| 1000.0 | 0, 1 diverged |",
+        "## Runs without a result",
+        "| axis-1000.0 | 0 | diverged | rates/runs/axis-1000.0/seed-0: ",
+    ] {
+        assert!(report.contains(part), "no {part:?} in {report}");
+    }
+    assert!(
+        at.join("rates/runs/axis-0.002/seed-0/eval/step-00000006.json")
+            .exists()
+    );
+    // Again: it is not tried again, and the report is the same.
+    fs::remove_dir_all(at.join("rates/runs/axis-1000.0/seed-0/checkpoints")).unwrap();
+    succeed(at, &["study", "rates.toml", "--out", "rates"]);
+    assert!(
+        !at.join("rates/runs/axis-1000.0/seed-0/checkpoints")
+            .exists()
+    );
+    assert_eq!(
+        fs::read_to_string(at.join("rates/REPORT.md")).unwrap(),
+        report
+    );
+
+    let patches = "key = \"model.patch_size\"\nvalues = [3, 4]";
+    fs::write(at.join("patches.toml"), study(patches)).unwrap();
+    let args = ["study", "patches.toml", "--out", "patches"];
+    fail(at, &args, &["1 of 2 runs failed", "axis-3", "patch_size"]);
+    let report = fs::read_to_string(at.join("patches/REPORT.md")).unwrap();
+    assert!(report.contains("1 of 2 runs") && report.contains("| axis-3 | 0 | failed |"));
+    assert!(report.contains("| 3 | 0 | "), "{report}");
+    fail(
+        at,
+        &["study", "patches.toml", "--list"],
+        &["axis-3", "patch_size"],
+    );
 }

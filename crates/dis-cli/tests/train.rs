@@ -8,7 +8,9 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{class_folders, command, dis, fail, names, newest, short_run, succeed, workplace};
+use common::{
+    all_names, class_folders, command, dis, fail, names, newest, short_run, succeed, workplace,
+};
 
 const TRAIN: [&str; 3] = ["train", "--config", "tiny.toml"];
 
@@ -50,7 +52,7 @@ fn killed_at_any_moment_and_resumed_gives_the_same_bytes() {
     assert!(child.wait().unwrap().success());
     assert_eq!(newest(&at.join("cut")), whole);
     assert!(
-        !names(&at.join("cut/checkpoints"))
+        !all_names(&at.join("cut/checkpoints"))
             .iter()
             .any(|n| n.starts_with(".tmp"))
     );
@@ -341,4 +343,152 @@ fn a_start_from_other_weights_keeps_the_classes_by_name() {
         &start("run/checkpoints/step-00000002/weights.safetensors", "third"),
     );
     assert_eq!(rows(&load("third").weights), own);
+}
+
+/// What the last step of a run is, and nothing else.
+#[test]
+fn a_run_that_is_done_is_left_alone() {
+    let dir = workplace();
+    let at = dir.path();
+    succeed(at, &train(&["--steps", "6", "--out", "run"]));
+    let config = fs::read(at.join("run/config.toml")).unwrap();
+    let log = fs::read(at.join("run/metrics.jsonl")).unwrap();
+    for more in [&[][..], &["--steps", "3"], &["--steps", "6", "--keep", "1"]] {
+        let said = succeed(at, &[&["train", "--resume", "run"], more].concat());
+        assert_eq!(said.trim(), "nothing to do: step 6 of 6 is done");
+        assert_eq!(fs::read(at.join("run/config.toml")).unwrap(), config);
+        assert_eq!(fs::read(at.join("run/metrics.jsonl")).unwrap(), log);
+    }
+    // A run whose every update was left out has no mean loss.
+    let args = train(&["--steps", "2", "--lr", "0", "--out", "other"]);
+    let said = succeed(at, &args);
+    assert!(said.contains("trained 2 steps, mean loss 1."), "{said}");
+}
+
+/// Signals that schedulers send before they kill are as good as Ctrl-C.
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_run_with_a_checkpoint() {
+    let dir = workplace();
+    let at = dir.path();
+    for signal in ["-TERM", "-HUP"] {
+        let run = format!("run{signal}");
+        let args = ["--steps", "2000000", "--checkpoint-every", "1000000"];
+        let args = train(&[&args[..], &["--threads", "1", "--out", &run]].concat());
+        let mut child = command(at, &args).spawn().unwrap();
+        let log = at.join(&run).join("metrics.jsonl");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while fs::metadata(&log).map_or(0, |m| m.len()) == 0 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let pid = child.id().to_string();
+        let mut kill = std::process::Command::new("kill");
+        assert!(kill.args([signal, &pid]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert_eq!(names(&at.join(&run).join("checkpoints")).len(), 1);
+    }
+}
+
+#[test]
+fn sizes_beyond_the_memory_are_refused_before_it_is_taken() {
+    let dir = workplace();
+    let at = dir.path();
+    for size in ["100000000000", "18446744073709551615"] {
+        let words = ["--batch-size", "this machine has"];
+        fail(at, &train(&["--batch-size", size, "--out", "x"]), &words);
+    }
+    let config = |from: &str, to: &str| {
+        fs::write(at.join("big.toml"), common::TINY.replace(from, to)).unwrap();
+        ["train", "--config", "big.toml", "--out", "x"]
+    };
+    for (from, to, words) in [
+        (
+            "lr = 1e-3",
+            "lr = 1e-3\naccumulation = 1000000000000",
+            ["train.accumulation", "this machine has"],
+        ),
+        (
+            "embed_dim = 16\ndepth = 2",
+            "embed_dim = 65536\ndepth = 10000",
+            ["[model]", "this machine has"],
+        ),
+        (
+            "sample_every = 0",
+            "sample_every = 1\n[sample]\nper_class = 1000000000000",
+            ["sample.per_class", "this machine has"],
+        ),
+    ] {
+        fail(at, &config(from, to), &words);
+    }
+    assert!(!at.join("x").exists());
+}
+
+#[test]
+fn the_least_rate_follows_unless_it_is_said() {
+    let dir = workplace();
+    let at = dir.path();
+    succeed(
+        at,
+        &train(&["--lr", "5e-7", "--steps", "1", "--out", "run"]),
+    );
+    let preset = ["--preset", "digits", "--lr", "1e-6", "--steps", "1"];
+    succeed(
+        at,
+        &[&["train"], &preset[..], &["--out", "preset"]].concat(),
+    );
+    let said = common::TINY.replace("lr = 1e-3", "lr = 1e-3\nmin_lr = 1e-5");
+    fs::write(at.join("said.toml"), said).unwrap();
+    let args = [
+        "train",
+        "--config",
+        "said.toml",
+        "--lr",
+        "1e-6",
+        "--out",
+        "x",
+    ];
+    fail(at, &args, &["train.min_lr", "train.lr (--lr)"]);
+}
+
+/// Of two processes at one run the second is told of the first, and a killed one leaves nothing behind.
+#[test]
+fn a_run_belongs_to_one_process() {
+    let dir = workplace();
+    let at = dir.path();
+    let args = train(&["--steps", "2000000", "--threads", "1", "--out", "run"]);
+    let mut child = command(at, &args).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !at.join("run/checkpoints/step-00000007").exists() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let holder = format!("dis train (process {}", child.id());
+    let words = ["run: in use by", &holder];
+    fail(at, &["train", "--resume", "run"], &words);
+    fail(at, &train(&["--out", "run"]), &words);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let said = succeed(at, &["train", "--resume", "run", "--steps", "1"]);
+    assert!(said.contains("nothing to do"), "{said}");
+}
+
+/// Other outputs have locks too.
+#[test]
+fn an_output_belongs_to_one_process() {
+    let dir = workplace();
+    let at = dir.path();
+    let study = concat!(env!("CARGO_MANIFEST_DIR"), "/../../studies/smoke.toml");
+    let vae = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/golden/vae_tiny_2level"
+    );
+    for args in [
+        &["study", study][..],
+        &["encode", "digits", "--vae", vae],
+        &["sample", "--num", "1", "--steps", "2"],
+    ] {
+        let lock = dis_files::DirLock::acquire(&at.join("out"), "a test").unwrap();
+        let args = [args, &["--out", "out"]].concat();
+        fail(at, &args, &["out: in use by a test (process"]);
+        drop(lock);
+    }
 }

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
+    /// Another process writes to the same place.
+    #[error(transparent)]
+    Lock(#[from] dis_files::LockError),
     /// The operating system refused a file operation.
     #[error("{}: cannot {action}: {cause}", path.display())]
     Io {

@@ -33,7 +33,7 @@ pub use folder::{FolderDataset, FolderOptions, read_picture};
 pub use latents::{LatentDataset, LatentIndex, Shard, read_shard};
 pub use loader::{Batch, Loader, LoaderOptions, load_batch};
 pub use memory::MemoryDataset;
-pub use npz::{NpzImages, open_npz, read_npz};
+pub use npz::{NpzImages, differing_settings, open_npz, read_npz};
 pub use order::{Draw, Order, batch_indices, epoch_key, flips};
 pub use spec::{DataKind, DataSpec};
 pub use subset::Subset;

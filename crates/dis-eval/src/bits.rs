@@ -117,7 +117,7 @@ pub fn bits_per_dim<B: ScanBackend>(
     // Sums over images of: term, its square, both errors.
     let mut sums = vec![[0.0f64; 4]; steps];
     for start in (0..n).step_by(batch_size) {
-        let rows = start..(start + batch_size).min(n);
+        let rows = start..start.saturating_add(batch_size).min(n);
         let mut images = vec![0.0; rows.len() * shape.len()];
         let mut labels = Vec::new();
         for (i, image) in rows.clone().zip(images.chunks_exact_mut(shape.len())) {

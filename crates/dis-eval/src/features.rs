@@ -40,6 +40,11 @@ pub trait FeatureNetwork {
         &[]
     }
 
+    /// Why no covariance of the features of these images can be had; none if one can.
+    fn no_covariance(&self, _shape: ImageShape) -> Option<String> {
+        None
+    }
+
     /// Features of `images`, (batch, channels, height, width) in [-1, 1].
     ///
     /// # Errors
@@ -64,6 +69,10 @@ impl<T: FeatureNetwork + ?Sized> FeatureNetwork for &T {
         (**self).class_names()
     }
 
+    fn no_covariance(&self, shape: ImageShape) -> Option<String> {
+        (**self).no_covariance(shape)
+    }
+
     fn run(&self, images: &[f32], shape: ImageShape) -> Result<FeatureBatch> {
         (**self).run(images, shape)
     }
@@ -85,15 +94,18 @@ impl FeatureNetwork for PixelFeatures {
         "pixels in [0, 1]".into()
     }
 
-    fn check(&self, shape: ImageShape) -> Result<()> {
-        if shape.len() <= MOST_PIXELS {
-            return Ok(());
-        }
-        Err(EvalError::config(format!(
-            "pixels of {shape} are {} features, more than the {MOST_PIXELS} that a covariance is \
-             made of; use features of a network",
-            shape.len()
-        )))
+    fn check(&self, _: ImageShape) -> Result<()> {
+        Ok(())
+    }
+
+    fn no_covariance(&self, shape: ImageShape) -> Option<String> {
+        (shape.len() > MOST_PIXELS).then(|| {
+            format!(
+                "pixels of {shape} are {} features, more than the {MOST_PIXELS} that a covariance \
+                 is made of; use features of a network",
+                shape.len()
+            )
+        })
     }
 
     fn run(&self, images: &[f32], _: ImageShape) -> Result<FeatureBatch> {
@@ -185,13 +197,15 @@ pub struct Features {
     pub logit_names: Vec<String>,
     /// Of the images as they were read, and their labels.
     pub sha256: String,
+    /// [`FeatureNetwork::no_covariance`] of the network and the images.
+    pub no_covariance: Option<String>,
 }
 
 /// Features of all images of a data set, `batch` at a time. `progress` is called with the number of
 /// images of each batch.
 ///
 /// # Errors
-/// Images that the network cannot take or that cannot be read, or features that are not finite.
+/// Images that the network cannot take or that cannot be read.
 pub fn extract(
     network: &dyn FeatureNetwork,
     data: &dyn Dataset,
@@ -204,22 +218,13 @@ pub fn extract(
     let mut hash = Sha256::new();
     let mut images = Vec::new();
     for start in (0..data.len()).step_by(batch.max(1)) {
-        let end = (start + batch.max(1)).min(data.len());
+        let end = start.saturating_add(batch.max(1)).min(data.len());
         images.resize((end - start) * shape.len(), 0.0);
         for (i, image) in (start..end).zip(images.chunks_exact_mut(shape.len().max(1))) {
             data.read(i, false, image)?;
         }
         images.iter().for_each(|v| hash.update(v.to_le_bytes()));
         let out = network.run(&images, shape)?;
-        if let Some(bad) = out.features.iter().position(|v| !v.is_finite()) {
-            let width = out.features.len() / (end - start).max(1);
-            return Err(EvalError::config(format!(
-                "{}: feature {} of image {} is not finite",
-                network.name(),
-                bad % width.max(1),
-                start + bad / width.max(1)
-            )));
-        }
         all.features.extend(out.features);
         join(&mut all.logits, out.logits);
         join(&mut all.spatial, out.spatial);
@@ -241,6 +246,7 @@ pub fn extract(
         class_names: data.class_names().to_vec(),
         logit_names: network.class_names().to_vec(),
         sha256: hex(hash),
+        no_covariance: network.no_covariance(shape),
     })
 }
 

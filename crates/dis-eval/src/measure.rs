@@ -10,10 +10,11 @@ use serde::Serialize;
 use super::features::Features;
 use super::report::{Figure, LeftOut, Report};
 use super::statistics::SavedStatistics;
-use crate::error::Result;
+use crate::error::{EvalError, Result};
 use crate::metrics::{
-    BallOptions, Bootstrap, Drawn, KernelOptions, MetricError, Statistics, balls, copy_threshold,
-    frechet_distance, inception_score, kernel_distance, mean, nearest_distances, softmax,
+    BallOptions, Balls, Bootstrap, CopyRule, DensityCoverage, Drawn, Interval, KernelOptions,
+    MetricError, PrecisionRecall, Statistics, balls, density_coverage, frechet_distance,
+    inception_score, kernel_distance, mean, precision_recall, softmax,
 };
 
 /// What can be measured.
@@ -119,50 +120,55 @@ const SPLITS: u64 = 1 << 41;
 /// A share of copies above this is warned of: real images that were held out have about 0.01.
 const MANY_COPIES: f64 = 0.1;
 
-/// What a metric comes to.
-enum Outcome {
-    Figures(Vec<Figure>),
-    LeftOut(String),
-}
+/// What a metric comes to: its figures, or why it is left out.
+type Outcome = std::result::Result<Vec<Figure>, String>;
 
 /// Measures `samples` against `reference`. `pixels` are those of both, (n, values) in [0, 1], for
 /// copies. `progress` is called with the name of each metric before it is measured.
 ///
-/// What a side does not allow is left out and said so.
-///
-/// # Errors
-/// Sides of different features, too few points, values that are not finite.
+/// A metric that the two sides do not allow is left out, with the reason; the others are measured.
 pub fn measure(
     samples: &Side,
     reference: &Side,
     pixels: Option<(ArrayView2<'_, f32>, ArrayView2<'_, f32>)>,
     options: &MeasureOptions,
     progress: &mut dyn FnMut(Metric),
-) -> Result<Report> {
+) -> Report {
     let mut report = Report::default();
     let mut metrics = options.metrics.clone();
     metrics.sort_unstable();
     metrics.dedup();
+    let all_balls = metrics.contains(&Metric::Pr) && metrics.contains(&Metric::Dc);
+    let mut shared = None;
     for metric in metrics {
         progress(metric);
         let outcome = match metric {
-            Metric::Fid => frechet(samples, reference, false, options, &mut report)?,
-            Metric::Sfid => frechet(samples, reference, true, options, &mut report)?,
-            Metric::Is => inception(samples, options)?,
-            Metric::Kid => kernel(samples, reference, options)?,
-            Metric::Pr | Metric::Dc => fidelity(samples, reference, metric, options)?,
-            Metric::Labels => labels(samples, options)?,
-            Metric::Copies => copies(pixels, options, &mut report)?,
+            Metric::Fid => frechet(samples, reference, false, options, &mut report),
+            Metric::Sfid => frechet(samples, reference, true, options, &mut report),
+            Metric::Is => inception(samples, options),
+            Metric::Kid => kernel(samples, reference, options),
+            Metric::Pr | Metric::Dc => both(samples, reference).and_then(|(x, y)| {
+                if all_balls && shared.is_none() {
+                    let found = balls(y.features.view(), x.features.view(), options.balls);
+                    shared = found.ok();
+                }
+                match metric {
+                    Metric::Pr => fidelity(x, y, shared.as_ref(), options),
+                    _ => density(x, y, shared.as_ref(), options, &mut report),
+                }
+            }),
+            Metric::Labels => labels(samples, options),
+            Metric::Copies => copies(pixels, options, &mut report),
         };
         match outcome {
-            Outcome::Figures(figures) => report.figures.extend(figures),
-            Outcome::LeftOut(why) => report.left_out.push(LeftOut {
+            Ok(figures) => report.figures.extend(figures),
+            Err(why) => report.left_out.push(LeftOut {
                 metric: metric.name(),
                 why,
             }),
         }
     }
-    Ok(report)
+    report
 }
 
 fn points(side: &Side) -> Option<&Features> {
@@ -176,10 +182,15 @@ fn points(side: &Side) -> Option<&Features> {
 fn both<'a>(
     samples: &'a Side,
     reference: &'a Side,
-) -> std::result::Result<(&'a Features, &'a Features), Outcome> {
-    points(samples).zip(points(reference)).ok_or_else(|| {
-        Outcome::LeftOut("needs images on both sides, and one has statistics only".into())
-    })
+) -> std::result::Result<(&'a Features, &'a Features), String> {
+    points(samples)
+        .zip(points(reference))
+        .ok_or_else(|| "needs images on both sides, and one has statistics only".into())
+}
+
+/// An interval where values can lie at all.
+fn within(interval: Option<Interval>, least: f64, most: f64) -> Option<Interval> {
+    interval.map(|i| i.within(least, most))
 }
 
 /// Points or statistics of one side.
@@ -198,9 +209,10 @@ impl<'a> Given<'a> {
         }
     }
 
-    fn statistics(&self) -> std::result::Result<Statistics, MetricError> {
+    /// Its statistics; `name` is that of the side.
+    fn statistics(&self, name: &'static str) -> std::result::Result<Statistics, MetricError> {
         match self {
-            Self::Points(points) => Statistics::from_points(*points),
+            Self::Points(points) => Statistics::from_points(*points).map_err(|e| e.of(name)),
             Self::Statistics(statistics) => Ok((*statistics).clone()),
         }
     }
@@ -223,29 +235,39 @@ impl<'a> Given<'a> {
     }
 }
 
+const SIDES: (&str, &str) = ("samples", "reference images");
+
 fn frechet(
     samples: &Side,
     reference: &Side,
     spatial: bool,
     options: &MeasureOptions,
     report: &mut Report,
-) -> Result<Outcome> {
+) -> Outcome {
+    let metric = if spatial { "sfid" } else { "fid" };
+    if let Some(why) = [samples, reference]
+        .into_iter()
+        .filter_map(points)
+        .find_map(|side| side.no_covariance.clone().filter(|_| !spatial))
+    {
+        return Err(why);
+    }
     let given = Given::of(samples, spatial).zip(Given::of(reference, spatial));
     let Some((x, y)) = given else {
-        return Ok(Outcome::LeftOut(
+        return Err(
             "needs spatial features on both sides: a classifier's, or --onnx-spatial".into(),
-        ));
+        );
     };
-    let (a, b) = (x.statistics()?, y.statistics()?);
-    let value = frechet_distance(&a, &b)?;
-    for (name, side) in [("samples", &x), ("reference images", &y)] {
+    let a = x.statistics(SIDES.0).map_err(text)?;
+    let b = y.statistics(SIDES.1).map_err(text)?;
+    let value = frechet_distance(&a, &b).map_err(text)?;
+    for (name, side) in [(SIDES.0, &x), (SIDES.1, &y)] {
         if let Given::Points(p) = side
             && p.nrows() <= p.ncols()
         {
             report.warnings.push(format!(
-                "{}: {} {name} for {} features: their covariance is singular and the distance is \
-                 biased; more than ten times as many are wanted",
-                if spatial { "sfid" } else { "fid" },
+                "{metric}: {} {name} for {} features: their covariance is singular and the distance \
+                 is biased; more than ten times as many are wanted",
                 p.nrows(),
                 p.ncols()
             ));
@@ -261,19 +283,25 @@ fn frechet(
     let nothing_to_draw = matches!((&x, &y), (Given::Statistics(_), Given::Statistics(_)));
     let interval = match nothing_to_draw {
         true => None,
-        false => bootstrap.interval(value, draw)?,
+        false => bootstrap.interval(value, draw).unwrap_or_else(|e| {
+            let warning = format!("{metric}: no interval, since a set that was drawn failed: {e}");
+            report.warnings.push(warning);
+            None
+        }),
     };
-    Ok(Outcome::Figures(vec![Figure {
-        interval,
-        ..Figure::new(if spatial { "sfid" } else { "fid" }, "down", value)
-    }]))
+    Ok(vec![Figure {
+        interval: within(interval, 0.0, f64::INFINITY),
+        ..Figure::new(metric, "down", value)
+    }])
 }
 
-fn inception(samples: &Side, options: &MeasureOptions) -> Result<Outcome> {
+fn text(error: MetricError) -> String {
+    error.to_string()
+}
+
+fn inception(samples: &Side, options: &MeasureOptions) -> Outcome {
     let Some(logits) = points(samples).and_then(|p| p.logits.as_ref()) else {
-        return Ok(Outcome::LeftOut(
-            "needs logits of the samples: a classifier's, or --onnx-logits".into(),
-        ));
+        return Err("needs logits of the samples: a classifier's, or --onnx-logits".into());
     };
     let probabilities = softmax(logits.view());
     let n = probabilities.nrows();
@@ -281,7 +309,7 @@ fn inception(samples: &Side, options: &MeasureOptions) -> Result<Outcome> {
     let order = Stream::new(options.bootstrap.seed, Purpose::Metric, SPLITS, 0).permutation(n);
     let order: Vec<usize> = order.into_iter().map(|i| i as usize).collect();
     let shuffled = probabilities.select(Axis(0), &order);
-    let score = inception_score(shuffled.view(), options.splits)?;
+    let score = inception_score(shuffled.view(), options.splits).map_err(text)?;
     let draw = |resample: usize| -> std::result::Result<f64, MetricError> {
         let counts = options.bootstrap.counts(Drawn::Samples, n, resample);
         // As drawn: in no order, by walking the shuffled rows.
@@ -298,60 +326,99 @@ fn inception(samples: &Side, options: &MeasureOptions) -> Result<Outcome> {
         rows = mix.iter().map(|&i| rows[i as usize]).collect();
         Ok(inception_score(shuffled.select(Axis(0), &rows).view(), options.splits)?.mean)
     };
-    Ok(Outcome::Figures(vec![Figure {
-        interval: options.bootstrap.interval(score.mean, draw)?,
+    let interval = options.bootstrap.interval(score.mean, draw).map_err(text)?;
+    Ok(vec![Figure {
+        interval: within(interval, 1.0, logits.ncols() as f64),
         std: Some(score.std),
         ..Figure::new("is", "up", score.mean)
-    }]))
+    }])
 }
 
-fn kernel(samples: &Side, reference: &Side, options: &MeasureOptions) -> Result<Outcome> {
-    let (x, y) = match both(samples, reference) {
-        Ok(both) => both,
-        Err(left_out) => return Ok(left_out),
-    };
-    let kid = kernel_distance(y.features.view(), x.features.view(), options.kernel)?;
-    Ok(Outcome::Figures(vec![Figure {
+fn kernel(samples: &Side, reference: &Side, options: &MeasureOptions) -> Outcome {
+    let (x, y) = both(samples, reference)?;
+    let kid =
+        kernel_distance(y.features.view(), x.features.view(), options.kernel).map_err(text)?;
+    Ok(vec![Figure {
         std: Some(kid.std),
         note: Some(format!("{} subsets of {}", kid.subsets, kid.size)),
         ..Figure::new("kid", "down", kid.mean)
-    }]))
+    }])
+}
+
+/// A figure that is the mean of what each point contributes, at most `most`.
+fn mean_figure(
+    name: &'static str,
+    values: &[f64],
+    drawn: Drawn,
+    most: f64,
+    options: &MeasureOptions,
+) -> Figure {
+    Figure {
+        interval: within(options.bootstrap.of_mean(drawn, values), 0.0, most),
+        ..Figure::new(name, "up", mean(values))
+    }
 }
 
 fn fidelity(
-    samples: &Side,
-    reference: &Side,
-    metric: Metric,
+    samples: &Features,
+    reference: &Features,
+    known: Option<&Balls>,
     options: &MeasureOptions,
-) -> Result<Outcome> {
-    let (x, y) = match both(samples, reference) {
-        Ok(both) => both,
-        Err(left_out) => return Ok(left_out),
+) -> Outcome {
+    let alone;
+    let PrecisionRecall { precision, recall } = match known {
+        Some(balls) => &balls.fidelity,
+        None => {
+            let (x, y) = (samples.features.view(), reference.features.view());
+            alone = precision_recall(y, x, options.balls.precision_k).map_err(text)?;
+            &alone
+        }
     };
-    let found = balls(y.features.view(), x.features.view(), options.balls)?;
-    let figure = |name, values: &[f64], drawn| Figure {
-        interval: options.bootstrap.of_mean(drawn, values),
-        ..Figure::new(name, "up", mean(values))
+    Ok(vec![
+        mean_figure("precision", precision, Drawn::Samples, 1.0, options),
+        mean_figure("recall", recall, Drawn::Reference, 1.0, options),
+    ])
+}
+
+fn density(
+    samples: &Features,
+    reference: &Features,
+    known: Option<&Balls>,
+    options: &MeasureOptions,
+    report: &mut Report,
+) -> Outcome {
+    let k = options.balls.density_k;
+    let alone;
+    let DensityCoverage {
+        density,
+        coverage,
+        empty,
+    } = match known {
+        Some(balls) => &balls.density,
+        None => {
+            let (x, y) = (samples.features.view(), reference.features.view());
+            alone = density_coverage(y, x, k).map_err(text)?;
+            &alone
+        }
     };
-    Ok(Outcome::Figures(match metric {
-        Metric::Pr => vec![
-            figure("precision", &found.precision, Drawn::Samples),
-            figure("recall", &found.recall, Drawn::Reference),
-        ],
-        _ => vec![
-            figure("density", &found.density, Drawn::Samples),
-            figure("coverage", &found.coverage, Drawn::Reference),
-        ],
-    }))
+    if *empty > 0 {
+        report.warnings.push(format!(
+            "dc: {empty} of {} reference images have {k} others with the same features: their balls \
+             hold nothing, and density and coverage count them as missed",
+            coverage.len()
+        ));
+    }
+    Ok(vec![
+        mean_figure("density", density, Drawn::Samples, f64::INFINITY, options),
+        mean_figure("coverage", coverage, Drawn::Reference, 1.0, options),
+    ])
 }
 
 /// Share of the samples whose most likely class has the name of their own.
-fn labels(samples: &Side, options: &MeasureOptions) -> Result<Outcome> {
+fn labels(samples: &Side, options: &MeasureOptions) -> Outcome {
     let known = points(samples).and_then(|p| Some((p, p.logits.as_ref()?, p.labels.as_ref()?)));
     let Some((points, logits, labels)) = known else {
-        return Ok(Outcome::LeftOut(
-            "needs logits of the samples, and the class that each was asked for".into(),
-        ));
+        return Err("needs logits of the samples, and the class that each was asked for".into());
     };
     let network = match points.logit_names.len() == logits.ncols() {
         true => Classes::named("the network", &points.logit_names),
@@ -359,44 +426,50 @@ fn labels(samples: &Side, options: &MeasureOptions) -> Result<Outcome> {
     };
     let map = match Classes::named("SAMPLES", &points.class_names).map_to(&network) {
         Ok(map) => map,
-        Err(differ) => return Ok(Outcome::LeftOut(differ.to_string())),
+        Err(differ) => return Err(differ.to_string()),
     };
     let labels: Option<Vec<u32>> = labels.iter().map(|&label| map.get(label)).collect();
     let Some(labels) = labels else {
-        return Ok(Outcome::LeftOut(
-            "a sample has a class that the network does not have".into(),
-        ));
+        return Err("a sample has a class that the network does not have".into());
     };
+    if !logits.iter().all(|v| v.is_finite()) {
+        return Err("a logit of a sample is not finite".into());
+    }
     let right: Vec<f64> = logits
         .rows()
         .into_iter()
         .zip(labels)
         .map(|(row, label)| {
-            let asked = row[label as usize];
-            let beaten = row.iter().any(|v| *v > asked);
+            let (label, asked) = (label as usize, row[label as usize]);
+            // Of classes that are equally likely the first counts, as usual: a network that cannot
+            // tell any apart is right about one of them.
+            let mut others = row.iter().enumerate();
+            let beaten = others.any(|(i, v)| *v > asked || (*v == asked && i < label));
             f64::from(u8::from(!beaten))
         })
         .collect();
-    Ok(Outcome::Figures(vec![Figure {
-        interval: options.bootstrap.of_mean(Drawn::Samples, &right),
-        ..Figure::new("labels", "up", mean(&right))
-    }]))
+    Ok(vec![mean_figure(
+        "labels",
+        &right,
+        Drawn::Samples,
+        1.0,
+        options,
+    )])
 }
 
 fn copies(
     pixels: Option<(ArrayView2<'_, f32>, ArrayView2<'_, f32>)>,
     options: &MeasureOptions,
     report: &mut Report,
-) -> Result<Outcome> {
+) -> Outcome {
     let Some((samples, reference)) = pixels else {
-        return Ok(Outcome::LeftOut(
-            "needs the images of both sides, of one size and not too many to hold".into(),
-        ));
+        return Err("needs the images of both sides, of one size and not too many to hold".into());
     };
-    let threshold = copy_threshold(reference)?;
-    let near: Vec<f64> = nearest_distances(reference, samples)?
+    let rule = CopyRule::of(reference).map_err(text)?;
+    let copied = rule.copies(reference, samples).map_err(text)?;
+    let near: Vec<f64> = copied
         .into_iter()
-        .map(|d| f64::from(u8::from(d < threshold)))
+        .map(|copy| f64::from(u8::from(copy)))
         .collect();
     let share = mean(&near);
     if share > MANY_COPIES {
@@ -406,19 +479,30 @@ fn copies(
             100.0 * share
         ));
     }
-    Ok(Outcome::Figures(vec![Figure {
-        interval: options.bootstrap.of_mean(Drawn::Samples, &near),
-        note: Some(format!("nearer than {threshold:.4}")),
-        ..Figure::new("copies", "down", share)
-    }]))
+    if rule.twins > 0 {
+        report.warnings.push(format!(
+            "copies: {} of {} reference images are equal to another, so that the 1 % quantile of their \
+             distances is 0; the threshold is that of images that differ, and equal ones always count",
+            rule.twins,
+            reference.nrows()
+        ));
+    }
+    Ok(vec![Figure {
+        better: "down",
+        note: Some(format!("nearer than {:.4}", rule.threshold)),
+        ..mean_figure("copies", &near, Drawn::Samples, 1.0, options)
+    }])
 }
 
 impl SavedStatistics {
     /// The statistics of features.
     ///
     /// # Errors
-    /// If there are fewer than two points.
+    /// If there are fewer than two points, or too many features for a covariance.
     pub fn of(features: &Features) -> Result<Self> {
+        if let Some(why) = &features.no_covariance {
+            return Err(EvalError::config(why.clone()));
+        }
         let of = |points: &Array2<f32>| Statistics::from_points(points.view());
         Ok(Self {
             features: of(&features.features)?,

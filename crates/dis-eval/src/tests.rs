@@ -40,7 +40,7 @@ fn halves_of_real_digits_are_close_and_training_images_are_copies() {
     let options = options(&Metric::ALL);
     let views = Some((x.view(), y.view()));
     let mut seen = Vec::new();
-    let report = measure(&first, &second, views, &options, &mut |m| seen.push(m)).unwrap();
+    let report = measure(&first, &second, views, &options, &mut |m| seen.push(m));
     assert_eq!(seen, Metric::ALL);
     println!("{report}");
     let value = |name: &str| report.value(name).unwrap();
@@ -57,7 +57,7 @@ fn halves_of_real_digits_are_close_and_training_images_are_copies() {
     assert_eq!(out, ["sfid", "is", "labels"]);
 
     let views = Some((y.view(), y.view()));
-    let report = measure(&second, &second, views, &options, &mut |_| {}).unwrap();
+    let report = measure(&second, &second, views, &options, &mut |_| {});
     assert_eq!(report.value("copies"), Some(1.0));
     assert!(report.warnings[0].contains("copies"), "{report}");
 }
@@ -73,13 +73,13 @@ fn saved_statistics_give_the_same_distance_and_leave_the_rest_out() {
     assert!(SavedStatistics::is_file(&path).unwrap());
     let saved = Side::Statistics(Box::new(SavedStatistics::load(&path).unwrap()));
     let options = options(&[Metric::Kid, Metric::Fid, Metric::Pr, Metric::Copies]);
-    let with = |reference: &Side| measure(&a, reference, None, &options, &mut |_| {}).unwrap();
+    let with = |reference: &Side| measure(&a, reference, None, &options, &mut |_| {});
     let (points, statistics) = (with(&b), with(&saved));
     assert_eq!(points.value("fid"), statistics.value("fid"));
     let out: Vec<&str> = statistics.left_out.iter().map(|l| l.metric).collect();
     assert_eq!(out, ["kid", "pr", "copies"]);
     // With statistics on both sides there is nothing to draw from.
-    let both = measure(&saved, &saved, None, &options, &mut |_| {}).unwrap();
+    let both = measure(&saved, &saved, None, &options, &mut |_| {});
     assert_eq!(both.figure("fid").unwrap().interval, None);
     assert!(both.value("fid").unwrap().abs() < 1e-6);
 }
@@ -94,7 +94,7 @@ fn reports_are_the_same_for_any_number_of_threads() {
             let ((a, x), (b, y)) = (side(&held), side(&train));
             let pixels = Some((x.view(), y.view()));
             let options = options(&Metric::ALL);
-            measure(&a, &b, pixels, &options, &mut |_| {}).unwrap()
+            measure(&a, &b, pixels, &options, &mut |_| {})
         })
     };
     let one = serde_json::to_string(&with(1)).unwrap();
@@ -102,30 +102,154 @@ fn reports_are_the_same_for_any_number_of_threads() {
 }
 
 #[test]
-fn few_images_are_warned_of_and_one_is_refused() {
+fn few_images_are_warned_of() {
     let all: Arc<dyn Dataset> = Arc::new(digits().unwrap());
     let few = Subset::draw(Arc::clone(&all), 30, 0).unwrap();
     let ((a, _), (b, _)) = (side(&few), side(&*all));
     let only = options(&[Metric::Fid]);
-    let report = measure(&a, &b, None, &only, &mut |_| {}).unwrap();
+    let report = measure(&a, &b, None, &only, &mut |_| {});
     assert!(
         report.warnings[0].contains("30 samples for 64 features"),
         "{report}"
     );
-    let one = Subset::draw(all, 1, 0).unwrap();
-    let e = measure(&side(&one).0, &b, None, &only, &mut |_| {}).unwrap_err();
-    assert!(e.to_string().contains("needs at least 2"), "{e}");
+}
+
+/// Default metrics of few images: what can be had is there, the rest says what it lacks on which side.
+#[test]
+fn what_few_images_do_not_allow_is_left_out() {
+    let all: Arc<dyn Dataset> = Arc::new(digits().unwrap());
+    let few = |n: usize| Subset::draw(Arc::clone(&all), n, 0).unwrap();
+    let run = |samples: usize, reference: usize| {
+        let ((a, x), (b, y)) = (side(&few(samples)), side(&few(reference)));
+        let mut options = options(&Metric::ALL);
+        options.bootstrap.resamples = 3;
+        measure(&a, &b, Some((x.view(), y.view())), &options, &mut |_| {})
+    };
+    let names = |report: &Report| -> Vec<&str> { report.figures.iter().map(|f| f.name).collect() };
+    let why = |report: &Report, metric: &str| -> String {
+        let found = report.left_out.iter().find(|l| l.metric == metric);
+        found.unwrap().why.clone()
+    };
+    let three = run(3, 50);
+    assert_eq!(names(&three), ["fid", "kid", "copies"]);
+    assert!(why(&three, "pr").contains("at least 4 samples, not 3"));
+    assert!(why(&three, "dc").contains("at least 4 samples, not 3"));
+    let one = run(1, 50);
+    assert_eq!(names(&one), ["copies"]);
+    assert!(why(&one, "fid").contains("at least 2 samples, not 1"));
+    assert!(why(&one, "kid").contains("at least 2 samples, not 1"));
+    // The other side can be the small one.
+    let reference = run(50, 5);
+    assert_eq!(
+        names(&reference),
+        ["fid", "kid", "precision", "recall", "copies"]
+    );
+    assert!(why(&reference, "dc").contains("at least 6 reference images, not 5"));
+    let single = run(50, 1);
+    assert!(names(&single).is_empty());
+    assert!(why(&single, "fid").contains("at least 2 reference images, not 1"));
+    assert!(why(&single, "copies").contains("at least 2 reference images, not 1"));
+}
+
+/// Features and logits as given, with pixels equal to the features.
+fn given(features: ndarray::Array2<f32>, logits: ndarray::Array2<f32>) -> Side {
+    Side::Points(Box::new(Features {
+        labels: Some((0..features.nrows()).map(|i| i as u32 % 4).collect()),
+        spatial: Some(features.clone()),
+        features,
+        logits: Some(logits),
+        sha256: String::new(),
+        class_names: ["0", "1", "2", "3"].map(String::from).to_vec(),
+        logit_names: Vec::new(),
+        no_covariance: None,
+    }))
 }
 
 #[test]
-fn large_images_have_too_many_pixels() {
+fn every_metric_takes_constant_images_and_duplicates() {
+    use ndarray::Array2;
+    let constant = Array2::from_elem((40, 6), 0.3f32);
+    let even = Array2::zeros((40, 4));
+    let side = given(constant.clone(), even);
+    let pixels = Some((constant.view(), constant.view()));
+    let report = measure(&side, &side, pixels, &options(&Metric::ALL), &mut |_| {});
+    assert!(report.left_out.is_empty(), "{report}");
+    let value = |name: &str| report.value(name).unwrap();
+    assert_eq!((value("fid"), value("sfid"), value("is")), (0.0, 0.0, 1.0));
+    assert!(value("kid").abs() < 1e-9);
+    assert_eq!((value("precision"), value("recall")), (1.0, 1.0));
+    assert_eq!((value("density"), value("coverage")), (0.0, 0.0));
+    // Classes that cannot be told apart: the first is named, a quarter of the labels.
+    assert_eq!((value("labels"), value("copies")), (0.25, 1.0));
+    for part in [
+        "40 of 40 reference images have 5",
+        "are copies",
+        "40 of 40 reference images are",
+    ] {
+        assert!(
+            report.warnings.iter().any(|w| w.contains(part)),
+            "{part}: {report}"
+        );
+    }
+
+    // Every point three times: nothing is negative, nothing above its most, intervals included.
+    let twins = Array2::from_shape_fn((60, 6), |(i, j)| ((i / 3 * 7 + j * 5) % 11) as f32 / 11.0);
+    let logits = Array2::from_shape_fn((60, 4), |(i, j)| if i % 4 == j { 9.0 } else { 0.0 });
+    let side = given(twins.clone(), logits);
+    let pixels = Some((twins.view(), twins.view()));
+    let report = measure(&side, &side, pixels, &options(&Metric::ALL), &mut |_| {});
+    assert!(report.left_out.is_empty(), "{report}");
+    for figure in report.figures.iter().filter(|f| f.name != "kid") {
+        let low = figure.interval.unwrap().low;
+        assert!(figure.value >= 0.0 && low >= 0.0, "{report}");
+    }
+    let value = |name: &str| report.value(name).unwrap();
+    assert!(value("fid") < 1e-9 && value("sfid") < 1e-9);
+    let ones = ["precision", "recall", "coverage", "labels", "copies"];
+    assert_eq!(ones.map(value), [1.0; 5], "{report}");
+    let copies = report.figure("copies").unwrap();
+    assert_eq!(copies.interval.unwrap().high, 1.0);
+}
+
+#[test]
+fn what_is_not_finite_is_left_out_alone() {
+    use ndarray::Array2;
+    let points = Array2::from_shape_fn((20, 3), |(i, j)| (i * 3 + j) as f32);
+    let mut logits = Array2::zeros((20, 4));
+    logits[[5, 1]] = f32::NAN;
+    let side = given(points.clone(), logits);
+    let pixels = Some((points.view(), points.view()));
+    let report = measure(&side, &side, pixels, &options(&Metric::ALL), &mut |_| {});
+    let out: Vec<&str> = report.left_out.iter().map(|l| l.metric).collect();
+    assert_eq!(out, ["is", "labels"], "{report}");
+    let mut broken = points.clone();
+    broken[[7, 0]] = f32::INFINITY;
+    let broken = given(broken, Array2::zeros((20, 4)));
+    let report = measure(&broken, &side, pixels, &options(&Metric::ALL), &mut |_| {});
+    let out: Vec<&str> = report.left_out.iter().map(|l| l.metric).collect();
+    assert_eq!(out, ["fid", "sfid", "kid", "pr", "dc"], "{report}");
+    assert!(report.left_out[0].why.contains("samples: number 7"));
+}
+
+#[test]
+fn large_images_have_too_many_pixels_for_a_covariance_only() {
     let shape = ImageShape {
         channels: 3,
         height: 64,
         width: 64,
     };
-    let data = MemoryDataset::new("x", shape, 255, vec![0; shape.len()], None, vec![]).unwrap();
-    let e = extract(&PixelFeatures, &data, 1, &mut |_| {}).unwrap_err();
+    let bytes = (0..4 * shape.len()).map(|i| (i % 251) as u8).collect();
+    let data = MemoryDataset::new("x", shape, 255, bytes, None, vec![]).unwrap();
+    let (a, x) = side(&data);
+    let only = options(&[Metric::Fid, Metric::Copies]);
+    let report = measure(&a, &a, Some((x.view(), x.view())), &only, &mut |_| {});
+    assert_eq!(report.value("copies"), Some(1.0));
+    assert!(
+        report.left_out[0].why.contains("12288 features"),
+        "{report}"
+    );
+    let Side::Points(features) = &a else { panic!() };
+    let e = SavedStatistics::of(features).unwrap_err();
     assert!(e.to_string().contains("12288 features"), "{e}");
     assert!("fidd".parse::<Metric>().unwrap_err().contains("copies"));
 }

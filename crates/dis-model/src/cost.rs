@@ -112,6 +112,9 @@ pub fn ssm_macs(tokens: u64, width: u64, states: u64) -> u64 {
     3 * tokens * 2 * width * states + tokens * 2 * width * states * states
 }
 
+/// Largest batch whose buffers are counted one by one; those of larger ones are so many times as large.
+const COUNTED: usize = 1 << 12;
+
 impl Cost {
     /// Computes the cost; memory is for `batch` samples.
     pub fn of(config: &DisConfig, batch: usize) -> Result<Self> {
@@ -121,8 +124,36 @@ impl Cost {
             parameters: model.table().parameters() as u64,
             tokens: config.tokens() as u64,
             macs,
-            memory: memory::memory(config, model.table(), batch),
+            memory: memory::memory(config, model.table(), batch.min(COUNTED)).scaled(batch),
         })
+    }
+}
+
+impl Memory {
+    /// That of `batch` samples, where it is counted for [`COUNTED`] or fewer.
+    fn scaled(self, batch: usize) -> Self {
+        if batch <= COUNTED {
+            return self;
+        }
+        let times = |bytes: u64| {
+            let bytes = u128::from(bytes) * batch as u128 / COUNTED as u128;
+            u64::try_from(bytes).unwrap_or(u64::MAX)
+        };
+        Self {
+            inference: times(self.inference),
+            training: times(self.training),
+            training_recompute: times(self.training_recompute),
+            ..self
+        }
+    }
+
+    /// Bytes of training: weights, optimizer, and a step that recomputes blocks or not.
+    pub fn whole_training(&self, recompute: bool) -> u64 {
+        let step = match recompute {
+            true => self.training_recompute,
+            false => self.training,
+        };
+        (self.weights.saturating_add(self.optimizer)).saturating_add(step)
     }
 }
 
@@ -187,6 +218,15 @@ fn multiply_adds(config: &DisConfig) -> MultiplyAdds {
 mod tests {
     use super::*;
     use crate::config::{AttentionOptions, MixerKind};
+
+    #[test]
+    fn memory_of_batches_that_no_machine_has_is_a_number() {
+        let config = DisConfig::new(16, 2, 3, 48, 5);
+        let training = |batch| Cost::of(&config, batch).unwrap().memory.training;
+        assert!(training(usize::MAX) > 1 << 63);
+        let ratio = training(COUNTED * 1000) as f64 / training(COUNTED) as f64;
+        assert!((ratio - 1000.0).abs() < 1e-3);
+    }
 
     /// Attention's own products are what the paper's form counts, whatever the heads.
     #[test]

@@ -38,6 +38,12 @@ pub enum StudyError {
     /// A metric could not be computed.
     #[error(transparent)]
     Metric(#[from] dis_eval::metrics::MetricError),
+    /// Another process has the study.
+    #[error(transparent)]
+    Lock(#[from] dis_files::LockError),
+    /// More memory than there is.
+    #[error(transparent)]
+    Memory(#[from] dis_tensor::machine::MemoryError),
     /// A file or folder of the study could not be read or written.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
@@ -59,6 +65,21 @@ pub enum StudyError {
 }
 
 impl StudyError {
+    /// Whether values became infinite or no numbers: the run diverged, and would again.
+    pub(crate) fn is_divergence(&self) -> bool {
+        use dis_diffusion::Error;
+        use dis_eval::{EvalError, metrics::MetricError};
+        use dis_pipeline::PipelineError;
+        match self {
+            Self::Train(error) => error.is_divergence(),
+            Self::Diffusion(Error::NotFinite { .. })
+            | Self::Pipeline(PipelineError::Diffusion(Error::NotFinite { .. }))
+            | Self::Metric(MetricError::NotFinite { .. })
+            | Self::Eval(EvalError::Metric(MetricError::NotFinite { .. })) => true,
+            _ => false,
+        }
+    }
+
     pub(crate) fn config(what: impl Into<String>) -> Self {
         Self::Config {
             origin: None,

@@ -5,6 +5,7 @@ use dis_diffusion::{Guidance, SamplerSpec, Spacing};
 use dis_model::classes::Division;
 use dis_model::{Checkpoint, ClassError, Classes};
 use dis_scan::ScanBackend;
+use dis_tensor::machine::require_memory;
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +85,9 @@ impl<'a> Judge<'a> {
     ) -> Result<Self> {
         let shape = data.shape();
         network.check(shape)?;
+        if let Some(why) = network.no_covariance(shape) {
+            return Err(StudyError::config(format!("evaluate.features: {why}")));
+        }
         let count = data.len().min(settings.reference_limit);
         let mut images = vec![0.0; count * shape.len()];
         let mut labels = Vec::with_capacity(count);
@@ -124,6 +128,8 @@ impl<'a> Judge<'a> {
                 self.shape, config.image_size, config.image_size
             )));
         }
+        let bytes = e.samples as u128 * 4 * self.shape.len() as u128;
+        require_memory(format!("evaluate.samples {}", e.samples), 3 * bytes)?;
         let classes = Classes::of(&checkpoint.metadata)?;
         let drawn = classes.as_ref().map(Classes::occupied);
         let labels = drawn.as_ref().map(|drawn| {

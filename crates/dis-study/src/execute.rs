@@ -6,10 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dis_files::write_atomic;
+use dis_files::{DirLock, write_atomic};
 use dis_scan::ScanBackend;
 
 use super::config::StudyConfig;
+use super::ending::Ending;
 use super::evaluate::Judge;
 use super::expand::{Grid, Variant};
 use crate::error::{Result, StudyError};
@@ -29,6 +30,26 @@ pub trait StudyObserver {
     fn message(&mut self, _text: &str) {}
     /// Something worth warning of.
     fn warning(&mut self, _text: &str) {}
+}
+
+/// A run that failed for another reason than that it diverged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Variant and seed.
+    pub run: String,
+    /// With what, naming its directory.
+    pub what: String,
+}
+
+/// How a study ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StudyEnd {
+    /// Whether it was asked to stop before its end; the same call goes on.
+    pub stopped: bool,
+    /// Runs that diverged, by variant and seed: they are results too.
+    pub diverged: Vec<String>,
+    /// Runs that failed; the same call tries them again.
+    pub failed: Vec<Failure>,
 }
 
 /// Where a run of a study lies.
@@ -55,11 +76,11 @@ pub(super) fn evaluation_steps(every: u64, steps: u64) -> impl Iterator<Item = u
 }
 
 /// Trains and judges all runs in the directory `out` that are not done, by the features of `network`,
-/// which `evaluate.features` names. Returns whether all are
-/// done: not if `stop` was set, after which the same call goes on.
+/// which `evaluate.features` names. A run that diverges or fails is recorded in its directory, and the
+/// others go on. Runs that diverged are not repeated.
 ///
 /// # Errors
-/// If a run of other settings is in the way, or one fails.
+/// If a run of other settings is in the way, or what belongs to no run cannot be read or written.
 pub fn run_study<B: ScanBackend>(
     backend: &B,
     study: &StudyConfig,
@@ -69,12 +90,14 @@ pub fn run_study<B: ScanBackend>(
     instruction_set: &str,
     observer: &mut dyn StudyObserver,
     stop: &AtomicBool,
-) -> Result<bool> {
-    fs::create_dir_all(out).map_err(|e| StudyError::io(out, "create it", e))?;
+) -> Result<StudyEnd> {
+    // Held until the study ends, however it ends; each run has one of its own.
+    let _lock = DirLock::acquire(out, "dis study")?;
+    refuse_other_settings(grid, out)?;
     write_atomic(&out.join("study.toml"), study.to_toml()?.as_bytes())?;
     let steps = |v: &Variant| v.config.train.steps;
     let seeds = grid.seeds.len();
-    let total = grid.variants.iter().map(steps).sum::<u64>() * seeds as u64;
+    let all = grid.variants.iter().map(steps).fold(0, u64::saturating_add);
     let mut runner = Runner {
         backend,
         study,
@@ -83,9 +106,10 @@ pub fn run_study<B: ScanBackend>(
         observer,
         stop,
         before: 0,
-        total,
+        total: all.saturating_mul(seeds as u64),
         judges: Vec::new(),
     };
+    let mut end = StudyEnd::default();
     // Seed by seed, so that a study that was stopped early has something of every variant.
     for (i, &seed) in grid.seeds.iter().enumerate() {
         for (j, variant) in grid.variants.iter().enumerate() {
@@ -95,13 +119,53 @@ pub fn run_study<B: ScanBackend>(
                 .observer
                 .run(&name, number, seeds * grid.variants.len());
             let dir = run_dir(out, variant, seed);
-            if !runner.run(&dir, variant.with_seed(seed))? {
-                return Ok(false);
+            let result = match variant.refused() {
+                Some((_, what)) => Err(Ending::failed(what)),
+                None => runner.attempt(&dir, variant.with_seed(seed))?,
+            };
+            match result {
+                Ok(true) => {}
+                Ok(false) => {
+                    end.stopped = true;
+                    return Ok(end);
+                }
+                Err(ending) if ending.diverged => {
+                    runner
+                        .observer
+                        .warning(&format!("diverged: {}", ending.what));
+                    end.diverged.push(name);
+                }
+                Err(ending) => {
+                    runner.observer.warning(&format!("failed: {}", ending.what));
+                    end.failed.push(Failure {
+                        run: name,
+                        what: ending.what,
+                    });
+                }
             }
-            runner.before += steps(variant);
+            runner.before = runner.before.saturating_add(steps(variant));
         }
     }
-    Ok(true)
+    Ok(end)
+}
+
+/// Refuses a directory in which a run was made with other settings: figures of both would stand side by
+/// side.
+fn refuse_other_settings(grid: &Grid, out: &Path) -> Result<()> {
+    for variant in &grid.variants {
+        for &seed in &grid.seeds {
+            let dir = run_dir(out, variant, seed);
+            if RunDir::is_run(&dir) && RunDir::open(&dir)?.1 != variant.with_seed(seed) {
+                return Err(StudyError::Place {
+                    path: dir,
+                    what: "this run was made with other settings (see its config.toml); choose \
+                           another --out, or remove it"
+                        .into(),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 struct Runner<'a, B: ScanBackend> {
@@ -119,20 +183,34 @@ struct Runner<'a, B: ScanBackend> {
 }
 
 impl<B: ScanBackend> Runner<'_, B> {
+    /// Brings a run to its end, unless it is known to diverge, and records what kept it from it. Returns
+    /// whether it got there.
+    fn attempt(
+        &mut self,
+        dir: &Path,
+        config: RunConfig,
+    ) -> Result<std::result::Result<bool, Ending>> {
+        match Ending::read(dir)? {
+            Some(ending) if ending.diverged => return Ok(Err(ending)),
+            Some(_) => Ending::forget(dir)?,
+            None => {}
+        }
+        match self.run(dir, config) {
+            Ok(done) => Ok(Ok(done)),
+            Err(error) => {
+                let ending = Ending::of(&error, dir);
+                // Where the disk is full this fails too; the report then misses the reason.
+                if let Err(error) = ending.save(dir) {
+                    self.observer.warning(&error.to_string());
+                }
+                Ok(Err(ending))
+            }
+        }
+    }
+
     /// Brings a run to its end. Returns whether it got there.
     fn run(&mut self, dir: &Path, config: RunConfig) -> Result<bool> {
         let steps = config.train.steps;
-        if RunDir::is_run(dir) {
-            let (_, found) = RunDir::open(dir)?;
-            if found != config {
-                return Err(StudyError::Place {
-                    path: dir.to_path_buf(),
-                    what: "this run was made with other settings (see its config.toml); choose \
-                           another --out, or remove it"
-                        .into(),
-                });
-            }
-        }
         if evaluation_path(dir, steps).is_file() {
             return Ok(true);
         }
@@ -238,8 +316,8 @@ impl Observer for Watch<'_> {
         if due || self.stop.load(Ordering::Relaxed) {
             self.pause.store(true, Ordering::Relaxed);
         }
-        self.observer
-            .step(self.before + report.step, self.total, report.loss);
+        let done = self.before.saturating_add(report.step);
+        self.observer.step(done, self.total, report.loss);
     }
 
     fn warning(&mut self, text: &str) {

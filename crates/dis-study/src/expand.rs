@@ -21,11 +21,16 @@ pub struct Variant {
     pub name: String,
     /// The resolved configuration; its seed is to be replaced.
     pub config: RunConfig,
-    /// The model.
-    pub model: DisConfig,
+    /// The model, or why the configuration makes none and cannot be run.
+    pub model: std::result::Result<DisConfig, String>,
 }
 
 impl Variant {
+    /// The variant with the reason why it cannot be run, if it cannot.
+    pub fn refused(&self) -> Option<(&Self, &str)> {
+        self.model.as_ref().err().map(|what| (self, what.as_str()))
+    }
+
     /// The configuration of a seed.
     pub fn with_seed(&self, seed: u64) -> RunConfig {
         let mut config = self.config.clone();
@@ -89,7 +94,7 @@ impl Collector {
         };
         let model = config
             .resolve(&*data)
-            .map_err(|e| explain(name, &e.to_string()))?;
+            .map_err(|e| e.to_string().replace('\n', " "));
         if let Some(i) = self.variants.iter().position(|v| v.config == config) {
             return Ok(i);
         }
@@ -149,10 +154,12 @@ fn slug(text: &str) -> String {
     out.trim_end_matches('-').to_string()
 }
 
-/// Expands the grid. Opens the data sets it names.
+/// Expands the grid. Opens the data sets it names. Of a variant whose settings do not go together the
+/// reason takes the model's place.
 ///
 /// # Errors
-/// If a key or value does not exist, data cannot be opened, or a model cannot be built.
+/// If a section or key does not exist, a value is of another kind, data cannot be opened, or no variant
+/// can be run.
 pub fn expand(study: &StudyConfig) -> Result<Grid> {
     let mut collector = Collector {
         base: Value::Table(study.base.clone()),
@@ -171,6 +178,11 @@ pub fn expand(study: &StudyConfig) -> Result<Grid> {
         cases,
     });
     let axes = axes.collect();
+    if collector.variants.iter().all(|v| v.model.is_err())
+        && let Some((variant, what)) = collector.variants.iter().find_map(Variant::refused)
+    {
+        return Err(explain(&variant.name, what));
+    }
     Ok(Grid {
         variants: collector.variants,
         axes,
@@ -304,7 +316,7 @@ cases = [
             [("concat".into(), vec![0]), ("none".into(), vec![3])]
         );
         assert_eq!(cases(2)[0], ("mamba".into(), vec![0]));
-        assert_eq!(grid.variants[1].model.patch_size, 1);
+        assert_eq!(grid.variants[1].model.as_ref().unwrap().patch_size, 1);
         assert_eq!(grid.variants[1].with_seed(7).train.seed, 7);
     }
 
@@ -318,7 +330,8 @@ cases = [
             for (_, other) in &axis.cases[1..] {
                 assert_eq!(first.len(), other.len());
                 for (&a, &b) in first.iter().zip(other) {
-                    let (mut a, b) = (grid.variants[a].model, grid.variants[b].model);
+                    let model = |v: usize| *grid.variants[v].model.as_ref().unwrap();
+                    let (mut a, b) = (model(a), model(b));
                     match axis.name.as_str() {
                         "patch size" => a.patch_size = b.patch_size,
                         "skip" => a.skip = b.skip,
@@ -330,10 +343,30 @@ cases = [
         }
     }
 
+    /// Settings that do not go together are those of one variant, unless they are those of all.
+    #[test]
+    fn a_variant_that_makes_no_model_keeps_its_place() {
+        let mut one = study("one_factor");
+        one.axis[0].values = vec![3.into(), 2.into()];
+        let grid = expand(&one).unwrap();
+        let refused: Vec<&str> = (grid.variants.iter())
+            .filter_map(Variant::refused)
+            .map(|(v, what)| {
+                assert!(what.contains("patch_size 3"), "{what}");
+                v.name.as_str()
+            })
+            .collect();
+        assert_eq!(refused, ["patch-size-3"]);
+        assert_eq!(grid.axes[0].cases[0], ("3".into(), vec![1]));
+        let mut all = study("product");
+        all.axis[0].values = vec![3.into(), 5.into()];
+        let message = expand(&all).unwrap_err().to_string();
+        assert!(message.contains("variant patch-size-3"), "{message}");
+    }
+
     #[test]
     fn keys_that_do_not_exist_are_named() {
         for (key, part) in [
-            ("model.patch_sizes", "patch_sizes"),
             ("train.learning_rate", "learning_rate"),
             ("train.steps.x", "train.steps"),
         ] {

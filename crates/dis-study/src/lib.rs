@@ -6,14 +6,17 @@
 //! runs/VARIANT/seed-0/           an ordinary run directory, and beside its checkpoints
 //!     eval/step-00000250.json    figures of samples at that step
 //!     samples/step-00000250.png  some of them
+//!     ending.json                why it came to no result, where it did not
 //! REPORT.md, plots/*.svg, samples/*.png
 //! ```
 //!
 //! A study may be killed at any time: the same command goes on, and no finished run is repeated.
+//! A run that diverges or fails is reported and leaves the others alone.
 //! The same description gives the same report, byte for byte.
 
 mod config;
 mod cost;
+mod ending;
 pub mod error;
 mod evaluate;
 mod execute;
@@ -26,9 +29,10 @@ mod statistics;
 
 pub use config::{Axis, Case, Design, Evaluate, StudyConfig};
 pub use cost::{CostPoint, cost_by_tokens};
+pub use ending::Ending;
 pub use error::{Result, StudyError};
 pub use evaluate::{Evaluation, Judge};
-pub use execute::{StudyObserver, run_dir, run_study};
+pub use execute::{Failure, StudyEnd, StudyObserver, run_dir, run_study};
 pub use expand::{Grid, GridAxis, Variant, expand};
 pub use report::write_report;
 pub use statistics::{Summary, Verdict, verdict};

@@ -21,7 +21,10 @@ pub(super) enum Against {
 pub(super) fn training_macs(results: &Results<'_>, variant: usize, step: u64) -> f64 {
     let train = &results.grid.variants[variant].config.train;
     let images = (train.batch_size * train.accumulation) as f64;
-    3.0 * results.costs[variant].macs.total() as f64 * images * step as f64
+    let macs = results.costs[variant]
+        .as_ref()
+        .map_or(0, |cost| cost.macs.total());
+    3.0 * macs as f64 * images * step as f64
 }
 
 /// Mean of values at one place, with the smallest and largest.

@@ -20,6 +20,8 @@ use crate::error::{Result, StudyError};
 /// If a run's files cannot be read, or the report not written.
 pub fn write_report(study: &StudyConfig, grid: &Grid, out: &Path) -> Result<PathBuf> {
     let results = Results::read(grid, &study.evaluate, out)?;
+    // Of what all have in common the first that can be run is an example.
+    let first = grid.variants.iter().position(|v| v.model.is_ok());
     for folder in ["plots", "samples"] {
         let folder = out.join(folder);
         fs::create_dir_all(&folder).map_err(|e| StudyError::io(&folder, "create it", e))?;
@@ -28,6 +30,7 @@ pub fn write_report(study: &StudyConfig, grid: &Grid, out: &Path) -> Result<Path
         study,
         results,
         out,
+        first: first.unwrap_or(0),
         text: String::new(),
     };
     report.write()?;
@@ -40,6 +43,8 @@ struct Report<'a> {
     study: &'a StudyConfig,
     results: Results<'a>,
     out: &'a Path,
+    /// The variant that is shown in full.
+    first: usize,
     text: String,
 }
 
@@ -85,6 +90,7 @@ fn cell(summary: Option<Summary>, digits: usize, factor: f64) -> String {
 impl Report<'_> {
     fn write(&mut self) -> Result<()> {
         self.setup();
+        self.without_result();
         self.claims();
         let axes = &self.results.grid.axes;
         for i in 0..axes.len() {
@@ -107,7 +113,7 @@ impl Report<'_> {
     fn setup(&mut self) {
         let e = &self.study.evaluate;
         let (done, all) = self.results.counts();
-        let base = &self.results.grid.variants[0].config;
+        let base = &self.results.grid.variants[self.first].config;
         let compared = compared_by(e);
         let text = format!(
             "# {}\n\n## What was run\n\n\
@@ -137,6 +143,35 @@ impl Report<'_> {
             e.neighbours,
         );
         self.line(&text);
+    }
+
+    /// Runs that diverged or failed, and with what.
+    fn without_result(&mut self) {
+        let grid = self.results.grid;
+        let mut lines = Vec::new();
+        for (variant, endings) in grid.variants.iter().zip(&self.results.endings) {
+            for (seed, ending) in grid.seeds.iter().zip(endings) {
+                if let Some(ending) = ending {
+                    let how = if ending.diverged {
+                        "diverged"
+                    } else {
+                        "failed"
+                    };
+                    let what = ending.what.replace('|', "\\|");
+                    lines.push(format!("| {} | {seed} | {how} | {what} |", variant.name));
+                }
+            }
+        }
+        if lines.is_empty() {
+            return;
+        }
+        self.line("## Runs without a result\n");
+        self.line("They are in no figure below.\n");
+        self.line("| variant | seed | | with |\n|---|---:|---|---|");
+        for line in lines {
+            self.line(&line);
+        }
+        self.line("");
     }
 
     /// Each claim beside what was measured.
@@ -194,13 +229,18 @@ impl Report<'_> {
         );
         self.line("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
         for (case, variants) in &axis.cases {
-            let costs = variants.iter().map(|&v| &self.results.costs[v]);
+            let costs = variants
+                .iter()
+                .filter_map(|&v| self.results.costs[v].as_ref());
+            let runs = match self.results.diverged(variants) {
+                0 => self.results.of(variants).count().to_string(),
+                n => format!("{}, {n} diverged", self.results.of(variants).count()),
+            };
             let figure = |figure, digits, factor| {
                 cell(self.results.summary(variants, figure), digits, factor)
             };
             let line = format!(
-                "| {case} | {} | {} | {} | {} | {} | {} | {} | {} |",
-                self.results.of(variants).count(),
+                "| {case} | {runs} | {} | {} | {} | {} | {} | {} | {} |",
                 range(costs.clone().map(|c| c.parameters)),
                 range(costs.clone().map(|c| c.tokens)),
                 range(costs.map(|c| c.macs.total())),
@@ -243,7 +283,10 @@ impl Report<'_> {
     }
 
     fn cost(&mut self) -> Result<()> {
-        let points = cost_by_tokens(&self.results.grid.variants[0].model)?;
+        let points = match &self.results.grid.variants[self.first].model {
+            Ok(model) => cost_by_tokens(model)?,
+            Err(_) => Vec::new(),
+        };
         self.line("## Cost against tokens\n");
         self.line(
             "Multiply-adds of a forward pass of the base model at larger and larger images, exact, with either \
@@ -281,16 +324,16 @@ impl Report<'_> {
     /// The base in full, then what each variant changes.
     fn settings(&mut self) -> Result<()> {
         let variants = &self.results.grid.variants;
-        let base = variants[0].config.to_toml()?;
+        let base = variants[self.first].config.to_toml()?;
         let mut text = format!(
             "## Settings\n\nThe configuration of `{}`, defaults included; a run's own is in its `config.toml`.\n\n\
              ```toml\n{base}```\n",
-            variants[0].name
+            variants[self.first].name
         );
         if variants.len() > 1 {
             text.push_str("\nThe others differ in:\n\n");
         }
-        for variant in &variants[1..] {
+        for (_, variant) in (variants.iter().enumerate()).filter(|(i, _)| *i != self.first) {
             let own = variant.config.to_toml()?;
             let lines: Vec<&str> = own
                 .lines()

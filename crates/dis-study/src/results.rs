@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use dis_model::cost::Cost;
 
 use super::config::Evaluate;
+use super::ending::Ending;
 use super::evaluate::Evaluation;
 use super::execute::{evaluation_path, evaluation_steps, picture_path, run_dir};
 use super::expand::Grid;
@@ -60,11 +61,11 @@ impl RunResult {
         }))
     }
 
-    /// Mean of the last tenth of the logged losses.
-    fn last_loss(&self) -> f64 {
+    /// Mean of the last tenth of the logged losses; none if none is finite.
+    fn last_loss(&self) -> Option<f64> {
         let count = self.losses.len().div_ceil(10);
         let last = &self.losses[self.losses.len() - count..];
-        last.iter().map(|(_, loss)| loss).sum::<f64>() / count.max(1) as f64
+        (count > 0).then(|| last.iter().map(|(_, loss)| loss).sum::<f64>() / count as f64)
     }
 }
 
@@ -83,21 +84,34 @@ pub(super) struct Results<'a> {
     pub(super) grid: &'a Grid,
     /// By variant, then seed; none where a run is not finished.
     pub(super) runs: Vec<Vec<Option<RunResult>>>,
-    /// By variant, for one image.
-    pub(super) costs: Vec<Cost>,
+    /// By variant, then seed: how runs ended that came to no result.
+    pub(super) endings: Vec<Vec<Option<Ending>>>,
+    /// By variant, for one image; none where there is no model.
+    pub(super) costs: Vec<Option<Cost>>,
 }
 
 impl<'a> Results<'a> {
     pub(super) fn read(grid: &'a Grid, settings: &Evaluate, out: &Path) -> Result<Self> {
         let mut runs = Vec::new();
-        let mut costs = Vec::new();
+        let (mut endings, mut costs) = (Vec::new(), Vec::new());
         for variant in &grid.variants {
             let steps = variant.config.train.steps;
             let read = |&seed: &u64| RunResult::read(&run_dir(out, variant, seed), settings, steps);
             runs.push(grid.seeds.iter().map(read).collect::<Result<Vec<_>>>()?);
-            costs.push(Cost::of(&variant.model, 1)?);
+            let ending = |&seed: &u64| match variant.refused() {
+                Some((_, what)) => Ok(Some(Ending::failed(what))),
+                None => Ending::read(&run_dir(out, variant, seed)),
+            };
+            endings.push(grid.seeds.iter().map(ending).collect::<Result<Vec<_>>>()?);
+            let model = variant.model.as_ref().ok();
+            costs.push(model.map(|model| Cost::of(model, 1)).transpose()?);
         }
-        Ok(Self { grid, runs, costs })
+        Ok(Self {
+            grid,
+            runs,
+            endings,
+            costs,
+        })
     }
 
     /// Finished runs, and runs in all.
@@ -116,6 +130,14 @@ impl<'a> Results<'a> {
             .flat_map(|&v| self.runs[v].iter().flatten().map(move |run| (v, run)))
     }
 
+    /// Runs of these variants that diverged.
+    pub(super) fn diverged(&self, variants: &[usize]) -> usize {
+        let all = variants
+            .iter()
+            .flat_map(|&v| self.endings[v].iter().flatten());
+        all.filter(|ending| ending.diverged).count()
+    }
+
     /// A figure at the end of a run.
     fn last(run: &RunResult, figure: Figure) -> Option<f64> {
         let evaluation = run.evaluations.last()?;
@@ -123,7 +145,7 @@ impl<'a> Results<'a> {
             Figure::Frechet => Some(evaluation.frechet),
             Figure::Agreement => evaluation.agreement,
             Figure::Coverage => Some(evaluation.coverage),
-            Figure::Loss => Some(run.last_loss()),
+            Figure::Loss => run.last_loss(),
         }
     }
 

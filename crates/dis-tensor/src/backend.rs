@@ -195,6 +195,11 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Whether its memory is that of the processor.
+    fn on_host(&self) -> bool {
+        true
+    }
+
     /// A buffer whose contents are unspecified. Taken from a pool where possible.
     fn alloc<E: Element>(&self, len: usize) -> Self::Buf<E>;
     /// A buffer of zeros.

@@ -27,6 +27,7 @@ pub mod layout;
 mod learning_rate;
 pub mod likelihood;
 pub mod loss;
+pub mod machine;
 mod pool;
 pub mod random;
 pub mod record;

@@ -57,8 +57,9 @@ pub struct TrainConfig {
     pub accumulation: usize,
     /// Learning rate after the warm-up.
     pub lr: f64,
-    /// Learning rate at the end.
-    pub min_lr: f64,
+    /// Learning rate at the end; at most 1e-6 and never above `lr` where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_lr: Option<f64>,
     /// Steps of linear warm-up from 0.
     pub warmup_steps: u64,
     /// What follows the warm-up.
@@ -102,7 +103,7 @@ impl Default for TrainConfig {
             batch_size: 64,
             accumulation: 1,
             lr: 1e-4,
-            min_lr: 1e-6,
+            min_lr: None,
             warmup_steps: 1000,
             decay: Decay::Cosine,
             weight_decay: 0.0,
@@ -143,6 +144,13 @@ impl Default for SampleConfig {
             steps: 50,
             cfg_scale: 1.5,
         }
+    }
+}
+
+impl TrainConfig {
+    /// Learning rate at the end.
+    pub fn lowest_lr(&self) -> f64 {
+        self.min_lr.unwrap_or_else(|| self.lr.min(1e-6))
     }
 }
 
@@ -225,6 +233,7 @@ impl RunConfig {
             .map_err(|what| TrainError::config(format!("[model]: {what}")))?;
         self.model = config_to_json(&config);
         self.check(&config, data)?;
+        self.train.min_lr = Some(self.train.lowest_lr());
         Ok(config)
     }
 
@@ -257,12 +266,21 @@ impl RunConfig {
         let train = &self.train;
         let rate = |key: &str, value: f64, low: f64, high: f64| {
             if (low..=high).contains(&value) {
-                Ok(())
-            } else {
-                Err(TrainError::config(format!(
-                    "{key} is {value}, but must be {low} to {high}"
-                )))
+                return Ok(());
             }
+            let bounds = match high {
+                f64::MAX => format!("at least {low}"),
+                high => format!("{low} to {high}"),
+            };
+            Err(TrainError::config(format!(
+                "{key} is {value}, but must be {bounds}"
+            )))
+        };
+        let below_one = |key: &str, value: f64| match (0.0..1.0).contains(&value) {
+            true => Ok(()),
+            false => Err(TrainError::config(format!(
+                "{key} is {value}, but must be at least 0 and below 1"
+            ))),
         };
         if train.batch_size == 0 || train.accumulation == 0 || train.steps == 0 {
             return refuse(format!(
@@ -274,11 +292,18 @@ impl RunConfig {
             return refuse("train.log_every and train.checkpoint_every must be at least 1".into());
         }
         rate("train.lr", train.lr, 0.0, 1e3)?;
-        rate("train.min_lr", train.min_lr, 0.0, train.lr)?;
+        let lowest = train.lowest_lr();
+        rate("train.min_lr", lowest, 0.0, f64::MAX)?;
+        if lowest > train.lr {
+            return refuse(format!(
+                "train.min_lr is {lowest}, but must be at most train.lr (--lr), which is {}",
+                train.lr
+            ));
+        }
         rate("train.label_dropout", train.label_dropout, 0.0, 1.0)?;
         rate("train.ema_decay", train.ema_decay, 0.0, 1.0)?;
-        rate("train.beta1", train.beta1, 0.0, 1.0 - 1e-12)?;
-        rate("train.beta2", train.beta2, 0.0, 1.0 - 1e-12)?;
+        below_one("train.beta1", train.beta1)?;
+        below_one("train.beta2", train.beta2)?;
         rate("train.max_grad_norm", train.max_grad_norm, 0.0, f64::MAX)?;
         rate("train.weight_decay", train.weight_decay, 0.0, 1e3)?;
         let labelled = matches!(model.condition, ConditionKind::Classes { .. });
@@ -308,6 +333,38 @@ mod tests {
             config.resolve(&*digits).unwrap();
             let again = RunConfig::parse(&config.to_toml().unwrap(), "again").unwrap();
             assert_eq!(config, again);
+        }
+    }
+
+    #[test]
+    fn bounds_are_ones_that_the_user_can_see() {
+        let digits = dis_data::open(&"digits".parse().unwrap()).unwrap();
+        let refused = |change: &dyn Fn(&mut TrainConfig)| {
+            let mut config = RunConfig::preset("digits").unwrap();
+            change(&mut config.train);
+            config.resolve(&*digits).unwrap_err().to_string()
+        };
+        // The least rate, left out, follows the rate.
+        let mut config = RunConfig::preset("digits").unwrap();
+        (config.train.lr, config.train.min_lr) = (5e-7, None);
+        config.resolve(&*digits).unwrap();
+        assert_eq!(config.train.min_lr, Some(5e-7));
+        (config.train.lr, config.train.min_lr) = (1e-3, None);
+        config.resolve(&*digits).unwrap();
+        assert_eq!(config.train.min_lr, Some(1e-6));
+        for (change, text) in [
+            (
+                &(|t: &mut TrainConfig| (t.lr, t.min_lr) = (5e-7, Some(1e-5)))
+                    as &dyn Fn(&mut TrainConfig),
+                "at most train.lr (--lr), which is 0.0000005",
+            ),
+            (&|t| t.max_grad_norm = -1.0, "must be at least 0"),
+            (&|t| t.max_grad_norm = f64::NAN, "must be at least 0"),
+            (&|t| t.beta2 = 1.0, "at least 0 and below 1"),
+            (&|t| t.label_dropout = -0.5, "must be 0 to 1"),
+        ] {
+            let message = refused(change);
+            assert!(message.ends_with(text), "{message}");
         }
     }
 

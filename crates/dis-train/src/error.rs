@@ -42,6 +42,12 @@ pub enum TrainError {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] dis_tensor::TensorError),
+    /// Another process has the run.
+    #[error(transparent)]
+    Lock(#[from] dis_files::LockError),
+    /// More memory than there is.
+    #[error(transparent)]
+    Memory(#[from] dis_tensor::machine::MemoryError),
     /// A file or folder of the run could not be read or written.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
@@ -74,6 +80,19 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// Whether values became infinite or no numbers: the run diverged, and would again.
+    pub fn is_divergence(&self) -> bool {
+        use dis_pipeline::PipelineError;
+        matches!(
+            self,
+            Self::NotFinite { .. }
+                | Self::Diffusion(dis_diffusion::Error::NotFinite { .. })
+                | Self::Pipeline(PipelineError::Diffusion(
+                    dis_diffusion::Error::NotFinite { .. }
+                ))
+        )
+    }
+
     pub(crate) fn config(what: impl Into<String>) -> Self {
         Self::Config {
             origin: None,

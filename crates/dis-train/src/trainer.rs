@@ -222,7 +222,14 @@ impl<B: ScanBackend> Trainer<B> {
 
     fn learning_rate(&self) -> f64 {
         let c = &self.config;
-        learning_rate(self.step, c.lr, c.min_lr, c.warmup_steps, c.steps, c.decay)
+        learning_rate(
+            self.step,
+            c.lr,
+            c.lowest_lr(),
+            c.warmup_steps,
+            c.steps,
+            c.decay,
+        )
     }
 
     /// Forward and backward of images `start .. start + count` of the batch.

@@ -128,17 +128,11 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N")]
     pub onnx_size: Option<usize>,
     /// ONNX: what pixels of 0 and 255 become, LOW,HIGH.
-    #[arg(long, value_name = "LOW,HIGH", default_value = "0,255", value_parser = crate::args::interval,
-          allow_negative_numbers = true)]
+    #[arg(long, value_name = "LOW,HIGH", default_value = "0,255", value_parser = crate::args::interval)]
     pub onnx_range: (f64, f64),
     /// ONNX: mean and deviation of each channel, taken off and divided by after that:
     /// M,M,M,S,S,S.
-    #[arg(
-        long,
-        value_name = "LIST",
-        value_delimiter = ',',
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub onnx_normalize: Vec<f32>,
     /// ONNX: output that holds the features [default: the first].
     #[arg(long, value_name = "NAME")]
@@ -196,12 +190,7 @@ pub struct ClassifierArgs {
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub batch_size: usize,
     /// Learning rate after the warm-up.
-    #[arg(
-        long,
-        value_name = "X",
-        default_value_t = 3e-3,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "X", default_value_t = 3e-3)]
     pub lr: f64,
     /// Seed of weights and order.
     #[arg(long, value_name = "N", default_value_t = 0)]

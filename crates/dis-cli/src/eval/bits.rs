@@ -18,7 +18,7 @@ use super::args::EvalArgs;
 use super::output;
 use super::source::{self, Source};
 use crate::device::{self, with_backend};
-use crate::progress;
+use crate::{progress, say};
 
 /// Measures the likelihood of images under a model.
 pub fn run(args: &EvalArgs) -> Result<()> {
@@ -80,7 +80,6 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     });
     bar.finish_and_clear();
     let report = report?;
-    print(&report, diffusion.steps());
     if let Some(path) = &args.json {
         let value = json!({
             "dis": env!("CARGO_PKG_VERSION"),
@@ -100,25 +99,25 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         write_atomic(path, plot(&report).to_svg().as_bytes())
             .with_context(|| format!("--plot {}", path.display()))?;
     }
-    Ok(())
+    print(&report, diffusion.steps())
 }
 
-fn print(report: &BitsReport, steps: usize) {
+fn print(report: &BitsReport, steps: usize) -> Result<()> {
     let BitsReport {
         images, dimensions, ..
     } = report;
-    println!("{images} images of {dimensions} values, {steps} steps; bits per dimension:");
+    say!("{images} images of {dimensions} values, {steps} steps; bits per dimension:")?;
     let interval = report
         .interval
         .map(|i| format!("  ({:.5} to {:.5})", i.low, i.high));
-    println!(
+    say!(
         "total      {:.5}{}",
         report.total,
         interval.unwrap_or_default()
-    );
-    println!("  prior    {:.5}", report.prior);
-    println!("  steps    {:.5}", report.diffusion);
-    println!("  pixels   {:.5}  (the last step)", report.decoder);
+    )?;
+    say!("  prior    {:.5}", report.prior)?;
+    say!("  steps    {:.5}", report.diffusion)?;
+    say!("  pixels   {:.5}  (the last step)", report.decoder)
 }
 
 /// The terms over time, and how they add up.

@@ -9,8 +9,8 @@ use super::args::EvalArgs;
 use super::{source, square};
 use crate::bundled::Weights;
 use crate::device::{Device, with_backend};
-use crate::progress;
 use crate::sample::{decode::Decoder, pictures, plan};
+use crate::{memory, progress};
 
 /// Draws `num` images, as many of each class: those that `dis sample` draws with the same options.
 /// With it comes a warning where not every class is drawn.
@@ -43,10 +43,21 @@ pub fn draw(
         args.how.spacing,
         plan::limit(&args.how)?,
     )?;
+    // The bytes, and as features float32.
+    let images = num as u128 * 5 * shape.len() as u128;
+    memory::check("drawing --num images:", num, images)?;
+    let batch = args.batch_size.min(num);
+    if device.on_host() {
+        let passes = batch.saturating_mul(1 + usize::from(guidance.scale != 1.0));
+        memory::check(
+            "--batch-size",
+            args.batch_size,
+            memory::inference(&config, passes)?,
+        )?;
+    }
     let mut bytes = Vec::with_capacity(num * shape.len());
     let bar = progress::sampling();
-    bar.set_length(num as u64 * plan::iterations(&steps, &Task::Generate)?);
-    bar.reset_eta();
+    bar.start(0, num as u64 * plan::iterations(&steps, &Task::Generate)?);
     with_backend!(device, |backend| {
         let table = weights.model.table();
         let mut params = weights.file.read_params(backend, table)?;

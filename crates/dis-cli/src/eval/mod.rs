@@ -9,20 +9,23 @@ mod onnx;
 mod output;
 mod source;
 
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use dis_data::{Dataset, ImageShape, Subset};
 use dis_eval::metrics::{BallOptions, Bootstrap, KernelOptions};
 use dis_eval::{
-    FeatureNetwork, MeasureOptions, Metric, SavedStatistics, Side, extract, measure, pixel_points,
+    FeatureNetwork, LeftOut, MeasureOptions, Metric, SavedStatistics, Side, extract, measure,
+    pixel_points,
 };
 use ndarray::Array2;
 
 use crate::device::{self, Device};
-use crate::progress;
+use crate::places::Places;
 use crate::sample::output::parent_exists;
-use args::EvalArgs;
+use crate::{memory, progress, say};
+use args::{EvalArgs, FeatureSpec};
 use network::Network;
 use output::SideInfo;
 use source::Source;
@@ -69,16 +72,13 @@ pub fn run(args: &EvalArgs) -> Result<()> {
             network,
             &device,
         )?;
-        if let Some(path) = &args.save_statistics {
-            let saved = match &side {
-                Side::Points(features) => SavedStatistics::of(features)?,
-                Side::Statistics(saved) => (**saved).clone(),
-            };
-            saved.save(path)?;
-            println!("statistics of {} in {}", info.about, path.display());
-        }
+        // What cannot be saved does not keep the figures from being shown.
+        let saved = match &args.save_statistics {
+            Some(path) => save_statistics(path, &side, &info),
+            None => Ok(()),
+        };
         let Some(mut reference) = reference else {
-            return Ok(());
+            return saved;
         };
         let drawn = args
             .num_reference
@@ -97,18 +97,16 @@ pub fn run(args: &EvalArgs) -> Result<()> {
             false => None,
         };
         let views = pixels.as_ref().map(|(a, b)| (a.view(), b.view()));
-        let spinner = progress::measuring();
-        let report = measure(&side, &ref_side, views, &options, &mut |metric| {
+        let spinner = progress::measuring(options.metrics.len() as u64);
+        let mut begun = 0;
+        let mut report = measure(&side, &ref_side, views, &options, &mut |metric| {
             spinner.set_message(metric.name());
+            spinner.set_position(begun);
+            begun += 1;
         });
         spinner.finish_and_clear();
-        let mut report = report?;
         let warnings = [&info, &ref_info].map(|info| info.warning.clone());
         report.warnings.extend(warnings.into_iter().flatten());
-        println!("samples:   {}", info.about);
-        println!("reference: {}", ref_info.about);
-        println!("features:  {}", network.name());
-        print!("{report}");
         if let Some(path) = &args.json {
             let features = output::features(args, network);
             let parts = output::Parts {
@@ -119,8 +117,28 @@ pub fn run(args: &EvalArgs) -> Result<()> {
             };
             output::write(path, &parts, &options, &report)?;
         }
-        Ok(())
+        say!("samples:   {}", info.about)?;
+        say!("reference: {}", ref_info.about)?;
+        say!("features:  {}", network.name())?;
+        say!("{}", report.to_string().trim_end())?;
+        saved?;
+        match (report.figures.is_empty(), report.left_out.first()) {
+            (true, Some(LeftOut { metric, why })) => {
+                bail!("none of the metrics can be had; {metric}: {why}")
+            }
+            _ => Ok(()),
+        }
     })
+}
+
+fn save_statistics(path: &Path, side: &Side, info: &SideInfo) -> Result<()> {
+    let saved = match side {
+        Side::Points(features) => SavedStatistics::of(features)
+            .with_context(|| format!("--save-statistics {}", path.display()))?,
+        Side::Statistics(saved) => (**saved).clone(),
+    };
+    saved.save(path)?;
+    say!("statistics of {} in {}", info.about, path.display())
 }
 
 fn check(args: &EvalArgs) -> Result<()> {
@@ -134,7 +152,26 @@ fn check(args: &EvalArgs) -> Result<()> {
     {
         parent_exists(path)?;
     }
-    Ok(())
+    let numbers = size_of::<f64>() as u128;
+    for (option, n) in [
+        ("--bootstrap", args.bootstrap),
+        ("--kid-subsets", args.kid_subsets),
+    ] {
+        memory::check(option, n, 2 * numbers * n as u128)?;
+    }
+    let features = match &args.features {
+        FeatureSpec::Classifier(path) | FeatureSpec::Onnx(path) => Some(path.as_path()),
+        FeatureSpec::Pixels => None,
+    };
+    Places::default()
+        .reads_data("SAMPLES", Some(&args.samples))
+        .reads_data("--reference", args.reference.as_deref())
+        .reads("--features", features)
+        .reads("--vae", args.vae.as_deref())
+        .writes("--json", args.json.as_deref())
+        .writes("--save-statistics", args.save_statistics.as_deref())
+        .writes("--plot", args.plot.as_deref())
+        .check()
 }
 
 /// Refuses sides of different images before anything is computed.
@@ -233,7 +270,7 @@ fn pixels(
 ) -> Result<Option<(Array2<f32>, Array2<f32>)>> {
     let size = |data: &dyn Dataset| data.len().saturating_mul(data.shape().len());
     match samples.zip(reference) {
-        Some((a, b)) if size(a).max(size(b)) <= MOST_PIXELS && b.len() > 1 => {
+        Some((a, b)) if size(a).max(size(b)) <= MOST_PIXELS => {
             Ok(Some((pixel_points(a)?, pixel_points(b)?)))
         }
         _ => Ok(None),

@@ -10,6 +10,8 @@ use dis_vae::{LatentScale, Tiling, Vae};
 use ndarray::ArrayView4;
 use serde_json::Value;
 
+use crate::note;
+
 /// Latents up to this side are decoded whole, unless the user says otherwise.
 const WHOLE: usize = 64;
 
@@ -56,7 +58,7 @@ impl Decoder {
         );
         let trained = metadata.extra.get("autoencoder");
         if trained.is_some_and(|print| print.as_str() != Some(&vae.fingerprint())) {
-            eprintln!("warning: the model was trained on latents of another autoencoder");
+            note!("warning: the model was trained on latents of another autoencoder");
         }
         let tiling = match tile {
             Some(0) => None,

@@ -12,6 +12,7 @@ use ndarray::Array4;
 
 use super::decode::Decoder;
 use crate::args::SampleArgs;
+use crate::note;
 
 /// Most given images: they are all held in memory.
 const MOST: usize = 4096;
@@ -149,6 +150,6 @@ pub fn report(originals: &[u8], images: &[u8], shape: ImageShape) {
         .zip(images.chunks_exact(shape.len()));
     for (a, b) in pairs {
         let rms = (squares(a, b) / shape.len() as f64).sqrt();
-        eprintln!("reconstruction: root mean square error {rms:.2} of 255");
+        note!("reconstruction: root mean square error {rms:.2} of 255");
     }
 }

@@ -1,6 +1,7 @@
 //! `dis sample`.
 
 pub mod decode;
+mod folder;
 mod given;
 pub mod output;
 pub mod plan;
@@ -8,18 +9,27 @@ mod trajectory;
 
 use anyhow::{Result, bail, ensure};
 use dis_data::{ImageShape, grid};
-use dis_pipeline::{Artist, Task, plan_for};
+use dis_pipeline::{Artist, Row, Task, plan_for};
 use dis_tensor::{Backend, Reals};
 
 use crate::args::SampleArgs;
 use crate::device::{self, with_backend};
-use crate::{bundled, progress};
+use crate::places::Places;
+use crate::{bundled, memory, note, progress, say};
 use decode::Decoder;
-use output::Target;
+use output::{Contents, Target};
 use trajectory::Recorder;
 
 /// Draws images.
 pub fn run(args: Box<SampleArgs>) -> Result<()> {
+    Places::default()
+        .reads("--checkpoint", args.checkpoint.as_deref())
+        .reads_data("--init-image", args.init_image.as_deref())
+        .reads("--mask", args.mask.as_deref())
+        .reads("--vae", args.vae.as_deref())
+        .writes("--out", Some(&args.out))
+        .writes("--trajectory", args.trajectory.as_deref())
+        .check()?;
     let mut weights = bundled::describe(args.checkpoint.as_deref(), args.raw, args.null_label)?;
     let (model, metadata) = (&weights.model, &weights.metadata);
     let config = *model.config();
@@ -32,7 +42,7 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
         },
         Decoder::shape,
     );
-    let target = Target::of(&args.out)?;
+    let target = Target::of(&args.out, args.overwrite)?;
     let recorder = Recorder::open(args.trajectory.as_deref(), decoder.is_some())?;
     ensure!(
         recorder.is_none() || target != Target::Npz,
@@ -56,6 +66,21 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
     let job = plan::rows(&args, classes.as_ref(), given.as_ref())?;
     let device = device::open(&args.device, args.precision)?;
     let (cpu, instructions) = (&device.cpu, device.instruction_set());
+    // Guidance takes two passes over each image at once.
+    let batch = args.batch_size.min(job.rows.len());
+    if device.on_host() {
+        let passes = batch.saturating_mul(1 + usize::from(guidance.scale != 1.0));
+        memory::check(
+            "--batch-size",
+            args.batch_size,
+            memory::inference(&config, passes)?,
+        )?;
+    }
+    memory::check(
+        "--batch-size",
+        args.batch_size,
+        memory::images(batch, shape),
+    )?;
 
     cpu.install(|| {
         with_backend!(device, |backend| {
@@ -68,18 +93,31 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
             };
             let mut params = weights.file.read_params(backend, model.table())?;
             let settings = match target {
-                Target::Npz => {
-                    plan::settings(&args, &job, checksum(backend, &params)?, &instructions)
+                Target::Grid => String::new(),
+                _ => {
+                    let weights = checksum(backend, &params)?;
+                    plan::settings(&args, &job, &task, guidance.scale, weights, &instructions)
                 }
-                _ => String::new(),
             };
             // Only now: the checksum is of the weights in the order of the file.
             backend.prepare_weights(&mut params, model.table().products())?;
-            let shown = job.rows.len() * (1 + usize::from(args.invert));
-            let mut sink =
-                target.open(&args.out, shape, shown, &args, classes.as_ref(), &settings)?;
-            if sink.done() > 0 {
-                eprintln!("continuing after {} images", sink.done());
+            let contents = Contents {
+                shape,
+                rows: &job.rows,
+                each: 1 + usize::from(args.invert),
+                columns: job.columns,
+                classes: classes.as_ref(),
+                settings: &settings,
+            };
+            let mut sink = target.open(&args, &contents)?;
+            // A trajectory is of the first images, so these are drawn again.
+            let missing = match recorder {
+                Some(_) => (0..job.rows.len()).collect(),
+                None => sink.missing(job.rows.len()),
+            };
+            let done = job.rows.len() - missing.len();
+            if done > 0 {
+                note!("continuing after {done} images");
             }
             let artist = Artist {
                 backend,
@@ -92,10 +130,10 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
             let mut recorder = recorder;
             let bar = progress::sampling();
             let calls = plan::iterations(&steps, &task)?;
-            bar.set_length(job.rows.len() as u64 * calls);
-            bar.set_position(sink.done() as u64 * calls);
-            bar.reset_eta();
-            for rows in job.rows[sink.done()..].chunks(args.batch_size) {
+            bar.start(done as u64 * calls, job.rows.len() as u64 * calls);
+            for numbers in missing.chunks(args.batch_size) {
+                let rows: Vec<Row> = numbers.iter().map(|&i| job.rows[i]).collect();
+                let rows = rows.as_slice();
                 let mut kept = Ok(());
                 let drawn = artist.draw(rows, &task, &mut |at| {
                     bar.inc(rows.len() as u64);
@@ -120,13 +158,14 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
                     }
                     _ => images,
                 };
-                sink.add(&images, rows)?;
+                sink.add(&images, numbers)?;
             }
             bar.finish_and_clear();
-            sink.finish(job.columns, &job.rows)?;
-            println!("{shown} images in {}", args.out.display());
+            sink.finish(&contents)?;
+            let shown = job.rows.len() * contents.each;
+            say!("{shown} images in {}", args.out.display())?;
             if let Some(path) = &args.trajectory {
-                println!("denoising in {}", path.display());
+                say!("denoising in {}", path.display())?;
             }
             Ok(())
         })

@@ -7,10 +7,14 @@ use dis_data::{ImageShape, NpzImages, grid};
 use dis_model::Classes;
 use dis_pipeline::Row;
 
+use super::folder::{Folder, refuse_others};
 use crate::args::SampleArgs;
+use crate::memory;
 
-/// Most bytes of a grid, which is held in memory.
+/// Most bytes of a grid's images, which are held in memory.
 const MOST_GRID: usize = 1 << 30;
+/// Pixels that images of a grid are high at least.
+const LEAST_SIDE: usize = 48;
 
 /// What the output is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +27,52 @@ pub enum Target {
     Npz,
 }
 
+/// What an output is made of.
+pub struct Contents<'a> {
+    /// Size of an image.
+    pub shape: ImageShape,
+    /// What is drawn.
+    pub rows: &'a [Row],
+    /// Images that a row makes.
+    pub each: usize,
+    /// Images in a row of a grid.
+    pub columns: usize,
+    /// Classes whose names become part of those of pictures.
+    pub classes: Option<&'a Classes>,
+    /// Everything that decides the images, a line each.
+    pub settings: &'a str,
+}
+
+impl Contents<'_> {
+    fn count(&self) -> usize {
+        self.rows.len() * self.each
+    }
+
+    fn grid(&self) -> grid::GridLayout {
+        grid::GridLayout::new(self.columns).enlarged(self.shape, LEAST_SIDE)
+    }
+
+    /// Names of the pictures in a folder: each has its number and its class.
+    fn names(&self) -> Vec<String> {
+        let classes = self.classes.map(Classes::file_names).unwrap_or_default();
+        let name = |number: usize, row: &Row| {
+            let class = row.label.and_then(|class| classes.get(class as usize));
+            let class = class
+                .map(|name| format!("-class{name}"))
+                .unwrap_or_default();
+            format!("{number:06}{class}.png")
+        };
+        let rows = self
+            .rows
+            .iter()
+            .flat_map(|row| std::iter::repeat_n(row, self.each));
+        rows.enumerate().map(|(i, row)| name(i, row)).collect()
+    }
+}
+
 impl Target {
     /// Decides before anything is computed whether the output can be written.
-    pub fn of(out: &Path) -> Result<Self> {
+    pub fn of(out: &Path, overwrite: bool) -> Result<Self> {
         let target = match out.extension().and_then(|e| e.to_str()) {
             Some("png") if !out.is_dir() => Self::Grid,
             Some("npz") if !out.is_dir() => Self::Npz,
@@ -36,6 +83,9 @@ impl Target {
             _ => {
                 std::fs::create_dir_all(out)
                     .with_context(|| format!("cannot create {}", out.display()))?;
+                if !overwrite {
+                    refuse_others(out)?;
+                }
                 return Ok(Self::Folder);
             }
         };
@@ -43,45 +93,44 @@ impl Target {
         Ok(target)
     }
 
-    /// Begins, or continues an `.npz` file. Names of `classes` become part of those of pictures.
-    pub fn open(
-        self,
-        out: &Path,
-        shape: ImageShape,
-        count: usize,
-        args: &SampleArgs,
-        classes: Option<&Classes>,
-        settings: &str,
-    ) -> Result<Sink> {
+    /// Begins the output, or continues an `.npz` file or a folder.
+    pub fn open(self, args: &SampleArgs, contents: &Contents<'_>) -> Result<Sink> {
+        let (out, count) = (args.out.as_path(), contents.count());
         let kind = match self {
             Self::Grid => {
-                let bytes = count.saturating_mul(shape.len());
+                let bytes = count.saturating_mul(contents.shape.len());
                 if bytes > MOST_GRID {
                     bail!(
                         "--out {}: a grid of {count} images is too large; use .npz or a directory",
                         out.display()
                     );
                 }
+                // The picture, and the same as it is encoded.
+                let scale = contents.grid().scale as u128;
+                let picture = bytes as u128 * scale * scale;
+                memory::check("a grid of the images of --num", count, 3 * picture)?;
                 Kind::Grid(Vec::with_capacity(bytes))
             }
-            Self::Folder => Kind::Folder {
-                next: 0,
-                names: classes.map(Classes::file_names).unwrap_or_default(),
-            },
+            Self::Folder => {
+                let names = contents.names();
+                let folder = Folder::open(out, names, contents.settings, args.overwrite)?;
+                Kind::Folder(folder)
+            }
             Self::Npz if args.invert => {
                 bail!("--out {}: --invert makes pictures only", out.display())
             }
-            Self::Npz => Kind::Npz(NpzImages::open(
-                out,
-                shape,
-                count,
-                args.batch_size,
-                settings,
-            )?),
+            Self::Npz => {
+                if args.overwrite {
+                    NpzImages::discard(out)?;
+                }
+                let settings = contents.settings;
+                Kind::Npz(NpzImages::open(out, contents.shape, count, settings)?)
+            }
         };
         Ok(Sink {
             out: out.to_path_buf(),
-            shape,
+            shape: contents.shape,
+            each: contents.each,
             kind,
         })
     }
@@ -98,11 +147,7 @@ pub fn parent_exists(file: &Path) -> Result<()> {
 
 enum Kind {
     Grid(Vec<u8>),
-    /// With the number of the next image, and what file names call each class.
-    Folder {
-        next: usize,
-        names: Vec<String>,
-    },
+    Folder(Folder),
     Npz(NpzImages),
 }
 
@@ -110,35 +155,41 @@ enum Kind {
 pub struct Sink {
     out: PathBuf,
     shape: ImageShape,
+    /// Images of a row.
+    each: usize,
     kind: Kind,
 }
 
 impl Sink {
-    /// Images that are there already.
-    pub fn done(&self) -> usize {
+    /// Numbers of the rows, of so many, whose images are not there yet.
+    pub fn missing(&self, rows: usize) -> Vec<usize> {
         match &self.kind {
-            Kind::Npz(images) => images.done(),
-            _ => 0,
+            Kind::Grid(_) => (0..rows).collect(),
+            Kind::Folder(folder) => {
+                let has = |row: &usize| {
+                    (row * self.each..(row + 1) * self.each).all(|picture| folder.has(picture))
+                };
+                (0..rows).filter(|row| !has(row)).collect()
+            }
+            Kind::Npz(images) => (images.done()..rows).collect(),
         }
     }
 
-    /// Takes the images of a batch: one for each row, or as many for each.
-    pub fn add(&mut self, images: &[u8], rows: &[Row]) -> Result<()> {
+    /// Takes the images of the rows with these numbers.
+    pub fn add(&mut self, images: &[u8], rows: &[usize]) -> Result<()> {
         match &mut self.kind {
             Kind::Grid(all) => all.extend_from_slice(images),
-            Kind::Folder { next, names } => {
+            Kind::Folder(folder) => {
                 let layout = grid::GridLayout {
                     padding: 0,
                     ..grid::GridLayout::new(1)
                 };
-                let each = images.len() / self.shape.len() / rows.len().max(1);
-                for (i, image) in images.chunks_exact(self.shape.len()).enumerate() {
-                    let label = rows.get(i / each.max(1)).and_then(|row| row.label);
-                    let name = label.and_then(|class| names.get(class as usize));
-                    let class = name.map(|name| format!("-class{name}")).unwrap_or_default();
-                    let path = self.out.join(format!("{next:06}{class}.png"));
+                let pictures = rows
+                    .iter()
+                    .flat_map(|row| row * self.each..(row + 1) * self.each);
+                for (image, picture) in images.chunks_exact(self.shape.len()).zip(pictures) {
+                    let path = folder.path(picture);
                     grid::write_png(&path, &grid::render(image, self.shape, layout)?)?;
-                    *next += 1;
                 }
             }
             Kind::Npz(npz) => npz.append(images)?,
@@ -147,16 +198,15 @@ impl Sink {
     }
 
     /// Writes what is written at the end.
-    pub fn finish(self, columns: usize, rows: &[Row]) -> Result<()> {
+    pub fn finish(self, contents: &Contents<'_>) -> Result<()> {
         match self.kind {
             Kind::Grid(images) => {
-                let layout = grid::GridLayout::new(columns).enlarged(self.shape, 48);
-                let picture = grid::render(&images, self.shape, layout)?;
+                let picture = grid::render(&images, self.shape, contents.grid())?;
                 grid::write_png(&self.out, &picture)?;
             }
-            Kind::Folder { .. } => {}
+            Kind::Folder(_) => {}
             Kind::Npz(npz) => {
-                let labels: Option<Vec<u32>> = rows.iter().map(|row| row.label).collect();
+                let labels: Option<Vec<u32>> = contents.rows.iter().map(|row| row.label).collect();
                 npz.finish(labels.as_deref())?;
             }
         }

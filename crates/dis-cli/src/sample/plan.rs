@@ -10,6 +10,7 @@ use dis_pipeline::{Row, Task};
 
 use super::given::Given;
 use crate::args::{Between, SampleArgs, SamplerArgs};
+use crate::{memory, note};
 
 /// Most images of one run: a bound for typing errors.
 const MOST: usize = 10_000_000;
@@ -32,9 +33,13 @@ pub fn rows(args: &SampleArgs, classes: Option<&Classes>, given: Option<&Given>)
     );
     ensure!(args.batch_size > 0, "--batch-size must be at least 1");
     let chosen = chosen(args, classes)?;
+    if let Some(n) = args.num {
+        let rows = n as u128 * size_of::<Row>() as u128;
+        memory::check("--num", n, rows)?;
+    }
     let mut job = match (given, args.interpolate) {
         (Some(given), _) if args.invert => reconstructions(args, classes, &chosen, given)?,
-        (Some(given), _) => changes(args, &chosen, given),
+        (Some(given), _) => changes(args, &chosen, given)?,
         (None, Some(between)) => walks(args, &chosen, between)?,
         (None, None) => fresh(args.num, &chosen),
     };
@@ -81,7 +86,7 @@ fn chosen(args: &SampleArgs, classes: Option<&Classes>) -> Result<Vec<Option<u32
     let mut warned = BTreeSet::new();
     for &class in chosen.iter().filter(|&&c| classes.is_unoccupied(c)) {
         if warned.insert(class) {
-            eprintln!(
+            note!(
                 "warning: --classes: the model was trained on no image of class {}",
                 classes.quoted(class)
             );
@@ -106,9 +111,14 @@ fn fresh(num: Option<usize>, classes: &[Option<u32>]) -> Job {
 
 /// Every given image under every class. With another number of images than that, given images and
 /// classes each have as many as the others, or one more or less.
-fn changes(args: &SampleArgs, classes: &[Option<u32>], given: &Given) -> Job {
+fn changes(args: &SampleArgs, classes: &[Option<u32>], given: &Given) -> Result<Job> {
     let images = given.count().min(args.num.unwrap_or(FEW)).max(1);
-    let total = args.num.unwrap_or(images * classes.len());
+    let total = args.num.unwrap_or(images.saturating_mul(classes.len()));
+    ensure!(
+        total <= MOST,
+        "--init-image: {images} images under {} classes are more than {MOST}; say with --num how many",
+        classes.len()
+    );
     let division = Division::new(total, images);
     let mut rows: Vec<Row> = Vec::with_capacity(total);
     // Where the classes that have one more begin: after those of the given image before.
@@ -129,10 +139,10 @@ fn changes(args: &SampleArgs, classes: &[Option<u32>], given: &Given) -> Job {
     }
     // All images of a given one beside each other, and as many given ones as fit.
     let width = total.div_ceil(images);
-    Job {
+    Ok(Job {
         rows,
         columns: (16 / width).max(1) * width,
-    }
+    })
 }
 
 /// Every given image once, under the class that it has.
@@ -186,6 +196,10 @@ fn walks(args: &SampleArgs, classes: &[Option<u32>], between: Between) -> Result
     let default = if over_classes { 4 } else { classes.len() };
     let count = args.num.map_or(default, |n| n.div_ceil(frames));
     let division = Division::new(count, classes.len());
+    ensure!(
+        count.saturating_mul(frames) <= MOST,
+        "--frames {frames}: {count} rows of so many are more than {MOST} images; say with --num how many"
+    );
     let walk = |walk: usize| {
         let label = ends.map_or(classes[division.in_turn(walk)], |(from, _)| Some(from));
         (0..frames).map(move |frame| {
@@ -284,31 +298,33 @@ pub fn iterations(plan: &Plan, task: &Task) -> Result<u64> {
     })
 }
 
-/// Everything that decides what the images are, a line each: an unfinished file is continued only
-/// with the same.
-pub fn settings(args: &SampleArgs, job: &Job, weights: u32, instructions: &str) -> String {
+/// Everything that decides what the images are, a line each: an unfinished output is continued only
+/// with the same. What changes speed and memory alone, such as the batch size, is no part of it.
+pub fn settings(
+    args: &SampleArgs,
+    job: &Job,
+    task: &Task,
+    scale: f64,
+    weights: u32,
+    instructions: &str,
+) -> String {
     let rows = crc32fast::hash(format!("{:?}", job.rows).as_bytes());
+    let how = &args.how;
     let lines: [(&str, String); 17] = [
         ("weights", format!("{weights:08x}")),
         ("images", format!("{} ({rows:08x})", job.rows.len())),
         ("--seed", args.seed.to_string()),
-        ("--sampler", args.how.sampler.to_string()),
-        ("--steps", args.how.steps.to_string()),
-        ("--spacing", args.how.spacing.to_string()),
-        ("--eta", args.how.eta.to_string()),
-        ("--cfg", format!("{:?}", args.how.cfg)),
-        ("--cfg-interval", format!("{:?}", args.how.cfg_interval)),
-        ("--cfg-rescale", args.how.cfg_rescale.to_string()),
-        ("--cfg-published", args.how.cfg_published.to_string()),
-        (
-            "--clip",
-            format!("{} {:?}", args.how.clip, args.how.clip_quantile),
-        ),
-        ("--batch-size", args.batch_size.to_string()),
-        (
-            "--init-image",
-            format!("{:?} {:?} {:?}", args.init_image, args.strength, args.mask),
-        ),
+        ("--sampler", how.sampler.to_string()),
+        ("--steps", how.steps.to_string()),
+        ("--spacing", how.spacing.to_string()),
+        ("--eta", how.eta.to_string()),
+        ("--cfg", scale.to_string()),
+        ("--cfg-interval", format!("{:?}", how.cfg_interval)),
+        ("--cfg-rescale", how.cfg_rescale.to_string()),
+        ("--cfg-published", how.cfg_published.to_string()),
+        ("--clip", format!("{} {:?}", how.clip, how.clip_quantile)),
+        ("--init-image", given_images(task)),
+        ("--invert", format!("{} {}", args.invert, args.refine)),
         ("--vae", format!("{:?} {:?}", args.vae, args.vae_tile)),
         ("--precision", format!("{:?}", args.precision)),
         ("instructions", instructions.to_string()),
@@ -317,4 +333,26 @@ pub fn settings(args: &SampleArgs, job: &Job, weights: u32, instructions: &str) 
         .iter()
         .map(|(key, value)| format!("{key}: {value}\n"))
         .collect()
+}
+
+/// The given images by their content, whatever the files are called.
+fn given_images(task: &Task) -> String {
+    let hash = |values: &mut dyn Iterator<Item = &f32>| {
+        let mut hasher = crc32fast::Hasher::new();
+        values.for_each(|v| hasher.update(&v.to_le_bytes()));
+        format!("{:08x}", hasher.finalize())
+    };
+    match task {
+        Task::Generate => "none".into(),
+        Task::Change {
+            images,
+            strength,
+            repaint,
+        } => {
+            let mask = repaint.as_ref().map(|mask| hash(&mut mask.iter()));
+            let images = hash(&mut images.iter());
+            format!("{images}, strength {strength}, mask {mask:?}")
+        }
+        Task::Reconstruct { images, .. } => hash(&mut images.iter()),
+    }
 }

@@ -96,8 +96,15 @@ pub fn newest(run: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// Names of everything below a directory.
+/// Names of everything in a directory but hidden files: records, locks, what is not finished.
 pub fn names(dir: &Path) -> Vec<String> {
+    let mut names = all_names(dir);
+    names.retain(|name| !name.starts_with('.'));
+    names
+}
+
+/// Names of everything in a directory.
+pub fn all_names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(dir)
         .unwrap()
         .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())

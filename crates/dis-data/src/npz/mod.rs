@@ -8,4 +8,4 @@ mod write;
 
 pub(super) use read::is_npz;
 pub use read::{open_npz, read_npz};
-pub use write::NpzImages;
+pub use write::{NpzImages, differing_settings};

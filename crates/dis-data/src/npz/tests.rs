@@ -34,7 +34,7 @@ proptest! {
         let labels: Vec<u32> = (0..count as u32).map(|i| i % 4).collect();
         let labels = labelled.then_some(labels.as_slice());
         let run = |path: &Path, most: usize| -> Result<()> {
-            let mut images = NpzImages::open(path, shape, count, batch, "seed 1\n")?;
+            let mut images = NpzImages::open(path, shape, count, "seed 1\n")?;
             for _ in 0..most {
                 let (start, end) = (images.done(), (images.done() + batch).min(count));
                 if start < count {
@@ -66,7 +66,7 @@ proptest! {
 fn other_settings_and_other_files_are_not_continued() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.npz");
-    let open = |settings: &str| NpzImages::open(&path, shape(1), 4, 2, settings);
+    let open = |settings: &str| NpzImages::open(&path, shape(1), 4, settings);
     open("seed: 1\nsteps: 5\n")
         .unwrap()
         .append(&pixels(2, 1))
@@ -75,6 +75,9 @@ fn other_settings_and_other_files_are_not_continued() {
     assert!(message.contains("seed: 1 then, seed: 2 now"), "{message}");
     let images = open("seed: 1\nsteps: 5\n").unwrap();
     assert_eq!(images.done(), 2);
+    let message = open("seed: 1\nsteps: 5\n").unwrap_err().to_string();
+    assert!(message.contains("in use by"), "{message}");
+    assert!(NpzImages::discard(&path).is_err());
     assert!(
         images
             .finish(None)
@@ -85,6 +88,9 @@ fn other_settings_and_other_files_are_not_continued() {
     let mut images = open("seed: 1\nsteps: 5\n").unwrap();
     assert!(images.append(&pixels(3, 1)).is_err());
     assert!(images.append(&[1]).is_err());
+    drop(images);
+    NpzImages::discard(&path).unwrap();
+    assert!(!dir.path().join("x.npz.partial").exists());
     for other in [&b"short"[..], b"something else altogether"] {
         std::fs::write(dir.path().join("x.npz.partial"), other).unwrap();
         let message = open("seed: 1\n").unwrap_err().to_string();

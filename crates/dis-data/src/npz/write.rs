@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use dis_files::zip::ZipWriter;
-use dis_files::{ElementType, NpyHeader, write_atomic_with};
+use dis_files::{ElementType, LockFile, NpyHeader, write_atomic_with};
 
 use crate::{DataError, ImageShape, Result};
 
@@ -16,7 +16,8 @@ const LONGEST: usize = 1 << 20;
 
 /// An `.npz` file in the making. Until it is whole, its images lie in a file beside it, its name
 /// with `.partial` after it: magic, length of the settings, settings, then the images so far. A
-/// process that is killed loses the images that it had not appended, and the next continues.
+/// process that is killed loses the images that it had not appended, and the next continues. Two
+/// processes cannot fill one file at once.
 #[derive(Debug)]
 pub struct NpzImages {
     target: PathBuf,
@@ -26,24 +27,17 @@ pub struct NpzImages {
     count: usize,
     begin: u64,
     done: usize,
+    _lock: LockFile,
 }
 
 impl NpzImages {
-    /// Begins, or continues what an earlier run with the same `settings` left. Only multiples of
-    /// `batch` images are kept, so that batches are cut the same way.
+    /// Begins, or continues what an earlier run with the same `settings` left.
     ///
     /// # Errors
-    /// If files cannot be written, or the earlier run had other settings.
-    pub fn open(
-        target: &Path,
-        shape: ImageShape,
-        count: usize,
-        batch: usize,
-        settings: &str,
-    ) -> Result<Self> {
-        let mut name = target.file_name().unwrap_or_default().to_os_string();
-        name.push(".partial");
-        let partial = target.with_file_name(name);
+    /// If files cannot be written, the earlier run had other settings, or another process is at it.
+    pub fn open(target: &Path, shape: ImageShape, count: usize, settings: &str) -> Result<Self> {
+        let lock = lock(target)?;
+        let partial = partial_path(target);
         let failed = |cause| DataError::io(&partial, "write")(cause);
         let mut head = MAGIC.to_vec();
         head.extend((settings.len() as u64).to_le_bytes());
@@ -66,26 +60,19 @@ impl NpzImages {
             }
             Earlier::Settings(found) if found == settings => {
                 let images = (len - begin) / shape.len() as u64;
-                let images = usize::try_from(images).unwrap_or(usize::MAX).min(count);
-                done = match images == count {
-                    true => count,
-                    false => images - images % batch.max(1),
-                };
+                done = usize::try_from(images).unwrap_or(usize::MAX).min(count);
             }
             Earlier::Settings(found) => {
                 return Err(DataError::Format {
                     path: partial,
                     what: format!(
                         "was begun with other settings: {}; finish it with those or delete it",
-                        differences(&found, settings)
+                        differing_settings(&found, settings)
                     ),
                 });
             }
             Earlier::Other => {
-                return Err(DataError::Format {
-                    path: partial,
-                    what: "is in the way: it is no unfinished file of samples".into(),
-                });
+                return Err(in_the_way(partial));
             }
         }
         let mut images = Self {
@@ -96,9 +83,30 @@ impl NpzImages {
             count,
             begin,
             done,
+            _lock: lock,
         };
         images.rewind().map_err(|e| images.failed(e))?;
         Ok(images)
+    }
+
+    /// Removes what an earlier run left unfinished, if there is anything.
+    ///
+    /// # Errors
+    /// If it is no unfinished file, another process is at it, or it cannot be removed.
+    pub fn discard(target: &Path) -> Result<()> {
+        let _lock = lock(target)?;
+        let path = partial_path(target);
+        let failed = |cause| DataError::io(&path, "remove")(cause);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(failed(e)),
+        };
+        let len = file.metadata().map_err(failed)?.len();
+        if let Earlier::Other = earlier(&mut file, len).map_err(failed)? {
+            return Err(in_the_way(path));
+        }
+        std::fs::remove_file(&path).map_err(failed)
     }
 
     fn failed(&self, cause: io::Error) -> DataError {
@@ -198,7 +206,10 @@ impl NpzImages {
             zip.finish()?;
             Ok(())
         })?;
-        std::fs::remove_file(&self.partial).map_err(|e| self.failed(e))
+        std::fs::remove_file(&self.partial).map_err(|e| self.failed(e))?;
+        // Nothing is left to be guarded; where it cannot be removed the file stays, empty.
+        let _ = std::fs::remove_file(lock_path(&self.target));
+        Ok(())
     }
 
     /// CRC-32 of a header and all images.
@@ -215,6 +226,29 @@ impl NpzImages {
             left -= part;
         }
         Ok(hasher.finalize())
+    }
+}
+
+/// Where the images of an unfinished file lie.
+fn partial_path(target: &Path) -> PathBuf {
+    let mut name = target.file_name().unwrap_or_default().to_os_string();
+    name.push(".partial");
+    target.with_file_name(name)
+}
+
+fn lock_path(target: &Path) -> PathBuf {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    target.with_file_name(format!(".{name}.lock"))
+}
+
+fn lock(target: &Path) -> Result<LockFile> {
+    Ok(LockFile::acquire(&lock_path(target), "writing its images")?)
+}
+
+fn in_the_way(path: PathBuf) -> DataError {
+    DataError::Format {
+        path,
+        what: "is in the way: it is no unfinished file of samples".into(),
     }
 }
 
@@ -253,13 +287,23 @@ fn earlier(file: &mut File, len: u64) -> io::Result<Earlier> {
     })
 }
 
-/// The lines that differ between two texts of settings.
-fn differences(before: &str, now: &str) -> String {
-    let pairs = before.lines().zip(now.lines());
-    let different: Vec<String> = pairs
-        .filter(|(a, b)| a != b)
-        .take(4)
-        .map(|(a, b)| format!("{a} then, {b} now"))
-        .collect();
+/// Which of the settings `before`, a line `key: value` each, are others `now`; the first few.
+pub fn differing_settings(before: &str, now: &str) -> String {
+    fn key(line: &str) -> &str {
+        line.split_once(": ").map_or(line, |(key, _)| key)
+    }
+    let mut different = Vec::new();
+    for line in now.lines() {
+        match before.lines().find(|old| key(old) == key(line)) {
+            Some(old) if old == line => {}
+            Some(old) => different.push(format!("{old} then, {line} now")),
+            None => different.push(format!("{line} is new")),
+        }
+    }
+    let gone = before
+        .lines()
+        .filter(|old| !now.lines().any(|line| key(line) == key(old)));
+    different.extend(gone.map(|old| format!("{old} then, none now")));
+    different.truncate(4);
     different.join("; ")
 }

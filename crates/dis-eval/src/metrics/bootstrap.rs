@@ -55,6 +55,17 @@ pub struct Interval {
     pub bias: f64,
 }
 
+impl Interval {
+    /// The part of it where values can lie at all.
+    pub fn within(self, least: f64, most: f64) -> Self {
+        Self {
+            low: self.low.max(least),
+            high: self.high.min(most),
+            ..self
+        }
+    }
+}
+
 impl Bootstrap {
     /// How often each of `n` points is in draw number `resample`; the sum is `n`.
     pub fn counts(&self, drawn: Drawn, n: usize, resample: usize) -> Vec<u32> {

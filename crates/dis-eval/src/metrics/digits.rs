@@ -6,8 +6,8 @@ use ndarray::{ArrayView2, Axis};
 use serde::Serialize;
 
 use super::{
-    MetricError, Result, Statistics, copy_rate, copy_threshold, coverage, frechet_distance,
-    knn_accuracy, leave_one_out_accuracy,
+    CopyRule, MetricError, Result, Statistics, coverage, frechet_distance, knn_accuracy,
+    leave_one_out_accuracy,
 };
 use dis_data::{Dataset, MemoryDataset, digits, digits_split};
 
@@ -181,7 +181,7 @@ pub fn digits_check(samples: &[f32], asked: &[u32], seed: u64) -> Result<DigitsR
     let (train_x, held_x) = (points(&train_x, d)?, points(&held_x, d)?);
     let samples = points(samples, d)?;
     let labels = labels(&all)?;
-    let threshold = copy_threshold(train_x)?;
+    let rule = CopyRule::of(train_x)?;
     Ok(DigitsReport {
         samples: n,
         seed,
@@ -191,9 +191,9 @@ pub fn digits_check(samples: &[f32], asked: &[u32], seed: u64) -> Result<DigitsR
         frechet_real: halves_distance(real, seed)?,
         coverage: coverage(real, samples, K)?,
         coverage_held_out: coverage(train_x, held_x, K)?,
-        copy_threshold: threshold,
-        copies: copy_rate(train_x, samples, threshold)?,
-        copies_held_out: copy_rate(train_x, held_x, threshold)?,
+        copy_threshold: rule.threshold,
+        copies: rule.rate(train_x, samples)?,
+        copies_held_out: rule.rate(train_x, held_x)?,
         limits: DigitsLimits::default(),
     })
 }

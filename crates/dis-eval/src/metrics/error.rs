@@ -33,7 +33,7 @@ pub enum MetricError {
         found: usize,
     },
     /// A value that is infinite or not a number.
-    #[error("{metric}: {name} {row} has a value that is not finite")]
+    #[error("{metric}: {name}: number {row} has a value that is not finite")]
     NotFinite {
         /// Metric that was asked for.
         metric: &'static str,
@@ -53,6 +53,31 @@ pub enum MetricError {
     /// The embedded data could not be read.
     #[error(transparent)]
     Data(#[from] dis_data::DataError),
+}
+
+impl MetricError {
+    /// The same of a side that the metric did not know the name of.
+    pub(crate) fn of(self, side: &'static str) -> Self {
+        match self {
+            Self::TooFew {
+                metric,
+                needed,
+                found,
+                ..
+            } => Self::TooFew {
+                metric,
+                name: side,
+                needed,
+                found,
+            },
+            Self::NotFinite { metric, row, .. } => Self::NotFinite {
+                metric,
+                name: side,
+                row,
+            },
+            other => other,
+        }
+    }
 }
 
 /// Result of metrics.

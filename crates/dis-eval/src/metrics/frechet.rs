@@ -45,7 +45,7 @@ impl Statistics {
             if !point.iter().all(|v| v.is_finite()) {
                 return Err(MetricError::NotFinite {
                     metric: METRIC,
-                    name: "point",
+                    name: "points",
                     row,
                 });
             }
@@ -98,7 +98,7 @@ impl Statistics {
     }
 }
 
-/// Frechet distance of two Gaussians. Rounding can make it slightly negative for equal ones.
+/// Frechet distance of two Gaussians, at least 0: what rounding puts below it, for equal ones, is 0.
 ///
 /// # Errors
 /// If shapes do not agree, or the result is not finite even with the offset.
@@ -132,7 +132,7 @@ pub fn frechet_distance(a: &Statistics, b: &Statistics) -> Result<f64> {
     }
     let covariance = root_trace(a, b, 0.0).or_else(|| root_trace(a, b, OFFSET));
     match covariance {
-        Some(trace) => Ok(means + traces - 2.0 * trace),
+        Some(trace) => Ok((means + traces - 2.0 * trace).max(0.0)),
         None => Err(MetricError::Invalid {
             metric: METRIC,
             what: "a decomposition failed".into(),

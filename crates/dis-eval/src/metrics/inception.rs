@@ -37,7 +37,7 @@ pub fn inception_score(
     if n < splits {
         return Err(MetricError::TooFew {
             metric: METRIC,
-            name: "samples",
+            name: "samples, one a split,",
             needed: splits,
             found: n,
         });
@@ -46,7 +46,7 @@ pub fn inception_score(
         if p.iter().any(|v| !v.is_finite()) {
             return Err(MetricError::NotFinite {
                 metric: METRIC,
-                name: "sample",
+                name: "samples",
                 row,
             });
         }
@@ -86,7 +86,8 @@ fn score(part: ArrayView2<'_, f64>) -> f64 {
             }
         }
     }
-    (sum / n).exp()
+    // A divergence is not negative; rounding can make it so where all rows are equal.
+    (sum / n).max(0.0).exp()
 }
 
 /// Probabilities (n, classes) of logits of the same shape.

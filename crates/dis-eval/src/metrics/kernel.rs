@@ -61,9 +61,9 @@ pub fn kernel_distance(
     samples: ArrayView2<'_, f32>,
     options: KernelOptions,
 ) -> Result<KernelDistance> {
-    check(METRIC, "real points", real, 2)?;
+    check(METRIC, "reference images", real, 2)?;
     check(METRIC, "samples", samples, 2)?;
-    same_width(METRIC, ("real points", real), ("samples", samples))?;
+    same_width(METRIC, ("reference images", real), ("samples", samples))?;
     let size = options.size.min(real.nrows()).min(samples.nrows());
     if options.subsets == 0 || size < 2 {
         return Err(MetricError::Invalid {
@@ -101,9 +101,9 @@ pub fn kernel_distance(
 /// # Errors
 /// As [`kernel_distance`].
 pub fn squared_discrepancy(x: ArrayView2<'_, f32>, y: ArrayView2<'_, f32>) -> Result<f64> {
-    check(METRIC, "real points", x, 2)?;
+    check(METRIC, "reference images", x, 2)?;
     check(METRIC, "samples", y, 2)?;
-    same_width(METRIC, ("real points", x), ("samples", y))?;
+    same_width(METRIC, ("reference images", x), ("samples", y))?;
     Ok(discrepancy(&wide(x), &wide(y)))
 }
 

@@ -12,9 +12,12 @@ use rayon::prelude::*;
 use super::neighbours::{check, check_k, same_width, squared_distance, squared_radii};
 use super::{MetricError, Result};
 
-const METRIC: &str = "precision, recall, density and coverage";
+const PRECISION: &str = "precision and recall";
+const DENSITY: &str = "density and coverage";
 /// Samples and real points of a tile of distances: both fit a core's cache.
 const TILE: (usize, usize) = (16, 64);
+/// Samples that density and coverage take at least: fewer say nothing of a whole reference.
+const FEWEST: usize = 4;
 
 /// Neighbours that make the balls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -34,17 +37,113 @@ impl Default for BallOptions {
     }
 }
 
-/// What each point contributes; the metrics are means.
+/// What each point contributes to precision and recall, which are means of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Balls {
+pub struct PrecisionRecall {
     /// For each sample 1 if it lies in the ball of some real point.
     pub precision: Vec<f64>,
     /// For each real point 1 if it lies in the ball of some sample.
     pub recall: Vec<f64>,
+}
+
+/// What each point contributes to density and coverage, which are means of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DensityCoverage {
     /// For each sample the number of real points in whose balls it lies, divided by k.
     pub density: Vec<f64>,
     /// For each real point 1 if a sample lies in its ball.
     pub coverage: Vec<f64>,
+    /// Real points whose ball holds nothing, not even its centre, since their k nearest equal them.
+    pub empty: usize,
+}
+
+/// What each point contributes; the metrics are means.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Balls {
+    /// By balls to the `precision_k`-th neighbour, of both sets.
+    pub fidelity: PrecisionRecall,
+    /// By balls to the `density_k`-th neighbour, of the real points.
+    pub density: DensityCoverage,
+}
+
+/// Compares `samples` (m, d) with `real` points (n, d) in one pass over their distances.
+///
+/// # Errors
+/// If shapes do not agree, a set has no more points than neighbours are asked for, there are fewer
+/// than four samples, k is 0, or a value is not finite.
+pub fn balls(
+    real: ArrayView2<'_, f32>,
+    samples: ArrayView2<'_, f32>,
+    options: BallOptions,
+) -> Result<Balls> {
+    let BallOptions {
+        precision_k,
+        density_k,
+    } = options;
+    check_precision(real, samples, precision_k)?;
+    check_density(real, samples, density_k)?;
+    match compare(real, samples, Some(precision_k), Some(density_k)) {
+        (Some(fidelity), Some(density)) => Ok(Balls { fidelity, density }),
+        _ => Err(nothing(PRECISION)),
+    }
+}
+
+/// Precision and recall alone, by balls to the `k`-th neighbour.
+///
+/// # Errors
+/// If shapes do not agree, a set has no more than `k` points, k is 0, or a value is not finite.
+pub fn precision_recall(
+    real: ArrayView2<'_, f32>,
+    samples: ArrayView2<'_, f32>,
+    k: usize,
+) -> Result<PrecisionRecall> {
+    check_precision(real, samples, k)?;
+    compare(real, samples, Some(k), None)
+        .0
+        .ok_or_else(|| nothing(PRECISION))
+}
+
+/// Density and coverage alone, by balls to the `k`-th neighbour.
+///
+/// # Errors
+/// If shapes do not agree, there are no more than `k` real points or fewer than four samples, k is 0,
+/// or a value is not finite.
+pub fn density_coverage(
+    real: ArrayView2<'_, f32>,
+    samples: ArrayView2<'_, f32>,
+    k: usize,
+) -> Result<DensityCoverage> {
+    check_density(real, samples, k)?;
+    compare(real, samples, None, Some(k))
+        .1
+        .ok_or_else(|| nothing(DENSITY))
+}
+
+fn check_precision(
+    real: ArrayView2<'_, f32>,
+    samples: ArrayView2<'_, f32>,
+    k: usize,
+) -> Result<()> {
+    check_k(PRECISION, k)?;
+    check(PRECISION, "reference images", real, k.saturating_add(1))?;
+    check(PRECISION, "samples", samples, k.saturating_add(1))?;
+    let sides = (("reference images", real), ("samples", samples));
+    same_width(PRECISION, sides.0, sides.1)
+}
+
+fn check_density(real: ArrayView2<'_, f32>, samples: ArrayView2<'_, f32>, k: usize) -> Result<()> {
+    check_k(DENSITY, k)?;
+    check(DENSITY, "reference images", real, k.saturating_add(1))?;
+    check(DENSITY, "samples", samples, FEWEST)?;
+    let sides = (("reference images", real), ("samples", samples));
+    same_width(DENSITY, sides.0, sides.1)
+}
+
+fn nothing(metric: &'static str) -> MetricError {
+    MetricError::Invalid {
+        metric,
+        what: "balls without radii".into(),
+    }
 }
 
 /// Of one part of the samples: what they are, and what they do to the real points.
@@ -55,47 +154,51 @@ struct Part {
     covered: Vec<bool>,
 }
 
-/// Compares `samples` (m, d) with `real` points (n, d) in one pass over their distances.
-///
-/// # Errors
-/// If shapes do not agree, a set has no more points than neighbours are asked for, k is 0, or a
-/// value is not finite.
-pub fn balls(
+impl Part {
+    fn new(samples: usize, real: usize) -> Self {
+        Self {
+            precision: vec![0.0; samples],
+            density: vec![0.0; samples],
+            recalled: vec![false; real],
+            covered: vec![false; real],
+        }
+    }
+
+    /// The parts of samples that follow each other, as one.
+    fn join(mut self, next: Self) -> Self {
+        self.precision.extend(next.precision);
+        self.density.extend(next.density);
+        let either = |all: &mut Vec<bool>, part: Vec<bool>| {
+            all.iter_mut().zip(part).for_each(|(a, b)| *a |= b);
+        };
+        either(&mut self.recalled, next.recalled);
+        either(&mut self.covered, next.covered);
+        self
+    }
+}
+
+/// Both comparisons, each where its number of neighbours is given.
+fn compare(
     real: ArrayView2<'_, f32>,
     samples: ArrayView2<'_, f32>,
-    options: BallOptions,
-) -> Result<Balls> {
-    let BallOptions {
-        precision_k,
-        density_k,
-    } = options;
-    check_k(METRIC, precision_k)?;
-    check_k(METRIC, density_k)?;
-    let most = precision_k.max(density_k);
-    check(METRIC, "real points", real, most.saturating_add(1))?;
-    check(METRIC, "samples", samples, precision_k.saturating_add(1))?;
-    same_width(METRIC, ("real points", real), ("samples", samples))?;
-    let real_radii = squared_radii(real, &[precision_k, density_k]);
-    let sample_radii = squared_radii(samples, &[precision_k]);
-    let (closed, open, of_samples) = match (real_radii.as_slice(), sample_radii.as_slice()) {
-        ([closed, open], [samples]) => (closed, open, samples),
-        _ => {
-            return Err(MetricError::Invalid {
-                metric: METRIC,
-                what: "balls without radii".into(),
-            });
-        }
-    };
+    precision_k: Option<usize>,
+    density_k: Option<usize>,
+) -> (Option<PrecisionRecall>, Option<DensityCoverage>) {
+    let ks: Vec<usize> = precision_k.into_iter().chain(density_k).collect();
+    let mut radii = squared_radii(real, &ks).into_iter();
+    // Nothing lies within a radius below 0.
+    let absent = |n: usize| vec![-1.0; n];
+    let mut side = |k: Option<usize>| k.and_then(|_| radii.next());
+    let closed = side(precision_k).unwrap_or_else(|| absent(real.nrows()));
+    let open = side(density_k).unwrap_or_else(|| absent(real.nrows()));
+    let of_samples = precision_k
+        .and_then(|k| squared_radii(samples, &[k]).pop())
+        .unwrap_or_else(|| absent(samples.nrows()));
     let starts: Vec<usize> = (0..samples.nrows()).step_by(TILE.0).collect();
     // A part a thread at a time; `any` does not depend on the order in which parts are joined.
     let parts = starts.par_iter().map(|&start| {
         let end = (start + TILE.0).min(samples.nrows());
-        let mut part = Part {
-            precision: vec![0.0; end - start],
-            density: vec![0.0; end - start],
-            recalled: vec![false; real.nrows()],
-            covered: vec![false; real.nrows()],
-        };
+        let mut part = Part::new(end - start, real.nrows());
         for first in (0..real.nrows()).step_by(TILE.1) {
             let last = (first + TILE.1).min(real.nrows());
             for j in start..end {
@@ -115,37 +218,19 @@ pub fn balls(
         }
         part
     });
-    let empty = || Part {
-        precision: Vec::new(),
-        density: Vec::new(),
-        recalled: vec![false; real.nrows()],
-        covered: vec![false; real.nrows()],
-    };
     // Indexed and in order, so what belongs to samples is joined in their order.
-    let whole = parts.reduce(empty, |mut a, b| {
-        a.precision.extend(b.precision);
-        a.density.extend(b.density);
-        a.recalled
-            .iter_mut()
-            .zip(b.recalled)
-            .for_each(|(a, b)| *a |= b);
-        a.covered
-            .iter_mut()
-            .zip(b.covered)
-            .for_each(|(a, b)| *a |= b);
-        a
-    });
+    let whole = parts.reduce(|| Part::new(0, real.nrows()), Part::join);
     let ones = |flags: Vec<bool>| flags.into_iter().map(|f| f64::from(u8::from(f))).collect();
-    Ok(Balls {
+    let fidelity = precision_k.map(|_| PrecisionRecall {
         precision: whole.precision,
         recall: ones(whole.recalled),
-        density: whole
-            .density
-            .into_iter()
-            .map(|n| n / density_k as f64)
-            .collect(),
+    });
+    let density = density_k.map(|k| DensityCoverage {
+        density: whole.density.into_iter().map(|n| n / k as f64).collect(),
         coverage: ones(whole.covered),
-    })
+        empty: open.iter().filter(|&&radius| radius == 0.0).count(),
+    });
+    (fidelity, density)
 }
 
 /// The mean of what points contribute; 0 of none.
@@ -194,21 +279,25 @@ mod tests {
             let ours = balls(real.view(), samples.view(), options).unwrap();
             for j in 0..m {
                 let inside = |i: usize| distance(&real, i, &samples, j) <= radius(&real, i, k);
-                prop_assert_eq!(ours.precision[j] == 1.0, (0..n).any(inside));
+                prop_assert_eq!(ours.fidelity.precision[j] == 1.0, (0..n).any(inside));
                 let count = (0..n)
                     .filter(|&i| distance(&real, i, &samples, j) < radius(&real, i, l))
                     .count();
-                prop_assert_eq!(ours.density[j], count as f64 / l as f64);
+                prop_assert_eq!(ours.density.density[j], count as f64 / l as f64);
             }
             for i in 0..n {
                 let inside = |j: usize| distance(&real, i, &samples, j) <= radius(&samples, j, k);
-                prop_assert_eq!(ours.recall[i] == 1.0, (0..m).any(inside));
+                prop_assert_eq!(ours.fidelity.recall[i] == 1.0, (0..m).any(inside));
                 let open = radius(&real, i, l);
                 let covered = (0..m).any(|j| distance(&real, i, &samples, j) < open);
-                prop_assert_eq!(ours.coverage[i] == 1.0, covered);
+                prop_assert_eq!(ours.density.coverage[i] == 1.0, covered);
             }
             let alone = coverage(real.view(), samples.view(), l).unwrap();
-            prop_assert!((mean(&ours.coverage) - alone).abs() < 1e-12);
+            prop_assert!((mean(&ours.density.coverage) - alone).abs() < 1e-12);
+            // Both at once are what each is alone.
+            let fidelity = precision_recall(real.view(), samples.view(), k).unwrap();
+            let density = density_coverage(real.view(), samples.view(), l).unwrap();
+            prop_assert_eq!(ours, Balls { fidelity, density });
         }
     }
 
@@ -216,16 +305,48 @@ mod tests {
     fn a_set_has_full_precision_and_recall_of_itself() {
         let real = lattice(50, 3, 1);
         let same = balls(real.view(), real.view(), BallOptions::default()).unwrap();
-        assert_eq!((mean(&same.precision), mean(&same.recall)), (1.0, 1.0));
+        let fidelity = &same.fidelity;
+        assert_eq!(
+            (mean(&fidelity.precision), mean(&fidelity.recall)),
+            (1.0, 1.0)
+        );
         let far = &real + 100.0;
         let none = balls(real.view(), far.view(), BallOptions::default()).unwrap();
-        let all = [none.precision, none.recall, none.density, none.coverage];
+        let (fidelity, density) = (none.fidelity, none.density);
+        let all = [
+            fidelity.precision,
+            fidelity.recall,
+            density.density,
+            density.coverage,
+        ];
         assert!(all.iter().all(|v| mean(v) == 0.0));
         // One real point many times over: precise, dense, and nothing else.
         let one = Array2::from_shape_fn((50, 3), |(_, c)| real[[0, c]]);
         let one = balls(real.view(), one.view(), BallOptions::default()).unwrap();
-        assert_eq!(mean(&one.precision), 1.0);
-        assert!(mean(&one.recall) < 0.2 && mean(&one.coverage) < 0.5);
+        assert_eq!(mean(&one.fidelity.precision), 1.0);
+        assert!(mean(&one.fidelity.recall) < 0.2 && mean(&one.density.coverage) < 0.5);
+    }
+
+    #[test]
+    fn balls_of_equal_points_hold_equal_points_only_where_the_border_is_included() {
+        let one = Array2::from_elem((9, 3), 0.5f32);
+        let same = balls(one.view(), one.view(), BallOptions::default()).unwrap();
+        let fidelity = &same.fidelity;
+        assert_eq!(
+            (mean(&fidelity.precision), mean(&fidelity.recall)),
+            (1.0, 1.0)
+        );
+        assert_eq!((mean(&same.density.coverage), same.density.empty), (0.0, 9));
+        // Pairs: the first neighbour of each equals it, the others do not.
+        let pairs = Array2::from_shape_fn((20, 3), |(i, c)| (i / 2 * 3 + c) as f32);
+        let own = density_coverage(pairs.view(), pairs.view(), 5).unwrap();
+        assert_eq!((mean(&own.coverage), own.empty), (1.0, 0));
+        assert_eq!(
+            density_coverage(pairs.view(), pairs.view(), 1)
+                .unwrap()
+                .empty,
+            20
+        );
     }
 
     #[test]
@@ -255,6 +376,13 @@ mod tests {
             Err(MetricError::TooFew { needed: 6, .. })
         ));
         assert!(matches!(call(1, 5), Err(MetricError::TooFew { .. })));
+        let few = |n| x.slice(ndarray::s![..n, ..]);
+        let dc = |samples: usize| density_coverage(x.view(), few(samples), 1);
+        assert!(dc(4).is_ok());
+        assert!(matches!(dc(3), Err(MetricError::TooFew { needed: 4, .. })));
+        // Each alone takes no more points than it needs.
+        assert!(precision_recall(few(4), few(4), 3).is_ok());
+        assert!(balls(few(4), few(4), BallOptions::default()).is_err());
         let wide = lattice(5, 3, 0);
         assert!(matches!(
             balls(

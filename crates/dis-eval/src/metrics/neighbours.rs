@@ -1,4 +1,4 @@
-//! Metrics from Euclidean nearest neighbours: classification, coverage, copies.
+//! Metrics from Euclidean nearest neighbours: classification, coverage, distances.
 //!
 //! Distances are exact sums of squared differences in float64. Rows are spread over threads; each
 //! result belongs to one row, so the number of threads changes nothing.
@@ -115,7 +115,7 @@ pub(super) fn squared_radii(points: ArrayView2<'_, f32>, ks: &[usize]) -> Vec<Ve
 }
 
 /// Runs `f` on every row, in parallel, results in order of rows.
-fn each_row<T: Send>(
+pub(super) fn each_row<T: Send>(
     points: ArrayView2<'_, f32>,
     f: impl Fn(usize, ArrayView1<'_, f32>) -> T + Sync,
 ) -> Vec<T> {
@@ -140,7 +140,7 @@ fn vote(neighbours: &[(f64, usize)], labels: &[u32]) -> u32 {
     winner.1
 }
 
-fn fraction(hits: impl Iterator<Item = bool>) -> f64 {
+pub(super) fn fraction(hits: impl Iterator<Item = bool>) -> f64 {
     let (mut n, mut yes) = (0usize, 0usize);
     for hit in hits {
         n += 1;
@@ -161,13 +161,13 @@ pub fn knn_classify(
 ) -> Result<Vec<u32>> {
     const METRIC: &str = "nearest-neighbour classifier";
     check_k(METRIC, k)?;
-    check(METRIC, "real points", points, k)?;
+    check(METRIC, "reference images", points, k)?;
     check(METRIC, "samples", queries, 0)?;
-    same_width(METRIC, ("real points", points), ("samples", queries))?;
+    same_width(METRIC, ("reference images", points), ("samples", queries))?;
     same(
         METRIC,
         "rows",
-        ("real points", points.nrows()),
+        ("reference images", points.nrows()),
         ("their labels", labels.len()),
     )?;
     Ok(each_row(queries, |_, query| {
@@ -242,9 +242,9 @@ pub(super) fn check_k(metric: &'static str, k: usize) -> Result<()> {
 pub fn coverage(real: ArrayView2<'_, f32>, samples: ArrayView2<'_, f32>, k: usize) -> Result<f64> {
     const METRIC: &str = "coverage";
     check_k(METRIC, k)?;
-    check(METRIC, "real points", real, k.saturating_add(1))?;
+    check(METRIC, "reference images", real, k.saturating_add(1))?;
     check(METRIC, "samples", samples, 1)?;
-    same_width(METRIC, ("real points", real), ("samples", samples))?;
+    same_width(METRIC, ("reference images", real), ("samples", samples))?;
     let hits = each_row(real, |i, point| {
         let radius = nearest(real, point, Some(i), k).last().map_or(0.0, |n| n.0);
         samples
@@ -297,31 +297,6 @@ pub fn percentile(values: &[f64], percent: f64) -> Option<f64> {
     let low = sorted[at.floor() as usize];
     let high = sorted[at.ceil() as usize];
     Some(low + (high - low) * (at - at.floor()))
-}
-
-/// The distance below which a picture counts as a copy: the 1st percentile of the distances of
-/// training points to their nearest other training point.
-///
-/// # Errors
-/// As [`nearest_other_distances`].
-pub fn copy_threshold(train: ArrayView2<'_, f32>) -> Result<f64> {
-    Ok(percentile(&nearest_other_distances(train)?, 1.0).unwrap_or(0.0))
-}
-
-/// Fraction of `samples` nearer than `threshold` to some training point.
-///
-/// # Errors
-/// As [`nearest_distances`].
-pub fn copy_rate(
-    train: ArrayView2<'_, f32>,
-    samples: ArrayView2<'_, f32>,
-    threshold: f64,
-) -> Result<f64> {
-    Ok(fraction(
-        nearest_distances(train, samples)?
-            .into_iter()
-            .map(|d| d < threshold),
-    ))
 }
 
 #[cfg(test)]
@@ -421,24 +396,6 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_nearer_than_training_points_are() {
-        let train = Array2::from_shape_fn((101, 1), |(i, _)| (i * i) as f32);
-        // Nearest other distances are 1, 1, 3, 5, ..., 199, so the first percentile is 1.
-        let threshold = copy_threshold(train.view()).unwrap();
-        assert_eq!(threshold, 1.0);
-        let samples = array![[0.5f32], [5.0], [16.2], [20.0]];
-        assert_eq!(
-            copy_rate(train.view(), samples.view(), threshold).unwrap(),
-            0.5
-        );
-        // Training images themselves are all copies.
-        assert_eq!(
-            copy_rate(train.view(), train.view(), threshold).unwrap(),
-            1.0
-        );
-    }
-
-    #[test]
     fn bad_arguments_are_named() {
         let p = lattice(5, 2, 0);
         let v = p.view();
@@ -482,11 +439,6 @@ mod tests {
         ));
         assert!(matches!(
             leave_one_out_accuracy(v, &[0; 5], usize::MAX),
-            Err(MetricError::TooFew { .. })
-        ));
-        let one = p.slice(ndarray::s![..1, ..]);
-        assert!(matches!(
-            copy_threshold(one),
             Err(MetricError::TooFew { .. })
         ));
     }

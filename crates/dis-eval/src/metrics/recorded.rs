@@ -68,10 +68,18 @@ fn all_metrics_equal_what_numpy_and_scipy_gave() {
             density_k: count("density_k"),
         };
         let balls = balls(x, y, options).unwrap();
-        close("precision", mean(&balls.precision), number("precision"));
-        close("recall", mean(&balls.recall), number("recall"));
-        close("density", mean(&balls.density), number("density"));
-        close("coverage", mean(&balls.coverage), number("coverage"));
+        close(
+            "precision",
+            mean(&balls.fidelity.precision),
+            number("precision"),
+        );
+        close("recall", mean(&balls.fidelity.recall), number("recall"));
+        close("density", mean(&balls.density.density), number("density"));
+        close(
+            "coverage",
+            mean(&balls.density.coverage),
+            number("coverage"),
+        );
 
         let mut copied = samples.clone();
         for i in 0..n.min(m) / 2 {
@@ -79,9 +87,9 @@ fn all_metrics_equal_what_numpy_and_scipy_gave() {
                 copied[[i, j]] = real[[i, j]] + 0.001;
             }
         }
-        let threshold = copy_threshold(x).unwrap();
-        close("copy threshold", threshold, number("copy_threshold"));
-        let copies = copy_rate(x, copied.view(), threshold).unwrap();
+        let rule = CopyRule::of(x).unwrap();
+        close("copy threshold", rule.threshold, number("copy_threshold"));
+        let copies = rule.rate(x, copied.view()).unwrap();
         close("copies", copies, number("copies"));
     }
 }

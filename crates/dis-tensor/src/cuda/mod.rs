@@ -211,6 +211,10 @@ impl<D: Driver> Backend for Cuda<D> {
     type Real = f32;
     type Buf<E: Element> = DeviceBuf<D, E>;
 
+    fn on_host(&self) -> bool {
+        false
+    }
+
     fn describe(&self) -> String {
         let products = match self.precision {
             Precision::Float32 => "",

@@ -117,6 +117,11 @@ impl RunDir {
         self.path.join("checkpoints")
     }
 
+    /// Where the checkpoint of a step is.
+    pub fn step_path(&self, step: u64) -> PathBuf {
+        self.checkpoints().join(format!("step-{step:08}"))
+    }
+
     /// Finished checkpoints, oldest first.
     pub fn list(&self) -> Result<Vec<(u64, PathBuf)>> {
         let folder = self.checkpoints();
@@ -150,7 +155,7 @@ impl RunDir {
         keep: usize,
     ) -> Result<PathBuf> {
         let folder = self.checkpoints();
-        let target = folder.join(format!("step-{:08}", state.step));
+        let target = self.step_path(state.step);
         if target.exists() {
             return Ok(target);
         }

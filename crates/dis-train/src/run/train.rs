@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dis_diffusion::{GaussianDiffusion, Guidance, SamplerSpec, Spacing};
+use dis_files::DirLock;
 use dis_files::write_atomic;
 use dis_model::classes::Division;
 use dis_model::cost::Memory;
-use dis_model::{Checkpoint, Classes, DisModel, LABEL_TABLE, Metadata, cost::Cost};
+use dis_model::{Checkpoint, Classes, DisConfig, DisModel, LABEL_TABLE, Metadata, cost::Cost};
 use dis_pipeline::{SampleSpec, generate, plan_for};
 use dis_scan::ScanBackend;
 use dis_ssm::MixerInit;
+use dis_tensor::machine::require_memory;
 
 use super::dir::{Manifest, RunDir};
 use super::metadata::extra_metadata;
@@ -21,7 +23,10 @@ use super::metrics::MetricsLog;
 use crate::config::RunConfig;
 use crate::error::{Result, TrainError};
 use crate::trainer::{StepReport, TrainState, Trainer};
-use dis_data::{DataSpec, Dataset, Loader, LoaderOptions, grid, open};
+use dis_data::{DataSpec, Dataset, ImageShape, Loader, LoaderOptions, grid, open};
+
+/// Batches that are in memory at once: the one that is trained on, two that are ready, one in the making.
+const READ_AHEAD: u128 = 4;
 
 /// Classes in a grid of samples.
 const PAGE: usize = 16;
@@ -60,7 +65,8 @@ pub struct Started {
 pub trait Observer {
     /// The run starts.
     fn started(&mut self, _start: &Started) {}
-    /// A step is done; `mean_loss` is over the last hundred.
+    /// A step is done; `mean_loss` is over the last hundred that were no failures, not a number if there
+    /// is none.
     fn step(&mut self, _report: &StepReport, _mean_loss: f64) {}
     /// Something worth telling, such as a file written.
     fn message(&mut self, _text: &str) {}
@@ -73,16 +79,24 @@ pub trait Observer {
 pub struct Outcome {
     /// Steps done.
     pub step: u64,
+    /// Steps that its configuration asks for.
+    pub steps: u64,
     /// Whether it was asked to stop before its last step.
     pub interrupted: bool,
     /// The checkpoint that was written last.
     pub checkpoint: PathBuf,
-    /// Mean loss over the last hundred steps of this session.
-    pub mean_loss: f64,
+    /// Mean loss over the last hundred steps of this session; none if it made no update.
+    pub mean_loss: Option<f64>,
+    /// Whether all steps were done already: then nothing was written.
+    pub nothing_to_do: bool,
 }
 
 /// Trains in the run directory `out` until the last step, or until `stop` is set: then a checkpoint
-/// is written first.
+/// is written first. A run that is resumed with no more steps than it has done stays as it is.
+///
+/// # Errors
+/// Settings, data and checkpoints that do not fit together, more memory than there is, what reading
+/// and writing fails with, and a loss that stays infinite.
 pub fn train<B: ScanBackend>(
     backend: B,
     mut config: RunConfig,
@@ -99,12 +113,19 @@ pub fn train<B: ScanBackend>(
         repaired_reverse_step: config.train.repaired_reverse_step,
     };
     let model = DisModel::with_init(model_config, init)?;
+    check_memory(backend.on_host(), &config, &model_config, data.shape())?;
     let diffusion = GaussianDiffusion::new(&config.diffusion.options()?)?;
     let mut metadata = Metadata::new(model_config);
     metadata
         .extra
         .extend(extra_metadata(&config.diffusion, &*data));
 
+    if matches!(start, Start::Resume) {
+        // Before the lock, which makes a directory that is not there.
+        RunDir::open(out)?;
+    }
+    // Held until the run ends, however it ends.
+    let _lock = DirLock::acquire(out, "dis train")?;
     let (dir, state) = match start {
         Start::New => {
             let state = TrainState::new(model.table().initial(config.train.seed));
@@ -115,8 +136,18 @@ pub fn train<B: ScanBackend>(
             (RunDir::create(out, &config)?, state)
         }
         Start::Resume => {
-            let (dir, _) = RunDir::open(out)?;
+            let (dir, found) = RunDir::open(out)?;
             let state = resume(&dir, &model, &config, &*data, instruction_set, observer)?;
+            if state.step >= config.train.steps {
+                return Ok(Outcome {
+                    step: state.step,
+                    steps: found.train.steps,
+                    interrupted: false,
+                    checkpoint: dir.step_path(state.step),
+                    mean_loss: None,
+                    nothing_to_do: true,
+                });
+            }
             write_atomic(&dir.config_path(), config.to_toml()?.as_bytes())?;
             (dir, state)
         }
@@ -161,6 +192,46 @@ pub fn train<B: ScanBackend>(
         log,
     }
     .finish(loader, observer, stop)
+}
+
+/// Refuses a run that needs more memory than the machine has, before any of it is taken. On another
+/// device only the batches that are read ahead lie in this memory.
+fn check_memory(
+    on_host: bool,
+    config: &RunConfig,
+    model: &DisConfig,
+    shape: ImageShape,
+) -> Result<()> {
+    let train = &config.train;
+    let bytes = |count: u128| count * 4 * shape.len() as u128;
+    if on_host {
+        let one = Cost::of(model, 1)?.memory.whole_training(train.recompute);
+        require_memory("training this [model] with one image at a time", one.into())?;
+        let batch = Cost::of(model, train.batch_size)?.memory;
+        let hint = if train.recompute {
+            ""
+        } else {
+            " without --recompute"
+        };
+        require_memory(
+            format!("train.batch_size (--batch-size) {}{hint}", train.batch_size),
+            batch.whole_training(train.recompute).into(),
+        )?;
+    }
+    let images = train.batch_size as u128 * train.accumulation as u128;
+    require_memory(
+        format!(
+            "train.batch_size (--batch-size) {} with train.accumulation {}",
+            train.batch_size, train.accumulation
+        ),
+        READ_AHEAD * bytes(images),
+    )?;
+    if train.sample_every > 0 {
+        let drawn = config.sample.per_class as u128 * PAGE as u128;
+        let what = format!("sample.per_class {}", config.sample.per_class);
+        require_memory(what, 2 * bytes(drawn))?;
+    }
+    Ok(())
 }
 
 /// Weights of a checkpoint for a model of the same parameters. Classes keep their names, so rows of
@@ -310,7 +381,11 @@ impl<B: ScanBackend> Run<B> {
         let mut recent: VecDeque<f64> = VecDeque::new();
         let mut busy = Duration::ZERO;
         let mut steps = 0u32;
-        let mean = |recent: &VecDeque<f64>| recent.iter().sum::<f64>() / recent.len().max(1) as f64;
+        // Not a number before the first update.
+        let mean = |recent: &VecDeque<f64>| match recent.len() {
+            0 => f64::NAN,
+            n => recent.iter().sum::<f64>() / n as f64,
+        };
         while self.trainer.steps_done() < train.steps && !stop.load(Ordering::Relaxed) {
             let begun = Instant::now();
             let batch = loader.next_batch()?;
@@ -339,16 +414,26 @@ impl<B: ScanBackend> Run<B> {
                 self.save()?;
             }
             if train.sample_every > 0 && (report.step.is_multiple_of(train.sample_every) || last) {
-                let (path, omitted) = self.draw()?;
-                observer.message(&format!("samples: {}{omitted}", path.display()));
+                match self.draw() {
+                    Ok((path, omitted)) => {
+                        observer.message(&format!("samples: {}{omitted}", path.display()));
+                    }
+                    // Weights may recover from what a sampler does not.
+                    Err(error) if error.is_divergence() => {
+                        observer.warning(&format!("step {}: no samples: {error}", report.step));
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         let step = self.trainer.steps_done();
         Ok(Outcome {
             step,
+            steps: train.steps,
             interrupted: step < train.steps,
             checkpoint: self.save()?,
-            mean_loss: mean(&recent),
+            mean_loss: Some(mean(&recent)).filter(|mean| mean.is_finite()),
+            nothing_to_do: false,
         })
     }
 

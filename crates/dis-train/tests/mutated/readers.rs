@@ -275,7 +275,7 @@ pub fn npz_seeds() -> Vec<Vec<u8>> {
             height: 4,
             width: 3,
         };
-        let mut images = NpzImages::open(&path, shape, 5, 5, "").unwrap();
+        let mut images = NpzImages::open(&path, shape, 5, "").unwrap();
         let bytes: Vec<u8> = (0..5 * shape.len()).map(|i| i as u8).collect();
         images.append(&bytes).unwrap();
         images.finish(labels).unwrap();
