@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> Result<bool> {
             let to = args.out.join(&folder);
             fs::create_dir_all(&to).with_context(|| format!("{}: cannot create", to.display()))?;
             let from = args.package.join(PICTURES).join(file_name(image)?);
-            let picture = center_crop(&on_white(&from)?, args.size);
+            let picture = center_crop(&on_white(&from)?, args.size, args.size);
             write_png(&to.join(format!("{name}.png")), &picture)?;
             *counts.entry(folder.clone()).or_default() += 1;
         }

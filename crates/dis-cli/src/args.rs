@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dis_data::CropSize;
 use dis_diffusion::{SamplerSpec, Spacing};
 
 /// Train, sample and inspect DiS models: diffusion with bidirectional state space blocks.
@@ -77,10 +78,10 @@ pub enum DeviceKind {
   dis train --resume runs/photos
   dis train --resume runs/photos --steps 100000    (extends a finished run)
 
-Data: `digits` (embedded), or a folder of pictures (flat, or one folder a class) with size=N,
+Data: `digits` (embedded), or a folder of pictures (flat, or one folder a class) with size=N or size=WIDTHxHEIGHT,
 `idx:DIR` (MNIST files), `fashion:DIR` (Fashion-MNIST), `cifar10:DIR`, `npz:FILE` (arr_0 and arr_1 as evaluators take them),
-`latents:DIR` (made by dis encode); options after commas: size=N, grey, flip, unconditional,
-split=NAME.")]
+`latents:DIR` (made by dis encode); options after commas: size, grey, recursive (pictures below
+class folders too), flip, unconditional, split=NAME.")]
 pub struct TrainArgs {
     /// Start from a built-in configuration: digits or small.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["config", "resume"])]
@@ -335,9 +336,9 @@ pub struct EncodeArgs {
     /// Directory to write.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Side that pictures of a folder are cropped to.
-    #[arg(long, value_name = "N")]
-    pub size: Option<usize>,
+    /// Size that pictures of a folder are cropped to: N or WIDTHxHEIGHT.
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<CropSize>,
     /// Images at a time; changes speed and memory, not the latents.
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub batch_size: usize,

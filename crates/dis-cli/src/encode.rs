@@ -54,6 +54,9 @@ pub fn run(args: &EncodeArgs) -> Result<()> {
     let earlier = earlier(&args.out, &index)?;
     let cpu = device::open_cpu(&args.device)?;
     note!("data: {}", data.describe());
+    if let Some(text) = dis_data::describe_unoccupied(&*data) {
+        note!("warning: {text}");
+    }
 
     let bar = progress::encoding(data.len() as u64);
     let mut skipped = 0;

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "train/pictures.rs"]
+mod pictures;
 
 use std::fs;
 use std::thread;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use dis_files::{FileError, sniff};
+
 /// What can be wrong with a data set. Every message is one line and names the file or the setting.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -21,7 +23,7 @@ pub enum DataError {
     },
     /// A file that cannot be read or written, or is none of a known format.
     #[error(transparent)]
-    File(#[from] dis_files::FileError),
+    File(#[from] FileError),
     /// A data specification that cannot be understood.
     #[error("data specification {spec:?}: {what}")]
     Spec {
@@ -88,14 +90,14 @@ pub enum DataError {
     },
     /// A folder without a single readable image.
     #[error(
-        "{}: no images: expected png or jpeg files, or folders of them ({others} other files seen)",
+        "{}: no images: expected png, jpeg, webp, bmp, tiff or gif files, or folders of them{found}",
         path.display()
     )]
     NoImages {
         /// The folder.
         path: PathBuf,
-        /// Files that are not png or jpeg by their name.
-        others: usize,
+        /// What is there instead, and where pictures are; empty or beginning with a semicolon.
+        found: String,
     },
     /// Images beside folders of images: it is unclear whether there are classes.
     #[error(
@@ -118,6 +120,16 @@ pub enum DataError {
         path: PathBuf,
         /// What was looked for.
         what: String,
+    },
+    /// A path at which nothing lies.
+    #[error("{}: no such {what}{hint}", path.display())]
+    NoSuch {
+        /// The path.
+        path: PathBuf,
+        /// A file, a folder, or either.
+        what: &'static str,
+        /// What else was possible; empty or beginning with a comma.
+        hint: &'static str,
     },
     /// An image number past the end.
     #[error("image {index} was asked for, but the data set has {len}")]
@@ -148,6 +160,16 @@ fn one_line(cause: &image::ImageError) -> String {
 }
 
 impl DataError {
+    /// A file that, by its first bytes, is not what is wanted.
+    pub(crate) fn kind(path: &Path, head: &[u8], wanted: &'static str) -> Self {
+        let (path, found) = (path.to_path_buf(), sniff(head));
+        Self::File(FileError::Kind {
+            path,
+            found,
+            wanted,
+        })
+    }
+
     /// Attaches a path and what was tried to an operating system error.
     pub(crate) fn io(
         path: &Path,

@@ -1,44 +1,49 @@
-//! Folders of pictures: png and jpeg files directly inside (no classes), or in folders inside, one
-//! folder a class. Pictures are decoded when first needed and cropped as published; the crops are
-//! kept in memory up to a budget.
+//! Folders of pictures: directly inside (no classes), or in folders inside, one folder a class.
+//! Pictures are decoded when first needed and cropped as published; the crops are kept in memory up
+//! to a budget.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use image::{DynamicImage, ImageDecoder, ImageReader};
 use sha2::{Digest, Sha256};
 
-use super::crop::{Picture, center_crop};
-use super::{DataError, Dataset, ImageShape, Result, check_read, normalise, short_hash};
-
-/// No picture takes more than this many bytes for each of its file: deflate expands by 1032 at most,
-/// and a JPEG has at least a bit for 64 values. A few bytes must not ask for gigabytes.
-const MOST_EXPANSION: u64 = 2048;
-
-const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
+use super::picture::crop;
+use super::tree::{LeftOut, find};
+use super::{CropSize, DataError, Dataset, ImageShape, Result, check_read, normalise, short_hash};
 
 /// How a [`FolderDataset`] reads its pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FolderOptions {
-    /// Side of the square crops in pixels.
-    pub size: usize,
+    /// Size of the crops.
+    pub size: CropSize,
     /// One grey channel instead of red, green and blue.
     pub grey: bool,
     /// Forget the classes of class folders.
     pub unconditional: bool,
+    /// Read pictures in folders below class folders too.
+    pub recursive: bool,
     /// Bytes of crops to keep in memory.
     pub cache_bytes: usize,
 }
 
 impl FolderOptions {
-    /// Colour crops of `size` pixels a side, classes kept, up to 1 GiB in memory.
-    pub fn new(size: usize) -> Self {
+    /// Colour crops of `size` (the side of a square, or both), classes kept, up to 1 GiB in memory.
+    pub fn new(size: impl Into<CropSize>) -> Self {
         Self {
-            size,
+            size: size.into(),
             grey: false,
             unconditional: false,
+            recursive: false,
             cache_bytes: 1 << 30,
+        }
+    }
+
+    fn shape(&self) -> ImageShape {
+        ImageShape {
+            channels: if self.grey { 1 } else { 3 },
+            height: self.size.height,
+            width: self.size.width,
         }
     }
 }
@@ -50,8 +55,7 @@ pub struct FolderDataset {
     files: Vec<PathBuf>,
     labels: Option<Vec<u32>>,
     class_names: Vec<String>,
-    /// Files that are no pictures by their names, left out.
-    others: usize,
+    left_out: LeftOut,
     identity: String,
     /// Crops, channel by channel. Filled until the budget is spent and never emptied: an epoch
     /// visits all pictures in random order, so no other choice of what to keep would hit more.
@@ -59,111 +63,29 @@ pub struct FolderDataset {
     cached: AtomicUsize,
 }
 
-/// What lies in a folder, hidden files left out, by name.
-struct Listing {
-    images: Vec<PathBuf>,
-    folders: Vec<PathBuf>,
-    others: usize,
-}
-
-fn list(dir: &Path) -> Result<Listing> {
-    let mut listing = Listing {
-        images: Vec::new(),
-        folders: Vec::new(),
-        others: 0,
-    };
-    for entry in std::fs::read_dir(dir).map_err(DataError::io(dir, "read folder"))? {
-        let path = entry.map_err(DataError::io(dir, "read folder"))?.path();
-        if name_of(&path).starts_with('.') {
-            continue;
-        }
-        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        // Follows links, as people link picture collections together.
-        if path.is_dir() {
-            listing.folders.push(path);
-        } else if extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str())) {
-            listing.images.push(path);
-        } else {
-            listing.others += 1;
-        }
-    }
-    // By bytes of the names, so that every platform and locale gives the same order.
-    listing.images.sort_by_key(|p| name_of(p));
-    listing.folders.sort_by_key(|p| name_of(p));
-    Ok(listing)
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name()
-        .map(|n| n.to_string_lossy().into_owned())
-        .unwrap_or_default()
-}
-
 impl FolderDataset {
     /// Lists a folder; decodes nothing yet.
     ///
     /// # Errors
-    /// If the size is 0, the folder cannot be read, holds no pictures, or both pictures and class
+    /// If a side is 0, the folder cannot be read, holds no pictures, or both pictures and class
     /// folders, or a class folder holds no pictures.
     pub fn open(dir: &Path, options: &FolderOptions) -> Result<Self> {
-        if options.size == 0 {
+        if options.shape().is_empty() {
             return Err(DataError::Invalid {
-                what: "image size must be at least 1, not 0".into(),
+                what: format!("image size must be at least 1, not {}", options.size),
             });
         }
-        let root = list(dir)?;
-        let mut others = root.others;
-        let mut files = root.images;
-        let mut labels = None;
-        let mut class_names = Vec::new();
-        let classes = root
-            .folders
-            .iter()
-            .map(|f| list(f))
-            .collect::<Result<Vec<_>>>()?;
-        match classes.iter().position(|c| !c.images.is_empty()) {
-            None => {}
-            Some(class) if !files.is_empty() => {
-                return Err(DataError::Mixed {
-                    path: dir.to_path_buf(),
-                    image: name_of(&files[0]),
-                    class: name_of(&root.folders[class]),
-                });
-            }
-            Some(_) => {
-                let mut of_class = Vec::new();
-                for (label, (folder, class)) in root.folders.iter().zip(classes).enumerate() {
-                    if class.images.is_empty() {
-                        let (path, others) = (folder.clone(), class.others);
-                        return Err(DataError::NoImages { path, others });
-                    }
-                    of_class.extend(std::iter::repeat_n(label as u32, class.images.len()));
-                    class_names.push(name_of(folder));
-                    others += class.others;
-                    files.extend(class.images);
-                }
-                labels = Some(of_class);
-            }
-        }
-        if files.is_empty() {
-            return Err(DataError::NoImages {
-                path: dir.to_path_buf(),
-                others,
-            });
-        }
-        if options.unconditional {
-            labels = None;
-            class_names.clear();
-        }
-        let identity = identify(dir, &files, class_names.len(), options)?;
+        let tree = find(dir, options.recursive, options.unconditional)?;
+        let files = tree.files;
+        let identity = identify(dir, &files, tree.class_names.len(), options)?;
         let cache = files.iter().map(|_| OnceLock::new()).collect();
         let (options, cached) = (options.clone(), AtomicUsize::new(0));
         Ok(Self {
             options,
             files,
-            labels,
-            class_names,
-            others,
+            labels: tree.labels,
+            class_names: tree.class_names,
+            left_out: tree.left_out,
             identity,
             cache,
             cached,
@@ -174,36 +96,6 @@ impl FolderDataset {
     pub fn file(&self, index: usize) -> Option<&Path> {
         self.files.get(index).map(PathBuf::as_path)
     }
-}
-
-/// The levels of a picture's crop, channel by channel.
-fn crop(path: &Path, shape: ImageShape) -> Result<Box<[u8]>> {
-    let picture = center_crop(&decode(path, shape.channels == 1)?, shape.width);
-    if picture.bytes.len() != shape.len() {
-        let what = "the picture has no pixels".to_owned();
-        return Err(DataError::Format {
-            path: path.to_path_buf(),
-            what,
-        });
-    }
-    let c = picture.channels;
-    let plane = |channel| picture.bytes.iter().skip(channel).step_by(c).copied();
-    Ok((0..c).flat_map(plane).collect())
-}
-
-/// One picture as a network sees it: cropped to a square of `size`, channel by channel in [-1, 1].
-///
-/// # Errors
-/// If the file cannot be read or does not decode.
-pub fn read_picture(path: &Path, size: usize, grey: bool) -> Result<Vec<f32>> {
-    let shape = ImageShape {
-        channels: if grey { 1 } else { 3 },
-        height: size,
-        width: size,
-    };
-    let mut out = vec![0.0; shape.len()];
-    normalise(&crop(path, shape)?, shape, u8::MAX, false, &mut out);
-    Ok(out)
 }
 
 /// Kind, number, size, classes and a hash of relative names and file sizes.
@@ -225,62 +117,10 @@ fn identify(
             .len();
         hash.update(size.to_le_bytes());
     }
-    let (n, channels, size) = (files.len(), if options.grey { 1 } else { 3 }, options.size);
-    let hash = short_hash(hash);
+    let (n, shape, hash) = (files.len(), options.shape(), short_hash(hash));
     Ok(format!(
-        "folder n={n} shape={channels}x{size}x{size} classes={classes} sha256={hash}"
+        "folder n={n} shape={shape} classes={classes} sha256={hash}"
     ))
-}
-
-/// Decodes a png or jpeg file by its content, turned as its Exif orientation says. Transparency is
-/// dropped; 16-bit pictures lose their low bytes; grey is BT.601 luma.
-///
-/// # Errors
-/// If the file cannot be read or does not decode.
-pub(super) fn decode(path: &Path, grey: bool) -> Result<Picture> {
-    let decode = |cause| DataError::Decode {
-        path: path.to_path_buf(),
-        cause,
-    };
-    let reader = ImageReader::open(path).map_err(DataError::io(path, "open"))?;
-    let reader = reader
-        .with_guessed_format()
-        .map_err(DataError::io(path, "read"))?;
-    let mut decoder = reader.into_decoder().map_err(decode)?;
-    let length = std::fs::metadata(path)
-        .map_err(DataError::io(path, "read"))?
-        .len();
-    if decoder.total_bytes() > length.saturating_mul(MOST_EXPANSION) {
-        let (width, height) = decoder.dimensions();
-        return Err(DataError::Format {
-            path: path.to_path_buf(),
-            what: format!(
-                "a picture of {width}x{height} cannot be in a file of {length} bytes: it is damaged"
-            ),
-        });
-    }
-    let orientation = decoder.orientation().map_err(decode)?;
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(decode)?;
-    picture.apply_orientation(orientation);
-    let rgb = picture.into_rgb8();
-    let (height, width) = (rgb.height() as usize, rgb.width() as usize);
-    let mut bytes = rgb.into_raw();
-    let channels = if grey { 1 } else { 3 };
-    if grey {
-        bytes = bytes.chunks_exact(3).map(luma).collect();
-    }
-    Ok(Picture {
-        height,
-        width,
-        channels,
-        bytes,
-    })
-}
-
-/// BT.601 luma in 16-bit fixed point; the weights add up to one, so grey stays as it is.
-fn luma(rgb: &[u8]) -> u8 {
-    let [r, g, b] = [rgb[0], rgb[1], rgb[2]].map(u32::from);
-    ((19595 * r + 38470 * g + 7471 * b + 0x8000) >> 16) as u8
 }
 
 impl Dataset for FolderDataset {
@@ -289,12 +129,7 @@ impl Dataset for FolderDataset {
     }
 
     fn shape(&self) -> ImageShape {
-        let (channels, size) = (if self.options.grey { 1 } else { 3 }, self.options.size);
-        ImageShape {
-            channels,
-            height: size,
-            width: size,
-        }
+        self.options.shape()
     }
 
     fn class_names(&self) -> &[String] {
@@ -332,14 +167,11 @@ impl Dataset for FolderDataset {
             Some(n) => format!("{n} classes"),
             None => "no classes".into(),
         };
-        let others = match self.others {
-            0 => String::new(),
-            n => format!(", {n} other files left out"),
-        };
         format!(
-            "folder: {} images cropped to {}, {classes}{others}",
+            "folder: {} images cropped to {}, {classes}{}",
             self.len(),
-            self.shape()
+            self.shape(),
+            self.left_out
         )
     }
 }
@@ -387,7 +219,9 @@ mod tests {
             (image[0], image[16], image[47]),
             (1.0, -1.0, 100.0 / 127.5 - 1.0)
         );
-        assert!(d.describe().contains("1 other files"), "{}", d.describe());
+        let said = d.describe();
+        let ending = "no classes, 1 file could not be read as pictures: notes.txt";
+        assert!(said.ends_with(ending), "{said}");
         let grey = FolderOptions {
             grey: true,
             ..options()
@@ -486,9 +320,12 @@ mod tests {
     fn unusable_folders_and_files_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let open = || FolderDataset::open(dir.path(), &options());
-        assert!(matches!(open(), Err(DataError::NoImages { others: 0, .. })));
-        fs::write(dir.path().join("a.webp"), "x").unwrap();
-        assert!(matches!(open(), Err(DataError::NoImages { others: 1, .. })));
+        let text = open().unwrap_err().to_string();
+        assert!(text.ends_with(", or folders of them"), "{text}");
+        fs::write(dir.path().join("a.heic"), "x").unwrap();
+        let text = open().unwrap_err().to_string();
+        let ending = "; 1 file could not be read as pictures: a.heic";
+        assert!(text.ends_with(ending), "{text}");
         colour(&dir.path().join("x/1.png"), [0; 3]);
         fs::create_dir(dir.path().join("y")).unwrap();
         let text = open().unwrap_err().to_string();
@@ -504,10 +341,11 @@ mod tests {
             "{e}"
         );
         fs::write(dir.path().join("y/1.png"), "plain text").unwrap();
-        assert!(matches!(
-            open().unwrap().sample(1, false),
-            Err(DataError::Decode { .. })
-        ));
+        let text = open().unwrap().sample(1, false).unwrap_err().to_string();
+        assert!(
+            text.contains("y/1.png: is a text (\"plain text\"), not a picture"),
+            "{text}"
+        );
         colour(&dir.path().join("stray.png"), [0; 3]);
         let text = open().unwrap_err().to_string();
         assert!(
@@ -520,16 +358,23 @@ mod tests {
     }
 
     #[test]
-    fn transparency_and_sixteen_bits_decode() {
+    fn crops_may_be_rectangles() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.png");
-        image::RgbaImage::from_pixel(3, 3, image::Rgba([9, 8, 7, 0]))
-            .save(&path)
-            .unwrap();
-        assert_eq!(&decode(&path, false).unwrap().bytes[..3], [9, 8, 7]);
-        image::ImageBuffer::from_pixel(2, 2, image::Luma([257u16 * 40]))
-            .save(&path)
-            .unwrap();
-        assert_eq!(decode(&path, true).unwrap().bytes, [40; 4]);
+        png(&dir.path().join("a.png"), 8, 4, |x, y| {
+            [y as u8, x as u8, 0]
+        });
+        let size = "4x2".parse::<CropSize>().unwrap();
+        let d = FolderDataset::open(dir.path(), &FolderOptions::new(size)).unwrap();
+        assert_eq!((d.shape().height, d.shape().width), (2, 4));
+        let level = |v: f32| (v + 1.0) * 127.5;
+        let image = d.sample(0, false).unwrap().image;
+        let rows: Vec<f32> = image[..8].iter().map(|&v| level(v).round()).collect();
+        assert_eq!(rows, [3., 3., 3., 3., 4., 4., 4., 4.]);
+        assert!(
+            d.describe().contains("cropped to 3x2x4"),
+            "{}",
+            d.describe()
+        );
+        assert!(d.identity().contains("shape=3x2x4"));
     }
 }

@@ -235,7 +235,7 @@ fn encode_png(path: &Path, picture: &Picture) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::folder::decode;
+    use crate::picture::{decode, read_file};
     use proptest::prelude::*;
 
     const SHAPE: ImageShape = ImageShape {
@@ -368,7 +368,7 @@ mod tests {
             let path = dir.path().join("grid.png");
             std::fs::write(&path, "an older file").unwrap();
             write_png(&path, &p).unwrap();
-            prop_assert_eq!(decode(&path, !rgb).unwrap(), p.clone());
+            prop_assert_eq!(decode(&read_file(&path).unwrap(), &path, !rgb).unwrap(), p.clone());
             prop_assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
             // Naive look-up of one pixel of every image.
             for i in 0..n {

@@ -1,9 +1,11 @@
 //! IDX files, the format of MNIST and its successors: `NAME-images-idx3-ubyte` beside
-//! `NAME-labels-idx1-ubyte`, plain or gzipped.
+//! `NAME-labels-idx1-ubyte`, plain or gzipped, which the content decides, whatever the name says.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+
+use dis_files::{FileError, FileKind, sniff_source};
 
 use super::{DataError, ImageShape, MemoryDataset, Result};
 
@@ -83,14 +85,41 @@ pub(super) fn is_idx_folder(dir: &Path) -> bool {
     pairs_in(dir).is_ok_and(|pairs| !pairs.is_empty())
 }
 
+/// Whether a file is one of images in IDX, gzipped or not, by its content.
+pub(super) fn is_idx_file(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = open(path).and_then(|mut input| input.read_exact(&mut magic));
+    read.is_ok() && magic == [0, 0, 8, 3]
+}
+
+/// Whether a path is what the names of a pair of files have in common, as in `DIR/train`.
+pub(super) fn is_prefix(path: &Path) -> bool {
+    let pairs = pairs_in(folder_of(path));
+    pairs.is_ok_and(|pairs| pairs.iter().any(|p| path.file_name() == Some(p.2.as_ref())))
+}
+
+/// The folder that a path lies in.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    }
+}
+
+/// The rest of a name that ends so, whatever the case of the letters.
+fn strip_ending<'a>(name: &'a str, ending: &str) -> Option<&'a str> {
+    let (stem, end) = name.split_at_checked(name.len().checked_sub(ending.len())?)?;
+    end.eq_ignore_ascii_case(ending).then_some(stem)
+}
+
 /// Splits the name of an images file into its pair's name and what the labels file is called.
 fn parse_name(file: &str) -> Option<(&str, String)> {
-    let (stem, gz) = match file.strip_suffix(".gz") {
-        Some(stem) => (stem, ".gz"),
+    let (stem, gz) = match strip_ending(file, ".gz") {
+        Some(stem) => (stem, &file[stem.len()..]),
         None => (file, ""),
     };
     ENDINGS.iter().find_map(|(images, labels)| {
-        let name = stem.strip_suffix(images)?;
+        let name = strip_ending(stem, images)?;
         Some((name, format!("{name}{labels}{gz}")))
     })
 }
@@ -108,24 +137,27 @@ fn pairs_in(dir: &Path) -> Result<Vec<(PathBuf, PathBuf, String)>> {
         if let Some((name, labels)) = parse_name(file)
             && pairs.iter().all(|p| p.2 != name)
         {
-            pairs.push((dir.join(file), beside(dir, &labels), name.to_owned()));
+            pairs.push((
+                dir.join(file),
+                beside(dir, &labels, &files),
+                name.to_owned(),
+            ));
         }
     }
     Ok(pairs)
 }
 
-/// The labels file of that name, or its twin with or without `.gz` if only that is there.
-fn beside(dir: &Path, labels: &str) -> PathBuf {
-    let twin = match labels.strip_suffix(".gz") {
+/// The labels file of that name among `files`, whatever its case; or its twin with or without `.gz`
+/// if only that is there.
+fn beside(dir: &Path, labels: &str, files: &[String]) -> PathBuf {
+    let twin = match strip_ending(labels, ".gz") {
         Some(plain) => plain.to_owned(),
         None => format!("{labels}.gz"),
     };
-    let (path, twin) = (dir.join(labels), dir.join(twin));
-    if !path.exists() && twin.exists() {
-        twin
-    } else {
-        path
-    }
+    let exact = files.iter().find(|file| *file == labels);
+    let find = |name: &str| files.iter().find(|file| file.eq_ignore_ascii_case(name));
+    let found = exact.or_else(|| find(labels)).or_else(|| find(&twin));
+    dir.join(found.map_or(labels, String::as_str))
 }
 
 fn locate(path: &Path, split: Option<&str>) -> Result<(PathBuf, PathBuf, String)> {
@@ -159,10 +191,7 @@ fn locate(path: &Path, split: Option<&str>) -> Result<(PathBuf, PathBuf, String)
             }
         };
     }
-    let dir = match path.parent() {
-        Some(dir) if dir != Path::new("") => dir,
-        _ => Path::new("."),
-    };
+    let dir = folder_of(path);
     let file = path
         .file_name()
         .map(|f| f.to_string_lossy().into_owned())
@@ -177,6 +206,16 @@ fn locate(path: &Path, split: Option<&str>) -> Result<(PathBuf, PathBuf, String)
         .ok_or_else(|| missing(what))
 }
 
+/// The content of a file, unpacked if its first bytes are those of gzip.
+fn open(path: &Path) -> std::io::Result<Box<dyn Read>> {
+    let mut file = BufReader::new(File::open(path)?);
+    let gzipped = file.fill_buf()?.starts_with(&[0x1f, 0x8b]);
+    Ok(match gzipped {
+        true => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+        false => Box::new(file),
+    })
+}
+
 /// Reads one IDX file of unsigned bytes with `N` dimensions.
 fn read_idx<const N: usize>(path: &Path, what: &'static str) -> Result<([usize; N], Vec<u8>)> {
     let io = |action| DataError::io(path, action);
@@ -184,11 +223,7 @@ fn read_idx<const N: usize>(path: &Path, what: &'static str) -> Result<([usize; 
         path: path.to_path_buf(),
         what,
     };
-    let file = BufReader::new(File::open(path).map_err(io("open"))?);
-    let mut input: Box<dyn Read> = match path.extension() {
-        Some(e) if e == "gz" => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-        _ => Box::new(file),
-    };
+    let mut input = open(path).map_err(io("open"))?;
     // Reads at most `needed` bytes and reports how many were missing.
     let mut take = |needed: u64, what: &'static str| -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
@@ -211,6 +246,16 @@ fn read_idx<const N: usize>(path: &Path, what: &'static str) -> Result<([usize; 
     };
     let magic = take(4, "the header's")?;
     if magic != [0, 0, 8, N as u8] {
+        let mut file = File::open(path).map_err(io("open"))?;
+        let found = sniff_source(&mut file).map_err(io("read"))?;
+        if found.is_foreign() && found != FileKind::Gzip {
+            let (path, wanted) = (path.to_path_buf(), "an IDX file");
+            return Err(DataError::File(FileError::Kind {
+                path,
+                found,
+                wanted,
+            }));
+        }
         let hex: Vec<String> = magic.iter().map(|b| format!("{b:02x}")).collect();
         return Err(format(format!(
             "not an IDX file of bytes in {N} dimensions: starts with {} instead of 000008{N:02x}",
@@ -380,6 +425,32 @@ mod tests {
         assert!(matches!(e, DataError::Format { .. }), "{e}");
     }
 
+    /// Unpacked by something that kept the name, packed without saying so, or shouted.
+    #[test]
+    fn the_content_decides_and_not_the_name() {
+        let (image_file, label_file) = (images([2, 2, 3], &PIXELS), labels(&[1, 2]));
+        for [(image_name, image_file), (label_name, label_file)] in [
+            [
+                ("x-images-idx3-ubyte.gz", image_file.clone()),
+                ("x-labels-idx1-ubyte.gz", label_file.clone()),
+            ],
+            [
+                ("x-images-idx3-ubyte", gz(&image_file)),
+                ("x-labels-idx1-ubyte", gz(&label_file)),
+            ],
+            [
+                ("X-IMAGES-IDX3-UBYTE", image_file.clone()),
+                ("X-labels-idx1-ubyte.GZ", gz(&label_file)),
+            ],
+        ] {
+            let dir = folder(&[(image_name, image_file), (label_name, label_file)]);
+            let data = open_idx(dir.path(), None).unwrap();
+            assert_eq!((data.len(), data.unoccupied_classes()), (2, vec![0]));
+            assert!(is_idx_file(&dir.path().join(image_name)));
+            assert!(!is_idx_file(&dir.path().join(label_name)));
+        }
+    }
+
     #[test]
     fn missing_and_broken_files_are_named() {
         let dir = folder(&[("x-images-idx3-ubyte", images([2, 2, 3], &PIXELS))]);
@@ -399,8 +470,11 @@ mod tests {
             ("x-images-idx3-ubyte.gz", b"not gzip at all".to_vec()),
             ("x-labels-idx1-ubyte.gz", gz(&labels(&[0]))),
         ]);
-        let e = open_idx(dir.path(), None).unwrap_err();
-        assert!(matches!(e, DataError::Io { .. }), "{e}");
+        let e = open_idx(dir.path(), None).unwrap_err().to_string();
+        assert!(
+            e.contains("is a text (\"not gzip at all\"), not an IDX file"),
+            "{e}"
+        );
         // A gzip stream that is cut off counts as truncated.
         let whole = gz(&images([2, 2, 3], &PIXELS));
         let dir = folder(&[

@@ -11,30 +11,39 @@
 //! ```
 
 mod cifar;
+mod classes;
 pub mod crop;
 mod digits;
 mod error;
 mod folder;
 pub mod grid;
 mod idx;
+mod jpeg;
 mod latents;
 mod loader;
 mod memory;
 mod npz;
 mod order;
+mod picture;
+mod size;
 mod spec;
 mod subset;
+mod tree;
 
+use std::path::Path;
 use std::sync::Arc;
 
+pub use classes::describe_unoccupied;
 pub use digits::{DIGITS_LEVELS, DIGITS_SPLIT_SEED, DIGITS_TRAIN, digits, digits_split};
 pub use error::{DataError, Result};
-pub use folder::{FolderDataset, FolderOptions, read_picture};
+pub use folder::{FolderDataset, FolderOptions};
 pub use latents::{LatentDataset, LatentIndex, Shard, read_shard};
 pub use loader::{Batch, Loader, LoaderOptions, load_batch};
 pub use memory::MemoryDataset;
 pub use npz::{NpzImages, differing_settings, open_npz, read_npz};
 pub use order::{Draw, Order, batch_indices, epoch_key, flips};
+pub use picture::read_picture;
+pub use size::CropSize;
 pub use spec::{DataKind, DataSpec};
 pub use subset::Subset;
 
@@ -107,6 +116,25 @@ pub trait Dataset: Send + Sync {
 
     /// Class of an image; `None` without classes or past the end.
     fn label(&self, index: usize) -> Option<u32>;
+
+    /// Number of images of each class, in the order of [`Dataset::class_names`]; empty without
+    /// classes.
+    fn class_counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.num_classes().unwrap_or(0)];
+        for label in (0..self.len()).filter_map(|i| self.label(i)) {
+            if let Some(count) = counts.get_mut(label as usize) {
+                *count += 1;
+            }
+        }
+        counts
+    }
+
+    /// Classes that no image is of, ascending. A checkpoint records those of its training data in
+    /// its metadata as `unoccupied_classes` (a list of numbers, absent if there is none).
+    fn unoccupied_classes(&self) -> Vec<u32> {
+        let classes = (0u32..).zip(self.class_counts());
+        classes.filter(|&(_, n)| n == 0).map(|(c, _)| c).collect()
+    }
 
     /// The largest raw level `m`: the network sees `v / (m / 2) - 1` for a raw value `v` in
     /// `0 ..= m`. 255 for 8-bit images, 16 for the digits.
@@ -187,6 +215,11 @@ pub fn open(spec: &DataSpec) -> Result<Arc<dyn Dataset>> {
             Arc::new(data)
         }
     })
+}
+
+/// Whether a file, by its content, is one of many images, such as an npz file.
+pub fn is_data_file(path: &Path) -> bool {
+    npz::is_npz(path) || idx::is_idx_file(path)
 }
 
 /// Writes raw levels (channel by channel, `0 ..= max_level`) as network values, mirrored if asked.

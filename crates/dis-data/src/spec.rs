@@ -12,14 +12,22 @@
 //! | `latents:DIR` | latents written by `dis encode` |
 //! | `PATH` | whichever of these the folder or file at PATH looks like |
 //!
-//! Options: `size=N` (side of the crops), `grey`, `cache=MIB` (memory for crops) for folders;
-//! `split=NAME` for IDX, Fashion-MNIST and CIFAR-10; `flip` and `unconditional` for all.
+//! Options: `size=N` or `size=WIDTHxHEIGHT` (of the crops), `grey`, `recursive` (pictures in folders
+//! below class folders), `cache=MIB` (memory for crops) for folders; `split=NAME` for IDX,
+//! Fashion-MNIST and CIFAR-10; `flip` and `unconditional` for all.
+//!
+//! Options are taken from the end, and never from a path that exists, so paths may hold commas. Where
+//! that leaves doubt, a comma of its own ends the path: `folder:a,flip,,size=8`.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::{DataError, FolderOptions, Result};
-use super::{cifar::is_cifar_folder, idx::is_idx_folder, latents::is_latents_folder, npz::is_npz};
+use dis_files::SNIFF_LEN;
+
+use super::{CropSize, DataError, FolderOptions, Result};
+use super::{cifar::is_cifar_folder, idx, latents::is_latents_folder, npz::is_npz};
 
 /// Which data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,10 +57,12 @@ pub enum DataKind {
 pub struct DataSpec {
     /// Which data set.
     pub kind: DataKind,
-    /// Side of the crops of a folder's pictures.
-    pub size: Option<usize>,
+    /// Size of the crops of a folder's pictures.
+    pub size: Option<CropSize>,
     /// One grey channel for a folder's pictures.
     pub grey: bool,
+    /// Pictures in folders below class folders too.
+    pub recursive: bool,
     /// Memory for a folder's crops in MiB.
     pub cache_mib: Option<usize>,
     /// Part of an IDX or CIFAR-10 folder.
@@ -70,6 +80,7 @@ impl DataSpec {
             kind,
             size: None,
             grey: false,
+            recursive: false,
             cache_mib: None,
             split: None,
             unconditional: false,
@@ -87,6 +98,7 @@ impl DataSpec {
         let misplaced = [
             ("size", self.size.is_some() && !folder),
             ("grey", self.grey && !folder),
+            ("recursive", self.recursive && !folder),
             ("cache", self.cache_mib.is_some() && !folder),
             ("split", self.split.is_some() && !files),
         ];
@@ -99,10 +111,13 @@ impl DataSpec {
     /// The options of a folder.
     pub(super) fn folder_options(&self) -> Result<FolderOptions> {
         let size = self.size.ok_or_else(|| {
-            self.error("a folder of pictures needs the size of its crops, such as ,size=64".into())
+            let what =
+                "a folder of pictures needs the size of its crops, such as ,size=64 or ,size=96x64";
+            self.error(what.into())
         })?;
         let mut options = FolderOptions::new(size);
         (options.grey, options.unconditional) = (self.grey, self.unconditional);
+        options.recursive = self.recursive;
         if let Some(mib) = self.cache_mib {
             options.cache_bytes = mib.saturating_mul(1 << 20);
         }
@@ -119,16 +134,21 @@ impl DataSpec {
 
 impl std::fmt::Display for DataSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.kind {
-            DataKind::Digits => write!(f, "digits")?,
-            DataKind::DigitsTrain => write!(f, "digits-train")?,
-            DataKind::DigitsHeldOut => write!(f, "digits-held-out")?,
-            DataKind::Idx(path) => write!(f, "idx:{}", path.display())?,
-            DataKind::Fashion(path) => write!(f, "fashion:{}", path.display())?,
-            DataKind::Cifar10(path) => write!(f, "cifar10:{}", path.display())?,
-            DataKind::Folder(path) => write!(f, "folder:{}", path.display())?,
-            DataKind::Npz(path) => write!(f, "npz:{}", path.display())?,
-            DataKind::Latents(path) => write!(f, "latents:{}", path.display())?,
+        let (prefix, path) = match &self.kind {
+            DataKind::Digits => (DIGITS, None),
+            DataKind::DigitsTrain => (DIGITS_TRAIN, None),
+            DataKind::DigitsHeldOut => (DIGITS_HELD_OUT, None),
+            DataKind::Idx(path) => ("idx:", Some(path)),
+            DataKind::Fashion(path) => ("fashion:", Some(path)),
+            DataKind::Cifar10(path) => ("cifar10:", Some(path)),
+            DataKind::Folder(path) => ("folder:", Some(path)),
+            DataKind::Npz(path) => ("npz:", Some(path)),
+            DataKind::Latents(path) => ("latents:", Some(path)),
+        };
+        write!(f, "{prefix}")?;
+        if let Some(path) = path.map(|path| path.to_string_lossy()) {
+            let end = if path.contains(',') { "," } else { "" };
+            write!(f, "{path}{end}")?;
         }
         if let Some(size) = self.size {
             write!(f, ",size={size}")?;
@@ -141,6 +161,7 @@ impl std::fmt::Display for DataSpec {
         }
         let flags = [
             (self.grey, "grey"),
+            (self.recursive, "recursive"),
             (self.unconditional, "unconditional"),
             (self.flip, "flip"),
         ];
@@ -160,47 +181,131 @@ impl FromStr for DataSpec {
             what,
         };
         let mut spec = Self::new(DataKind::Digits);
-        let mut rest = text;
-        // Options are taken from the end while they look like ones, so paths may hold commas.
-        while let Some((before, option)) = rest.rsplit_once(',') {
-            let (key, value) = match option.split_once('=') {
-                Some((key, value)) => (key, Some(value)),
-                None => (option, None),
-            };
-            let number = || -> Result<usize> {
-                let n = value
-                    .and_then(|v| v.parse().ok())
-                    .filter(|&n| n > 0 || key == "cache");
-                n.ok_or_else(|| error(format!("option {key} needs a number, as in {key}=64")))
-            };
-            match (key, value) {
-                ("size", _) => spec.size = Some(number()?),
-                ("cache", _) => spec.cache_mib = Some(number()?),
-                ("split", Some(name)) if !name.is_empty() => spec.split = Some(name.to_owned()),
-                ("grey" | "gray", None) => spec.grey = true,
-                ("unconditional", None) => spec.unconditional = true,
-                ("flip", None) => spec.flip = true,
-                _ if std::path::Path::new(rest).exists() => break,
-                _ => {
-                    return Err(error(format!(
-                        "unknown option {option:?}; there are size=N, grey, cache=MIB, split=NAME, \
-                         flip, unconditional"
-                    )));
-                }
-            }
-            rest = before;
-        }
-        spec.kind = parse_kind(rest).map_err(error)?;
+        let rest = spec.take_options(text).map_err(error)?;
+        spec.kind = match explicit_kind(rest) {
+            Some(kind) => kind.map_err(error)?,
+            None => spec.kind_at(rest)?,
+        };
         spec.check_options()?;
         Ok(spec)
     }
 }
 
-fn parse_kind(text: &str) -> std::result::Result<DataKind, String> {
+const DIGITS: &str = "digits";
+const DIGITS_TRAIN: &str = "digits-train";
+const DIGITS_HELD_OUT: &str = "digits-held-out";
+
+impl DataSpec {
+    /// Takes options from the end of a text as far as they are ones; returns the rest.
+    fn take_options<'a>(&mut self, text: &'a str) -> std::result::Result<&'a str, String> {
+        let mut rest = text;
+        while !names_something(rest) {
+            let Some((before, option)) = rest.rsplit_once(',') else {
+                break;
+            };
+            if option.is_empty() {
+                return Ok(before);
+            }
+            if !self.take_option(option)? {
+                // A comma of a path that is not there, or a misspelt option of something that is.
+                let mut shorter = rest.match_indices(',').map(|(at, _)| &rest[..at]);
+                if shorter.any(names_something) {
+                    return Err(format!(
+                        "unknown option {option:?}; there are size=N, size=WIDTHxHEIGHT, grey, \
+                         recursive, cache=MIB, split=NAME, flip, unconditional"
+                    ));
+                }
+                break;
+            }
+            rest = before;
+        }
+        Ok(rest)
+    }
+
+    /// Whether a text is an option, which is then set.
+    fn take_option(&mut self, option: &str) -> std::result::Result<bool, String> {
+        let (key, value) = match option.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => (option, None),
+        };
+        match (key, value) {
+            ("size", value) => {
+                let size = value.unwrap_or_default().parse();
+                self.size = Some(size.map_err(|what| format!("option size {what}"))?);
+            }
+            ("cache", value) => {
+                let mib = value.and_then(|v| v.parse().ok());
+                let missing = || "option cache needs a number, as in cache=64".to_owned();
+                self.cache_mib = Some(mib.ok_or_else(missing)?);
+            }
+            ("split", Some(name)) if !name.is_empty() => self.split = Some(name.to_owned()),
+            ("grey" | "gray", None) => self.grey = true,
+            ("recursive", None) => self.recursive = true,
+            ("unconditional", None) => self.unconditional = true,
+            ("flip", None) => self.flip = true,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// What the folder or file at a path looks like.
+    fn kind_at(&self, text: &str) -> Result<DataKind> {
+        let path = PathBuf::from(text);
+        if path.is_dir() {
+            return Ok(if is_cifar_folder(&path) {
+                DataKind::Cifar10(path)
+            } else if idx::is_idx_folder(&path) {
+                DataKind::Idx(path)
+            } else if is_latents_folder(&path) {
+                DataKind::Latents(path)
+            } else {
+                DataKind::Folder(path)
+            });
+        }
+        if !path.exists() {
+            return Err(self.no_such(path));
+        }
+        if is_npz(&path) {
+            return Ok(DataKind::Npz(path));
+        }
+        if idx::is_idx_file(&path) {
+            return Ok(DataKind::Idx(path));
+        }
+        let wanted = "data (an npz file or an IDX file; pictures are given by their folder)";
+        let mut head = Vec::new();
+        let file = File::open(&path).map_err(DataError::io(&path, "open"))?;
+        file.take(SNIFF_LEN as u64)
+            .read_to_end(&mut head)
+            .map_err(DataError::io(&path, "read"))?;
+        Err(DataError::kind(&path, &head, wanted))
+    }
+
+    /// Nothing lies at a path that names no kind of data.
+    fn no_such(&self, path: PathBuf) -> DataError {
+        let text = path.to_string_lossy();
+        let slash = text.contains(std::path::is_separator);
+        let of_folder = self.size.is_some() || self.grey || self.recursive;
+        let folder = of_folder || text.ends_with(std::path::is_separator);
+        let (what, hint) = match (folder, path.extension().is_some()) {
+            (true, _) => ("folder", ""),
+            (false, true) => ("file", ""),
+            (false, false) if slash => ("file or folder", ""),
+            (false, false) => (
+                "file or folder",
+                ", and none of digits, digits-train, digits-held-out, idx:PATH, fashion:DIR, \
+                 cifar10:DIR, folder:DIR, npz:FILE, latents:DIR",
+            ),
+        };
+        DataError::NoSuch { path, what, hint }
+    }
+}
+
+/// The kind that a text names; `None` if it is only a path.
+fn explicit_kind(text: &str) -> Option<std::result::Result<DataKind, String>> {
     match text {
-        "digits" => return Ok(DataKind::Digits),
-        "digits-train" => return Ok(DataKind::DigitsTrain),
-        "digits-held-out" => return Ok(DataKind::DigitsHeldOut),
+        DIGITS => return Some(Ok(DataKind::Digits)),
+        DIGITS_TRAIN => return Some(Ok(DataKind::DigitsTrain)),
+        DIGITS_HELD_OUT => return Some(Ok(DataKind::DigitsHeldOut)),
         _ => {}
     }
     let kinds = [
@@ -211,30 +316,30 @@ fn parse_kind(text: &str) -> std::result::Result<DataKind, String> {
         ("npz:", DataKind::Npz),
         ("latents:", DataKind::Latents),
     ];
-    for (prefix, kind) in kinds {
-        match text.strip_prefix(prefix) {
-            Some("") => return Err(format!("needs a path after {prefix}")),
-            Some(path) => return Ok(kind(path.into())),
-            None => {}
+    let (prefix, kind, path) = kinds
+        .into_iter()
+        .find_map(|(prefix, kind)| Some((prefix, kind, text.strip_prefix(prefix)?)))?;
+    Some(match path {
+        "" => Err(format!("needs a path after {prefix}")),
+        path => Ok(kind(path.into())),
+    })
+}
+
+/// Whether a text without options names data that are there.
+fn names_something(text: &str) -> bool {
+    match explicit_kind(text) {
+        Some(Ok(DataKind::Digits | DataKind::DigitsTrain | DataKind::DigitsHeldOut)) => true,
+        Some(Ok(DataKind::Idx(path) | DataKind::Fashion(path))) => {
+            path.exists() || idx::is_prefix(&path)
         }
-    }
-    let path = PathBuf::from(text);
-    if is_cifar_folder(&path) {
-        Ok(DataKind::Cifar10(path))
-    } else if is_idx_folder(&path) {
-        Ok(DataKind::Idx(path))
-    } else if is_latents_folder(&path) {
-        Ok(DataKind::Latents(path))
-    } else if is_npz(&path) {
-        Ok(DataKind::Npz(path))
-    } else if path.is_dir() {
-        Ok(DataKind::Folder(path))
-    } else {
-        Err(
-            "neither an existing folder nor one of digits, digits-train, digits-held-out, \
-             idx:PATH, fashion:DIR, cifar10:DIR, folder:DIR, npz:FILE, latents:DIR"
-                .into(),
-        )
+        Some(Ok(
+            DataKind::Cifar10(path)
+            | DataKind::Folder(path)
+            | DataKind::Npz(path)
+            | DataKind::Latents(path),
+        )) => path.exists(),
+        Some(Err(_)) => false,
+        None => Path::new(text).exists(),
     }
 }
 
@@ -242,9 +347,52 @@ fn parse_kind(text: &str) -> std::result::Result<DataKind, String> {
 mod tests {
     use super::*;
     use crate::open;
+    use proptest::prelude::*;
 
     fn parse(text: &str) -> Result<DataSpec> {
         text.parse()
+    }
+
+    fn kinds() -> impl Strategy<Value = DataKind> {
+        // Commas, words of options and colons, where they could be mistaken for what they are not.
+        let part = prop::sample::select(vec![
+            "a", ",", "/", ".", "flip", ",flip", ",size=8", "grey", "=", " ", "idx:", "digits", "é",
+        ]);
+        let path =
+            prop::collection::vec(part, 1..6).prop_map(|parts| PathBuf::from(parts.concat()));
+        (0usize..9, path).prop_map(|(kind, path)| match kind {
+            0 => DataKind::Digits,
+            1 => DataKind::DigitsTrain,
+            2 => DataKind::DigitsHeldOut,
+            3 => DataKind::Idx(path),
+            4 => DataKind::Fashion(path),
+            5 => DataKind::Cifar10(path),
+            6 => DataKind::Folder(path),
+            7 => DataKind::Npz(path),
+            _ => DataKind::Latents(path),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn texts_of_specifications_come_back(
+            kind in kinds(), size in prop::option::of((1usize..300, 1usize..300)), cache in prop::option::of(0usize..9),
+            split in prop::option::of("[a-z=.]{1,4}"), flags in any::<[bool; 4]>(),
+        ) {
+            let folder = matches!(kind, DataKind::Folder(_));
+            let parts = matches!(kind, DataKind::Idx(_) | DataKind::Fashion(_) | DataKind::Cifar10(_));
+            let spec = DataSpec {
+                size: size.filter(|_| folder).map(|(height, width)| CropSize { height, width }),
+                grey: folder && flags[0],
+                recursive: folder && flags[1],
+                cache_mib: cache.filter(|_| folder),
+                split: split.filter(|_| parts),
+                unconditional: flags[2],
+                flip: flags[3],
+                kind,
+            };
+            prop_assert_eq!(parse(&spec.to_string()).unwrap(), spec);
+        }
     }
 
     #[test]
@@ -258,31 +406,71 @@ mod tests {
             "latents:a/b,unconditional,flip",
             "npz:a/b.npz,flip",
             "cifar10:C:\\data,flip",
-            "folder:x,y,size=64,cache=0,grey,unconditional,flip",
+            "folder:x,y,,size=64,cache=0,grey,recursive,unconditional,flip",
+            "folder:x,size=96x64",
         ] {
-            assert_eq!(parse(text).map(|s| s.to_string()).ok().as_deref(), {
-                // A comma in a path only works when it exists.
-                if text.starts_with("folder:x,y") {
-                    None
-                } else {
-                    Some(text)
-                }
-            });
+            let spec = parse(text).map(|s| s.to_string());
+            assert_eq!(spec.ok().as_deref(), Some(text));
         }
+    }
+
+    #[test]
+    fn existing_paths_win_over_options() {
         let dir = tempfile::tempdir().unwrap();
-        let odd = dir.path().join("x,y");
-        std::fs::create_dir(&odd).unwrap();
-        let spec = parse(&format!("{},size=8", odd.display())).unwrap();
-        assert_eq!((spec.kind, spec.size), (DataKind::Folder(odd), Some(8)));
+        let path = |name: &str| dir.path().join(name);
+        for name in ["x,y", "x,flip", "x,flip,size=8"] {
+            std::fs::create_dir(path(name)).unwrap();
+        }
+        std::fs::write(path("a,b.npz"), "PK").unwrap();
+        std::fs::write(path("c,d-images-idx3-ubyte"), "").unwrap();
+        let at = |prefix: &str, name: &str| format!("{prefix}{}", path(name).display());
+        for prefix in ["", "folder:"] {
+            for (text, folder, size) in [
+                ("x,y,size=8", "x,y", Some(8)),
+                ("x,flip", "x,flip", None),
+                ("x,flip,size=9", "x,flip", Some(9)),
+                ("x,flip,size=8", "x,flip,size=8", None),
+            ] {
+                let spec = parse(&at(prefix, text)).unwrap();
+                assert_eq!(spec.kind, DataKind::Folder(path(folder)));
+                assert_eq!((spec.size, spec.flip), (size.map(CropSize::from), false));
+            }
+            let npz = if prefix.is_empty() { "" } else { "npz:" };
+            let spec = parse(&at(npz, "a,b.npz,flip")).unwrap();
+            assert_eq!(
+                (spec.kind, spec.flip),
+                (DataKind::Npz(path("a,b.npz")), true)
+            );
+        }
+        let spec = parse(&at("idx:", "c,d,split=x")).unwrap();
+        assert_eq!(spec.kind, DataKind::Idx(path("c,d")));
+        let e = parse(&at("folder:", "x,y,greyish"))
+            .unwrap_err()
+            .to_string();
+        assert!(e.contains("unknown option \"greyish\""), "{e}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_said_first() {
+        for (text, message) in [
+            ("gone.npz", "gone.npz: no such file"),
+            ("gone/,size=8", "gone/: no such folder"),
+            ("gone,size=8", "gone: no such folder"),
+            ("a/gone", "a/gone: no such file or folder"),
+            ("gone, too.npz", "gone, too.npz: no such file"),
+        ] {
+            assert_eq!(parse(text).unwrap_err().to_string(), message);
+        }
     }
 
     #[test]
     fn mistakes_are_explained() {
         for (text, part) in [
-            ("digit", "neither an existing folder"),
-            ("", "neither an existing folder"),
+            ("digit", "no such file or folder, and none of digits, "),
+            ("", "no such file or folder, and none of digits, "),
             ("digits,size=8", "no option size"),
             ("idx:x,grey", "no option grey"),
+            ("cifar10:x,recursive", "no option recursive"),
             ("fashion:x,size=8", "no option size"),
             ("fashion:", "needs a path"),
             ("digits,split=x", "no option split"),
@@ -291,11 +479,40 @@ mod tests {
             ("folder:x,size=0", "size needs a number"),
             ("folder:x,size", "size needs a number"),
             ("folder:x,size=big", "size needs a number"),
+            ("folder:x,cache=-1", "cache needs a number"),
             ("folder:", "needs a path"),
         ] {
             let e = parse(text).unwrap_err().to_string();
-            assert!(e.contains(part) && e.contains(&format!("{text:?}")), "{e}");
+            assert!(e.contains(part) && e.contains(text), "{e}");
             assert!(!e.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn files_are_known_by_their_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let idx = [0u8, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 7];
+        let parse = |name: &str| super::tests::parse(&path(name).display().to_string());
+        for (name, content) in [
+            ("A.NPZ", &b"PK"[..]),
+            ("stats", b"PK\x03\x04"),
+            ("b.dat", b"PK\x03\x04"),
+        ] {
+            std::fs::write(path(name), content).unwrap();
+            assert_eq!(parse(name).unwrap().kind, DataKind::Npz(path(name)));
+        }
+        std::fs::write(path("train-images-idx3-ubyte"), idx).unwrap();
+        let kind = parse("train-images-idx3-ubyte").unwrap().kind;
+        assert_eq!(kind, DataKind::Idx(path("train-images-idx3-ubyte")));
+        image::GrayImage::new(5, 5).save(path("1.png")).unwrap();
+        std::fs::write(path("1.txt"), "words").unwrap();
+        for (name, part) in [
+            ("1.png", "is a PNG picture, not data"),
+            ("1.txt", "is a text (\"words\"), not data"),
+        ] {
+            let e = parse(name).unwrap_err().to_string();
+            assert!(e.contains(name) && e.contains(part), "{e}");
         }
     }
 

@@ -77,14 +77,12 @@ impl Source {
                 sha256: hash(path)?,
             });
         }
-        let mut spec: DataSpec = text
-            .parse()
-            .with_context(|| format!("{name}: no model, no statistics, and no data set"))?;
+        let mut spec: DataSpec = text.parse().with_context(|| name.to_string())?;
         if matches!(spec.kind, DataKind::Folder(_)) && spec.size.is_none() {
             let Some(shape) = shape else {
                 return Ok(Self::Unsized);
             };
-            spec.size = Some(shape.width);
+            spec.size = Some(shape.into());
             spec.grey = shape.channels == 1;
         }
         let data = dis_data::open(&spec)?;

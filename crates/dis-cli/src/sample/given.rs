@@ -31,15 +31,13 @@ pub fn open(args: &SampleArgs, shape: ImageShape) -> Result<Option<Given>> {
         return Ok(None);
     };
     let grey = shape.channels == 1;
-    if Path::new(text).is_file() && !text.ends_with(".npz") {
-        let picture = read_picture(Path::new(text), shape.width, grey)?;
-        return Ok(Some(Given::Picture(picture)));
+    let path = Path::new(text);
+    if path.is_file() && !dis_data::is_data_file(path) {
+        return Ok(Some(Given::Picture(read_picture(path, shape)?)));
     }
-    let mut spec: DataSpec = text
-        .parse()
-        .with_context(|| format!("--init-image {text}: no picture, and no data set"))?;
+    let mut spec: DataSpec = text.parse().context("--init-image")?;
     if matches!(spec.kind, DataKind::Folder(_)) {
-        spec.size = spec.size.or(Some(shape.width));
+        spec.size = spec.size.or(Some(shape.into()));
         spec.grey = grey;
     }
     let data = dis_data::open(&spec)?;
@@ -114,7 +112,12 @@ impl Given {
 /// 1 where a picture is white. A latent is painted anew if any of its pixels is.
 fn mask(path: &Path, side: usize, decoder: Option<&Decoder>) -> Result<Array4<f32>> {
     let factor = decoder.map_or(1, |decoder| decoder.shape().width / side);
-    let pixels = read_picture(path, side * factor, true)?;
+    let shape = ImageShape {
+        channels: 1,
+        height: side * factor,
+        width: side * factor,
+    };
+    let pixels = read_picture(path, shape)?;
     let mut mask = Array4::zeros((1, 1, side, side));
     for (i, pixel) in pixels.iter().enumerate() {
         let (y, x) = (i / (side * factor), i % (side * factor));

@@ -77,9 +77,14 @@ pub fn read_npz(source: impl Read + Seek, origin: &Path) -> Result<MemoryDataset
     .map_err(|error| format(error.to_string()))
 }
 
-/// Whether a path is that of an `.npz` file.
+/// Whether a file is an `.npz` file: a zip archive by its first bytes, or called one.
 pub(crate) fn is_npz(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e == "npz") && path.is_file()
+    let named = path
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("npz"));
+    let mut magic = [0; 4];
+    let zip = |mut file: File| file.read_exact(&mut magic).is_ok() && magic == *b"PK\x03\x04";
+    path.is_file() && (named || File::open(path).is_ok_and(zip))
 }
 
 /// Images channel by channel, from an array of interleaved channels.

@@ -1,11 +1,12 @@
 //! What training writes into a checkpoint beside its model.
 
 use dis_data::{Dataset, LatentIndex};
+use dis_model::classes::UNOCCUPIED_CLASSES;
 use dis_pipeline::DiffusionConfig;
 use serde_json::{Value, json};
 
-/// What a checkpoint says beside its model: the diffusion it was trained with, the class names and
-/// the largest raw level of its images.
+/// What a checkpoint says beside its model: the diffusion it was trained with, the class names, the
+/// classes that no image was of, and the largest raw level of its images.
 pub fn extra_metadata(diffusion: &DiffusionConfig, data: &dyn Dataset) -> Vec<(String, Value)> {
     let mut extra = vec![("diffusion".to_string(), json!(diffusion))];
     match data.latents() {
@@ -14,6 +15,10 @@ pub fn extra_metadata(diffusion: &DiffusionConfig, data: &dyn Dataset) -> Vec<(S
     }
     if !data.class_names().is_empty() {
         extra.push(("class_names".to_string(), json!(data.class_names())));
+    }
+    let unoccupied = data.unoccupied_classes();
+    if !unoccupied.is_empty() {
+        extra.push((UNOCCUPIED_CLASSES.to_string(), json!(unoccupied)));
     }
     extra
 }

@@ -23,7 +23,9 @@ use super::metrics::MetricsLog;
 use crate::config::RunConfig;
 use crate::error::{Result, TrainError};
 use crate::trainer::{StepReport, TrainState, Trainer};
-use dis_data::{DataSpec, Dataset, ImageShape, Loader, LoaderOptions, grid, open};
+use dis_data::{
+    DataSpec, Dataset, ImageShape, Loader, LoaderOptions, describe_unoccupied, grid, open,
+};
 
 /// Batches that are in memory at once: the one that is trained on, two that are ready, one in the making.
 const READ_AHEAD: u128 = 4;
@@ -162,6 +164,11 @@ pub fn train<B: ScanBackend>(
         steps: config.train.steps,
         images_per_step,
     });
+    if let Some(text) = describe_unoccupied(&*data) {
+        observer.warning(&format!(
+            "{text}; the model does not learn what is not there"
+        ));
+    }
     let manifest = Manifest {
         step: 0,
         updates: 0,
