@@ -9,6 +9,7 @@ use super::case::Comparison;
 pub struct Report {
     passed: usize,
     failed: usize,
+    later: usize,
     verbose: bool,
 }
 
@@ -36,6 +37,12 @@ impl Report {
         }
     }
 
+    /// Prints the line of a case whose kind is not due yet.
+    pub fn later(&mut self, kind: &str, name: &str) {
+        self.later += 1;
+        println!("{kind:<17} {name:<38} not due yet");
+    }
+
     fn compared(&mut self, kind: &str, name: &str, comparisons: &[Comparison]) {
         let passed = !comparisons.is_empty() && comparisons.iter().all(Comparison::passed);
         match passed {
@@ -61,7 +68,11 @@ impl Report {
 
     /// Prints the count; whether all passed and there was something to pass.
     pub fn close(&self) -> bool {
-        println!("{} passed, {} failed", self.passed, self.failed);
+        let later = match self.later {
+            0 => String::new(),
+            n => format!(", {n} not due yet"),
+        };
+        println!("{} passed, {} failed{later}", self.passed, self.failed);
         self.failed == 0 && self.passed > 0
     }
 }
