@@ -157,7 +157,7 @@ pub fn run_front_pages(args: &Args) -> Result<bool> {
     for library in &workspace.libraries {
         let name = &library.name;
         let docs = front_page(&library.source)?;
-        let Some(example) = first_example(&docs) else {
+        let Some((example, runs)) = first_example(&docs) else {
             println!("{name:<14} no example on its front page");
             continue;
         };
@@ -167,7 +167,7 @@ pub fn run_front_pages(args: &Args) -> Result<bool> {
         std::fs::write(dir.join("Cargo.toml"), manifest(library, &profiles))?;
         std::fs::copy(workspace.root.join("Cargo.lock"), dir.join("Cargo.lock"))?;
         let output = cargo()
-            .args(["run", "--quiet", "--offline"])
+            .args([if runs { "run" } else { "build" }, "--quiet", "--offline"])
             .current_dir(&dir)
             .env("CARGO_TARGET_DIR", &workspace.target)
             .output()?;
@@ -229,8 +229,8 @@ fn front_page(source: &Path) -> Result<String> {
     Ok(docs)
 }
 
-/// The first block of Rust in a document, without the marks of hidden lines.
-fn first_example(docs: &str) -> Option<String> {
+/// The first block of Rust in a document, without the marks of hidden lines, and whether it can run.
+fn first_example(docs: &str) -> Option<(String, bool)> {
     let mut lines = docs.lines();
     loop {
         let fence = lines.find_map(|line| line.strip_prefix("```"))?;
@@ -240,7 +240,8 @@ fn first_example(docs: &str) -> Option<String> {
                 "#" => "",
                 line => line.strip_prefix("# ").unwrap_or(line),
             });
-            return Some(shown.collect::<Vec<_>>().join("\n"));
+            let example = shown.collect::<Vec<_>>().join("\n");
+            return Some((example, !fence.contains("no_run")));
         }
     }
 }
@@ -265,7 +266,8 @@ mod tests {
     #[test]
     fn the_first_rust_block_is_found_and_made_a_program() {
         let docs = "Words.\n```text\nno\n```\n```\nlet x = 1;\n# hidden();\n#\n# Ok::<(), E>(())\n```\n```\nlater\n```";
-        let example = first_example(docs).unwrap();
+        let (example, runs) = first_example(docs).unwrap();
+        assert!(runs);
         assert_eq!(example, "let x = 1;\nhidden();\n\nOk::<(), E>(())");
         assert!(program(&example).contains("example().unwrap()"));
         assert_eq!(program("fn main() {}"), "fn main() {}\n");
@@ -285,6 +287,6 @@ mod tests {
         std::fs::write(&lib, text).unwrap();
         let docs = front_page(&lib).unwrap();
         assert!(docs.ends_with("\nMore.\n"), "{docs}");
-        assert_eq!(first_example(&docs).unwrap(), "run();");
+        assert_eq!(first_example(&docs).unwrap().0, "run();");
     }
 }

@@ -7,6 +7,7 @@ mod golden;
 mod gpu_day;
 mod kernels;
 mod libraries;
+mod licences;
 mod parity;
 mod samplers;
 
@@ -37,6 +38,8 @@ enum Task {
     Kernels(kernels::Args),
     /// Times whole models beside equivalents in PyTorch, in one run.
     Bench(bench::Args),
+    /// Holds the licence of every crate that is built against a list.
+    Licences(licences::Args),
     /// Measures and records all that only hardware can say.
     GpuDay(gpu_day::Args),
     /// Judges samples of a digits model against the real digits.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Mutants(args) => parity::mutants::run(&args),
         Task::Kernels(args) => kernels::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Licences(args) => licences::run(&args),
         Task::GpuDay(args) => gpu_day::run(&args),
         Task::DigitsCheck(args) => digits::run(&args),
         Task::Emoji(args) => emoji::run(&args),

@@ -7,11 +7,11 @@
 //!
 //! ```
 //! use dis_diffusion::{GaussianDiffusion, Options, SamplerSpec, SeededNoise, Spacing, Variance};
-//! use dis_diffusion::{from_fn, sample};
+//! use dis_diffusion::{from_fn, ndarray::Array4, sample};
 //!
 //! let options = Options { variance: Variance::FixedSmall, ..Options::default() };
 //! let full = GaussianDiffusion::new(&options)?;
-//! let mut network = from_fn(|x: &ndarray::Array4<f32>, t: &[f64]| {
+//! let mut network = from_fn(|x: &Array4<f32>, t: &[f64]| {
 //!     let alpha_bar = full.tables().alphas_cumprod[t[0] as usize];
 //!     x.mapv(|x| (x - 0.25 * alpha_bar.sqrt() as f32) / (1.0 - alpha_bar).sqrt() as f32)
 //! });
@@ -63,6 +63,8 @@ pub use device::OnDevice;
 pub use diffusion::{
     Gaussian, GaussianDiffusion, LogVariance, LossKind, Options, Prediction, Reverse, Variance,
 };
+pub use ndarray;
+
 pub use dis_tensor::random::{Purpose, Stream};
 pub use edit::{image_to_image, inpaint, invert};
 pub use error::{Error, Result};

@@ -1,6 +1,39 @@
 //! Studies: one file describes a grid of runs, which are trained and judged one after another, and
 //! reported together.
 //!
+//! ```
+//! use dis_study::{StudyConfig, expand};
+//!
+//! let study = StudyConfig::parse(
+//!     r#"
+//!     title = "Does width help?"
+//!     design = "one_factor"
+//!     seeds = [0, 1, 2]
+//!     [evaluate]
+//!     every = 20
+//!     samples = 60
+//!     [base.model]
+//!     patch_size = 4
+//!     embed_dim = 16
+//!     depth = 2
+//!     [base.data]
+//!     spec = "digits-train"
+//!     [base.train]
+//!     steps = 40
+//!     [[axis]]
+//!     name = "width"
+//!     key = "model.embed_dim"
+//!     values = [16, 32]
+//!     "#,
+//!     "width.toml",
+//! )?;
+//! let names: Vec<String> = expand(&study)?.variants.into_iter().map(|v| v.name).collect();
+//! assert_eq!(names.len(), 2, "{names:?}");
+//! # Ok::<(), dis_study::StudyError>(())
+//! ```
+//!
+//! [`run_study`] trains and judges, [`write_report`] makes tables, plots and pictures of:
+//!
 //! ```text
 //! study.toml                     the description, as it was read
 //! runs/VARIANT/seed-0/           an ordinary run directory, and beside its checkpoints

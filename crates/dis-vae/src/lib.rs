@@ -2,9 +2,7 @@
 //! the CPU: images to latents and back.
 //!
 //! ```no_run
-//! use dis_tensor::Cpu;
-//! use dis_vae::{Tiling, Vae};
-//! use ndarray::Array4;
+//! use dis_vae::{Cpu, Tiling, Vae, ndarray::Array4};
 //!
 //! let vae = Vae::open("sd-vae-ft-mse".as_ref())?;
 //! let cpu = Cpu::new();
@@ -38,6 +36,9 @@ mod tests;
 mod tiling;
 mod vae;
 mod weights;
+
+pub use dis_tensor::Cpu;
+pub use ndarray;
 
 pub use config::{Activation, LatentScale, VaeConfig};
 pub use error::{Result, VaeError};

@@ -1,7 +1,7 @@
 //! Line plots as SVG: axes with ticks, a legend, logarithmic axes, bands of uncertainty.
 //!
 //! ```
-//! use dis_train::plot::Plot;
+//! use dis_study::plot::Plot;
 //!
 //! let svg = Plot::new("Training", "step", "loss")
 //!     .line("patch 2", &[(10.0, 0.9), (100.0, 0.4), (1000.0, 0.2)])
