@@ -2,6 +2,7 @@
 
 mod bench;
 mod digits;
+mod documents;
 mod emoji;
 mod golden;
 mod gpu_day;
