@@ -11,7 +11,7 @@ use dis_model::checkpoint::InferHints;
 use dis_model::classes::Division;
 use dis_pipeline::{SampleSpec, generate, plan_for};
 use dis_tensor::{Backend, Cpu, Precision};
-use dis_train::run::RunDir;
+use dis_train::run::find_weights;
 
 /// The model that `dis sample` carries.
 const BUNDLED: &str = "crates/dis-cli/assets/digits.safetensors";
@@ -87,8 +87,10 @@ pub fn run(args: &Args) -> Result<bool> {
 /// A digits model.
 pub fn open(path: Option<&Path>) -> Result<Checkpoint> {
     let checkpoint = match path {
-        Some(path) if RunDir::is_run(path) => RunDir::open(path)?.0.checkpoint(false)?,
-        Some(path) => Checkpoint::load(path, &InferHints::default())?,
+        Some(path) => {
+            let found = find_weights(path, &mut |text| eprintln!("warning: {text}"))?;
+            found.load(false)?
+        }
         None => Checkpoint::load(Path::new(BUNDLED), &InferHints::default())
             .context("run this from the root of the repository, or give --checkpoint")?,
     };

@@ -8,7 +8,9 @@ use anyhow::{Context, Result};
 use dis_eval::sha256_hex;
 use dis_model::checkpoint::{Entry, InferHints, WeightFile};
 use dis_model::{Checkpoint, DisModel, Metadata};
-use dis_train::run::RunDir;
+use dis_train::run::{Found, find_weights};
+
+use crate::note;
 
 /// A digits model made by `dis train --preset digits`; its run is described in docs/digits/.
 static DIGITS: &[u8] = include_bytes!("../assets/digits.safetensors");
@@ -26,23 +28,25 @@ pub struct Weights {
     pub metadata: Metadata,
     /// Its model.
     pub model: DisModel,
+    /// Where it is; none for the bundled model.
+    path: Option<PathBuf>,
 }
 
-/// A file, a run directory, or without a path the bundled model: what it holds.
+/// The word for the model in the program.
+pub const BUNDLED: &str = "bundled";
+
+/// The weights that a path means; warnings go to standard error.
+pub fn find(path: &Path) -> Result<Found> {
+    Ok(find_weights(path, &mut |text| {
+        note!("warning: {text}");
+    })?)
+}
+
+/// A file, a checkpoint of a run, a run, or without a path the bundled model: what it holds.
 pub fn describe(path: Option<&Path>, raw: bool, null_label: Option<bool>) -> Result<Weights> {
-    let run = path.filter(|path| RunDir::is_run(path));
-    let named = match run {
-        Some(run) => Some(RunDir::open(run)?.0.weights_file(raw)?),
-        None => path.map(Path::to_path_buf),
-    };
-    if let Some(folder) = named.as_deref().filter(|path| path.is_dir()) {
-        anyhow::bail!(
-            "{}: neither a checkpoint nor the directory of a run",
-            folder.display()
-        );
-    }
+    let named = path.map(find).transpose()?.map(|found| found.file(raw));
     let entry = if raw { Entry::Raw } else { Entry::Auto };
-    let (source, origin): (Box<dyn Source>, PathBuf) = match named {
+    let (source, origin): (Box<dyn Source>, PathBuf) = match named.clone() {
         Some(path) => {
             let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()));
             (Box::new(file?), path)
@@ -61,6 +65,7 @@ pub fn describe(path: Option<&Path>, raw: bool, null_label: Option<bool>) -> Res
         file,
         metadata,
         model,
+        path: named,
     })
 }
 
@@ -74,17 +79,15 @@ pub fn open(path: Option<&Path>, raw: bool, null_label: Option<bool>) -> Result<
     })
 }
 
-/// The SHA-256 of the file that [`describe`] reads.
-pub fn sha256(path: Option<&Path>, raw: bool) -> Result<String> {
-    let Some(path) = path else {
-        return Ok(sha256_hex(DIGITS)?);
-    };
-    let path = match RunDir::is_run(path) {
-        true => RunDir::open(path)?.0.weights_file(raw)?,
-        false => path.to_path_buf(),
-    };
-    let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    sha256_hex(file).with_context(|| format!("cannot read {}", path.display()))
+impl Weights {
+    /// The SHA-256 of the file.
+    pub fn sha256(&self) -> Result<String> {
+        let Some(path) = &self.path else {
+            return Ok(sha256_hex(DIGITS)?);
+        };
+        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        sha256_hex(file).with_context(|| format!("cannot read {}", path.display()))
+    }
 }
 
 /// Says which option answers a question that shapes leave open.

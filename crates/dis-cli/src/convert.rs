@@ -4,12 +4,13 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use dis_model::Checkpoint;
-use dis_model::checkpoint::{Entry, Format, InferHints, WeightFile, save_torch};
-use dis_train::run::RunDir;
+use dis_model::checkpoint::{Entry, Format, Holds, InferHints, WeightFile, save_torch};
+use dis_train::run::Found;
 
 use crate::args::ConvertArgs;
-use crate::bundled::add_hint;
+use crate::bundled::{self, BUNDLED, add_hint};
 use crate::places::Places;
+use crate::sample::output::extension;
 use crate::say;
 
 /// Writes a checkpoint in the format that the output's name says.
@@ -42,9 +43,9 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
 
 /// The format of the output, decided and checked before anything is read.
 fn output_format(out: &Path) -> Result<Format> {
-    let format = match out.extension().and_then(|e| e.to_str()) {
-        Some("safetensors") => Format::Safetensors,
-        Some("pt" | "pth") => Format::Torch,
+    let format = match extension(out).as_str() {
+        "safetensors" => Format::Safetensors,
+        "pt" | "pth" => Format::Torch,
         _ => bail!(
             "{}: the output's name must end in .safetensors, .pt or .pth",
             out.display()
@@ -63,23 +64,26 @@ fn output_format(out: &Path) -> Result<Format> {
 /// The weights, beside them their average if both go into the output, and what was taken.
 fn read(args: &ConvertArgs, format: Format) -> Result<(Checkpoint, Option<Vec<f32>>, String)> {
     let path = args.input.as_path();
-    if RunDir::is_run(path) {
+    if path == Path::new(BUNDLED) && !path.exists() {
+        return Ok((bundled::open(None, false, None)?, None, "weights".into()));
+    }
+    if let Found::Checkpoint(folder) = bundled::find(path)? {
         if args.entry.is_some() {
-            bail!("--entry is for .pt files; of a run take --ema or --raw");
+            bail!("--entry is for files of several models; of a run take --ema or --raw");
         }
-        let run = RunDir::open(path)?.0;
+        let found = Found::Checkpoint(folder);
+        let load = |raw| found.load(raw);
         if format == Format::Torch && !args.ema && !args.raw {
-            let average = run.checkpoint(false)?.weights;
-            return Ok((run.checkpoint(true)?, Some(average), "model and ema".into()));
+            let mut checkpoint = load(true)?;
+            checkpoint.metadata.holds = Some(Holds::Both);
+            return Ok((
+                checkpoint,
+                Some(load(false)?.weights),
+                "model and ema".into(),
+            ));
         }
         let taken = if args.raw { "weights" } else { "ema" };
-        return Ok((run.checkpoint(args.raw)?, None, taken.into()));
-    }
-    if path.is_dir() {
-        bail!(
-            "{}: neither a checkpoint nor the directory of a run",
-            path.display()
-        );
+        return Ok((load(args.raw)?, None, taken.into()));
     }
     let entry = match &args.entry {
         Some(name) => Entry::Named(name.clone()),
@@ -90,8 +94,8 @@ fn read(args: &ConvertArgs, format: Format) -> Result<(Checkpoint, Option<Vec<f3
     let file = WeightFile::open(path, &entry)?;
     if file.format() == Format::Safetensors && file.models() == 1 && entry != Entry::Auto {
         bail!(
-            "{}: safetensors hold one set of weights; --ema, --raw and --entry are for .pt files \
-             and runs",
+            "{}: this file holds one set of weights; --ema, --raw and --entry are for files of \
+             several, and for runs",
             path.display()
         );
     }

@@ -1,7 +1,7 @@
 //! `dis info`.
 
 use anyhow::Result;
-use dis_model::checkpoint::config_to_json;
+use dis_model::checkpoint::{Holds, config_to_json};
 use dis_model::cost::{Cost, attention_macs, ssm_macs};
 use dis_model::{ConditionKind, DisConfig, Metadata};
 use dis_ssm::MixingConfig;
@@ -57,6 +57,7 @@ fn as_json(metadata: &Metadata, cost: &Cost, args: &InfoArgs) -> Value {
     let (m, memory) = (&cost.macs, &cost.memory);
     json!({
         "model": config_to_json(&metadata.model),
+        "holds": metadata.holds.map(Holds::name),
         "extra": metadata.extra,
         "parameters": cost.parameters,
         "tokens": cost.tokens,
@@ -152,6 +153,9 @@ fn text(title: &str, metadata: &Metadata, cost: &Cost, args: &InfoArgs) -> Strin
             }
         ),
     );
+    if let Some(holds) = metadata.holds {
+        line("  holds", holds.name().to_string());
+    }
     for (key, value) in &metadata.extra {
         line(&format!("  {key}"), value.to_string());
     }

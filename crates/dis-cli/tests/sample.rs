@@ -465,7 +465,10 @@ fn damaged_checkpoints_are_refused_by_name() {
     };
     refuse(&[], &["safetensors"]);
     refuse(&good[..good.len() / 2], &["safetensors"]);
-    refuse(b"not a checkpoint at all", &["safetensors"]);
+    refuse(
+        b"no weights at all",
+        &["no weights at all", "not a checkpoint"],
+    );
     // Another name of the same length: one tensor is missing, another is unknown.
     let swapped = replace(&good, b"norm_f.weight", b"norm_g.weight");
     refuse(&swapped, &["norm_f.weight", "missing"]);

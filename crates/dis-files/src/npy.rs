@@ -22,7 +22,8 @@ const ALIGN: usize = 64;
 const LONGEST: usize = 1 << 16;
 
 impl NpyHeader {
-    /// A header of an array in C order.
+    /// A header of an array in C order. Floats that NumPy does not have are whole numbers of their
+    /// bits to it.
     pub fn new(element: ElementType, shape: &[usize]) -> Self {
         Self {
             descr: descr(element).into(),
@@ -168,10 +169,14 @@ const DESCR: [(ElementType, &str); 12] = [
     (ElementType::F64, "<f8"),
 ];
 
-/// NumPy's name of a type; types that it does not have are named as bytes.
+/// NumPy's name of a type.
 fn descr(element: ElementType) -> &'static str {
     let found = DESCR.iter().find(|(known, _)| *known == element);
-    found.map_or("|u1", |(_, descr)| descr)
+    match (found, element.size()) {
+        (Some((_, descr)), _) => descr,
+        (None, 2) => "<u2",
+        _ => "|u1",
+    }
 }
 
 fn invalid(what: impl Into<String>) -> io::Error {

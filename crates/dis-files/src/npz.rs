@@ -14,7 +14,7 @@ use crate::atomic::write_atomic_with;
 use crate::element::ElementType;
 use crate::error::{FileError, Result};
 use crate::npy::NpyHeader;
-use crate::sniff::{FileKind, refuse, sniff_source};
+use crate::sniff::{FileKind, sniff_source};
 use crate::zip::{Archive, Place, ZipError, ZipWriter};
 
 /// Deflate makes at most this many bytes of one.
@@ -50,7 +50,12 @@ impl<R: Read + Seek> NpzFile<R> {
     pub fn new(mut source: R, origin: &Path) -> Result<Self> {
         let kind = sniff_source(&mut source).map_err(FileError::io(origin, "read it"))?;
         if kind.is_foreign() && kind != FileKind::Zip {
-            return Err(refuse(&mut source, origin, kind, "an .npz file"));
+            return Err(FileError::other_kind(
+                &mut source,
+                origin,
+                kind,
+                "an .npz file",
+            ));
         }
         let archive = Archive::read(&mut source).map_err(zip_error(origin))?;
         Ok(Self {

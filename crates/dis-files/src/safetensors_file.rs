@@ -10,7 +10,7 @@ use safetensors::tensor::{Metadata as Header, TensorInfo};
 
 use crate::element::ElementType;
 use crate::error::{FileError, Result};
-use crate::sniff::{FileKind, refuse, sniff_source};
+use crate::sniff::{FileKind, sniff_source};
 use crate::stored::{Place, StoredTensor};
 
 /// Longest header that is read, as in the format's own library.
@@ -52,7 +52,12 @@ impl<R: Read + Seek> SafetensorsFile<R> {
         let total = source.seek(SeekFrom::End(0)).map_err(&failed)?;
         let kind = sniff_source(&mut source).map_err(&failed)?;
         if kind.is_foreign() && kind != FileKind::Safetensors {
-            return Err(refuse(&mut source, origin, kind, "a safetensors file"));
+            return Err(FileError::other_kind(
+                &mut source,
+                origin,
+                kind,
+                "a safetensors file",
+            ));
         }
         let mut length = [0; 8];
         if total < length.len() as u64 {

@@ -168,29 +168,28 @@ pub fn read_json(path: &Path, wanted: &'static str) -> Result<String> {
     Ok(text)
 }
 
-/// The error for a file that is not the one that is wanted. Of the index of a sharded checkpoint it
-/// names the shards.
-pub(crate) fn refuse<R: Read>(
-    source: &mut R,
-    path: &Path,
-    found: FileKind,
-    wanted: &'static str,
-) -> FileError {
-    let path = path.to_path_buf();
-    match found {
-        FileKind::Json => match shards(source) {
-            Some(shards) => FileError::Sharded { path, shards },
-            None => FileError::Kind {
+impl FileError {
+    /// The error for a file that is not the one that is `wanted`, such as "a checkpoint". Of the
+    /// index of a sharded checkpoint, which is read from `source`, it names the shards.
+    pub fn other_kind<R: Read>(
+        source: &mut R,
+        path: &Path,
+        found: FileKind,
+        wanted: &'static str,
+    ) -> Self {
+        let path = path.to_path_buf();
+        let shards = match found {
+            FileKind::Json => shards(source),
+            _ => None,
+        };
+        match shards {
+            Some(shards) => Self::Sharded { path, shards },
+            None => Self::Kind {
                 path,
                 found,
                 wanted,
             },
-        },
-        found => FileError::Kind {
-            path,
-            found,
-            wanted,
-        },
+        }
     }
 }
 
@@ -211,8 +210,8 @@ impl FileKind {
             Self::Gzip => ": decompress it with gunzip",
             Self::Packed(_) => ": unpack it",
             Self::Pickle => {
-                ", as PyTorch before 1.6 wrote: load it with a newer PyTorch and torch.save its \
-                 state_dict again"
+                ": PyTorch before 1.6 wrote such files; load it with a newer PyTorch and torch.save \
+                 its state_dict again"
             }
             _ => "",
         }
@@ -302,7 +301,8 @@ mod tests {
     fn shards_are_named() {
         let refuse = |text: &str| {
             let mut source = Cursor::new(text.as_bytes());
-            refuse(&mut source, Path::new("x"), FileKind::Json, "a checkpoint").to_string()
+            FileError::other_kind(&mut source, Path::new("x"), FileKind::Json, "a checkpoint")
+                .to_string()
         };
         let index =
             r#"{"weight_map": {"a": "2.safetensors", "b": "1.safetensors", "c": "2.safetensors"}}"#;

@@ -1,4 +1,4 @@
-//! Zip archives of stored entries, as `torch.save` and `numpy.savez` write them.
+//! Zip archives as `torch.save` and `numpy.savez` write them.
 //!
 //! Own code instead of a zip library for two reasons. What is needed is small: the position of
 //! entries that are not compressed, so that tensors can be read where they lie. And a damaged or
@@ -12,6 +12,9 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
 
 /// What can be wrong with an archive.
 #[derive(Debug, thiserror::Error)]
@@ -324,7 +327,7 @@ fn central(bytes: &[u8]) -> Result<(String, Record, &[u8]), ZipError> {
     Ok((name.to_string(), record, rest))
 }
 
-/// Writes stored entries one after the other. Nothing depends on time or place, so that equal
+/// Writes entries one after the other. Nothing depends on time or place, so that equal
 /// content gives equal bytes.
 #[derive(Debug)]
 pub struct ZipWriter<W> {
@@ -373,6 +376,31 @@ impl<W: Write> ZipWriter<W> {
         crc: u32,
         data: &mut dyn Read,
     ) -> io::Result<()> {
+        self.entry(name, STORED, [size, size], crc, data)
+    }
+
+    /// Adds an entry that is deflated, as `numpy.savez_compressed` does.
+    ///
+    /// # Errors
+    /// As [`ZipWriter::add`].
+    pub fn add_deflated(&mut self, name: &str, data: &[u8]) -> io::Result<()> {
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(data)?;
+        let packed = encoder.finish()?;
+        let sizes = [data.len() as u64, packed.len() as u64];
+        let crc = crc32fast::hash(data);
+        self.entry(name, DEFLATED, sizes, crc, &mut packed.as_slice())
+    }
+
+    /// Adds an entry of `size` bytes that are `stored` ones in the archive.
+    fn entry(
+        &mut self,
+        name: &str,
+        method: u16,
+        [size, stored]: [u64; 2],
+        crc: u32,
+        data: &mut dyn Read,
+    ) -> io::Result<()> {
         let too_long = |_| io::Error::from(io::ErrorKind::InvalidInput);
         let name_len = u16::try_from(name.len()).map_err(too_long)?;
         let header = self.at;
@@ -384,11 +412,14 @@ impl<W: Write> ZipWriter<W> {
             }
         };
         let mut local_wide = Vec::new();
-        let mut size_field = narrow(size, &mut local_wide);
+        let mut size_fields = [
+            narrow(stored, &mut local_wide),
+            narrow(size, &mut local_wide),
+        ];
         if !local_wide.is_empty() {
             // A local header has both sizes in its zip64 field or none.
-            local_wide.push(size);
-            size_field = u32::MAX;
+            local_wide = vec![size, stored];
+            size_fields = [u32::MAX; 2];
         }
         let mut central_wide = local_wide.clone();
         let header_field = narrow(header, &mut central_wide);
@@ -400,12 +431,12 @@ impl<W: Write> ZipWriter<W> {
         extra.extend(padding.to_le_bytes());
         extra.resize(extra.len() + usize::from(padding), b'Z');
 
-        // Version 4.5 (zip64), names in UTF-8, stored, 1 January 1980.
+        // Version 4.5 (zip64), names in UTF-8, the method, 1 January 1980.
         let mut common = Vec::new();
-        for word in [45u16, 1 << 11, 0, 0, 0x21] {
+        for word in [45u16, 1 << 11, method, 0, 0x21] {
             common.extend(word.to_le_bytes());
         }
-        for word in [crc, size_field, size_field] {
+        for word in [crc, size_fields[0], size_fields[1]] {
             common.extend(word.to_le_bytes());
         }
         common.extend(name_len.to_le_bytes());
@@ -416,9 +447,9 @@ impl<W: Write> ZipWriter<W> {
         local.extend(name.as_bytes());
         local.extend(&extra);
         self.put(&local)?;
-        let copied = io::copy(&mut data.take(size), &mut self.out)?;
+        let copied = io::copy(&mut data.take(stored), &mut self.out)?;
         self.at += copied;
-        if copied != size {
+        if copied != stored {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
 
@@ -509,6 +540,31 @@ mod tests {
             let (start, _) = archive.locate(&mut source, "a/two").unwrap();
             assert_eq!(start % ALIGN, 0);
             assert_eq!(archive.names().count(), 3);
+        }
+    }
+
+    #[test]
+    fn deflated_entries_come_back() {
+        let data: Vec<u8> = (0..4000u32).map(|i| (i / 7) as u8).collect();
+        for limit in [u64::from(u32::MAX), 100] {
+            let mut writer = ZipWriter::new(Vec::new());
+            writer.limit = limit;
+            writer.add_deflated("x", &data).unwrap();
+            writer.add("y", b"stored").unwrap();
+            let bytes = writer.finish().unwrap();
+            let mut source = Cursor::new(bytes.as_slice());
+            let archive = Archive::read(&mut source).unwrap();
+            let place = archive.place(&mut source, "x").unwrap();
+            assert!(place.deflated && place.size == 4000 && place.stored < 4000);
+            assert_eq!(place.crc, crc32fast::hash(&data));
+            let start = place.start as usize;
+            let packed = &bytes[start..start + place.stored as usize];
+            let mut back = Vec::new();
+            let mut decoder = flate2::read::DeflateDecoder::new(packed);
+            decoder.read_to_end(&mut back).unwrap();
+            assert_eq!(back, data);
+            assert_eq!(archive.bytes(&mut source, "y", 10).unwrap(), b"stored");
+            assert!(archive.locate(&mut source, "x").is_err());
         }
     }
 

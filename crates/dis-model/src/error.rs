@@ -1,9 +1,10 @@
 //! What building, loading or running a model can refuse.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dis_tensor::TensorError;
 
+use crate::checkpoint::Holds;
 use crate::classes::ClassError;
 
 /// Errors of this crate.
@@ -25,6 +26,20 @@ pub enum ModelError {
     /// A file could not be read or written, or is none of a known format.
     #[error(transparent)]
     File(#[from] dis_files::FileError),
+    /// A file of the optimizer's moments where weights are wanted.
+    #[error(
+        "{}: holds the {} moments of the optimizer, not weights; give {} (the moving average) or {}",
+        path.display(),
+        if *holds == Holds::AdamM { "first" } else { "second" },
+        beside(path, Holds::Ema),
+        beside(path, Holds::Weights)
+    )]
+    Moments {
+        /// The file.
+        path: PathBuf,
+        /// Which moments.
+        holds: Holds,
+    },
     /// A file is not a valid checkpoint.
     #[error("{}: {what}", path.display())]
     Checkpoint {
@@ -33,6 +48,12 @@ pub enum ModelError {
         /// What is wrong, naming the tensor or key.
         what: String,
     },
+}
+
+/// The file of the same checkpoint that holds something else.
+fn beside(path: &Path, holds: Holds) -> String {
+    let file = path.with_file_name(format!("{}.safetensors", holds.name()));
+    file.display().to_string()
 }
 
 /// Result of this crate.

@@ -17,7 +17,7 @@ use crate::error::{Result, StudyError};
 use dis_data::{DataSpec, Dataset, grid, open};
 use dis_eval::FeatureNetwork;
 use dis_train::config::RunConfig;
-use dis_train::run::{Observer, RunDir, Start, train};
+use dis_train::run::{Observer, RunDir, Start, find_weights, train};
 use dis_train::trainer::StepReport;
 
 /// Watches a study. All methods may do nothing.
@@ -264,8 +264,8 @@ impl<B: ScanBackend> Runner<'_, B> {
                 judge
             }
         };
-        let (run, _) = RunDir::open(dir)?;
-        let checkpoint = run.checkpoint(false)?;
+        let found = find_weights(dir, &mut |text| self.observer.warning(text))?;
+        let checkpoint = found.load(false)?;
         let judged = judge.judge(self.backend, &checkpoint, step)?;
         let figures = &judged.figures;
         for warning in &judged.warnings {
@@ -297,7 +297,8 @@ fn newest(dir: &Path) -> Result<u64> {
         return Ok(0);
     }
     let (run, _) = RunDir::open(dir)?;
-    Ok(run.list()?.last().map_or(0, |(step, _)| *step))
+    let newest = run.newest_whole(&mut |_, _| {})?;
+    Ok(newest.map_or(0, |(_, manifest)| manifest.step))
 }
 
 /// Pauses a run where it is to be judged.

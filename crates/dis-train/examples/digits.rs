@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dis_tensor::Cpu;
-use dis_train::run::{Observer, RunDir, Start, train};
+use dis_train::run::{Observer, Start, find_weights, train};
 use dis_train::{RunConfig, StepReport};
 
 /// Says what a step gave, and asks the run to stop after some step.
@@ -47,7 +47,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert!(run(&parts, Start::New, 3)?.interrupted);
     run(&parts, Start::Resume, 8)?;
     let weights = |out: &Path| -> dis_train::Result<Vec<f32>> {
-        Ok(RunDir::open(out)?.0.checkpoint(false)?.weights)
+        let found = find_weights(out, &mut |warning| println!("{warning}"))?;
+        Ok(found.load(false)?.weights)
     };
     assert_eq!(weights(&whole)?, weights(&parts)?);
     println!("the same weights, stopped or not");

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use dis_data::{DataKind, DataSpec, Dataset, ImageShape};
 use dis_eval::{SavedStatistics, sha256_hex};
-use dis_train::run::RunDir;
+use dis_files::torch::TorchFile;
+use dis_files::{FileKind, sniff_source};
+use dis_train::run::is_checkpoint;
 
 use super::args::EvalArgs;
 use super::square;
-use crate::bundled::{self, Weights};
+use crate::bundled::{self, BUNDLED, Weights};
 use crate::sample::decode::Decoder;
-
-/// The word for the model in the program.
-const BUNDLED: &str = "bundled";
+use crate::sample::output::extension;
 
 /// One side.
 pub enum Source {
@@ -57,24 +57,22 @@ impl Source {
         args: &EvalArgs,
     ) -> Result<Self> {
         let path = Path::new(text);
-        let extension = path.extension().and_then(|e| e.to_str());
-        let weights = matches!(extension, Some("safetensors" | "pt" | "pth")) && !path.is_dir();
-        if text == BUNDLED || weights || RunDir::is_run(path) {
+        if text == BUNDLED || is_model(path)? {
             let path = (text != BUNDLED).then_some(path);
             let weights = bundled::describe(path, args.raw, args.null_label)
                 .with_context(|| format!("{name} {text}"))?;
             return Ok(Self::Model {
-                sha256: bundled::sha256(path, args.raw)?,
+                sha256: weights.sha256()?,
                 weights: Box::new(weights),
                 text: text.to_string(),
             });
         }
-        let npz = extension == Some("npz") && path.is_file();
-        if npz && SavedStatistics::is_file(path)? {
+        let file = Path::new(text.strip_prefix("npz:").unwrap_or(text));
+        if is_archive(file)? && SavedStatistics::is_file(file)? {
             return Ok(Self::Statistics {
-                saved: Box::new(SavedStatistics::load(path)?),
+                saved: Box::new(SavedStatistics::load(file)?),
                 text: text.to_string(),
-                sha256: hash(path)?,
+                sha256: hash(file)?,
             });
         }
         let mut spec: DataSpec = text.parse().with_context(|| name.to_string())?;
@@ -129,6 +127,38 @@ impl Source {
             _ => bail!("--bpd: --reference must be images"),
         }
     }
+}
+
+/// What a file is by its content; `None` if there is no file.
+fn kind(path: &Path) -> Result<Option<FileKind>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let file = File::open(path).and_then(|mut file| sniff_source(&mut file));
+    Ok(Some(file.with_context(|| {
+        format!("cannot read {}", path.display())
+    })?))
+}
+
+/// Whether a path is that of a zip archive.
+fn is_archive(path: &Path) -> Result<bool> {
+    Ok(kind(path)? == Some(FileKind::Zip))
+}
+
+/// Whether a path is that of weights: a run, a checkpoint of one, a file of weights, or one whose
+/// name says that it should be one.
+fn is_model(path: &Path) -> Result<bool> {
+    if path.is_dir() {
+        return Ok(is_checkpoint(path));
+    }
+    Ok(match kind(path)? {
+        Some(FileKind::Safetensors) => true,
+        Some(FileKind::Zip) => TorchFile::is_archive(path)?,
+        _ => matches!(
+            extension(path).as_str(),
+            "safetensors" | "pt" | "pth" | "ckpt"
+        ),
+    })
 }
 
 /// The SHA-256 of a file.

@@ -73,10 +73,10 @@ impl Contents<'_> {
 impl Target {
     /// Decides before anything is computed whether the output can be written.
     pub fn of(out: &Path, overwrite: bool) -> Result<Self> {
-        let target = match out.extension().and_then(|e| e.to_str()) {
-            Some("png") if !out.is_dir() => Self::Grid,
-            Some("npz") if !out.is_dir() => Self::Npz,
-            Some(other) if !out.is_dir() => bail!(
+        let target = match extension(out).as_str() {
+            "png" if !out.is_dir() => Self::Grid,
+            "npz" if !out.is_dir() => Self::Npz,
+            other if !other.is_empty() && !out.is_dir() => bail!(
                 "--out {}: cannot write .{other}; use .png, .npz or a directory",
                 out.display()
             ),
@@ -134,6 +134,12 @@ impl Target {
             kind,
         })
     }
+}
+
+/// What follows the last dot of a file's name, in small letters; empty without.
+pub fn extension(path: &Path) -> String {
+    let extension = path.extension().unwrap_or_default();
+    extension.to_string_lossy().to_lowercase()
 }
 
 /// Refuses a file in a directory that is not there.

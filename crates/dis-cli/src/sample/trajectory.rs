@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use dis_data::{ImageShape, grid};
 use ndarray::{Array4, s};
 
-use super::output::parent_exists;
+use super::output::{extension, parent_exists};
 
 /// Moments in a strip.
 const MOMENTS: usize = 10;
@@ -34,9 +34,9 @@ impl Recorder {
     /// What `--trajectory` asks for.
     pub fn open(path: Option<&Path>, latent: bool) -> Result<Option<Self>> {
         let Some(path) = path else { return Ok(None) };
-        let animated = match path.extension().and_then(|e| e.to_str()) {
-            Some("png") => false,
-            Some("apng") => true,
+        let animated = match extension(path).as_str() {
+            "png" => false,
+            "apng" => true,
             _ => bail!(
                 "--trajectory {}: use .png for a strip or .apng for an animation",
                 path.display()

@@ -177,6 +177,12 @@ fn what_is_not_whole_is_refused() {
         refused("", "latents-00001");
         assert!(!index.shard_is_whole(folder, 1));
     }
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a";
+    std::fs::write(&path, pointer).unwrap();
+    refused("", "git lfs pull");
+    std::fs::write(folder.join(INDEX), pointer).unwrap();
+    refused("", "git lfs pull");
+    save(&|_| ());
     std::fs::remove_file(&path).unwrap();
     refused("", "latents-00001");
 }

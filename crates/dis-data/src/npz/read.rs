@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
 
-use dis_files::ElementType;
 use dis_files::npz::{ArrayReader, NpzFile};
+use dis_files::{ElementType, FileKind, sniff_source};
 
 use crate::{DataError, ImageShape, MemoryDataset, Result};
 
@@ -82,9 +82,8 @@ pub(crate) fn is_npz(path: &Path) -> bool {
     let named = path
         .extension()
         .is_some_and(|e| e.eq_ignore_ascii_case("npz"));
-    let mut magic = [0; 4];
-    let zip = |mut file: File| file.read_exact(&mut magic).is_ok() && magic == *b"PK\x03\x04";
-    path.is_file() && (named || File::open(path).is_ok_and(zip))
+    let kind = File::open(path).and_then(|mut file| sniff_source(&mut file));
+    path.is_file() && (named || matches!(kind, Ok(FileKind::Zip)))
 }
 
 /// Images channel by channel, from an array of interleaved channels.

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value as Json, json};
 
 use crate::error::{FileError, Result};
-use crate::sniff::{FileKind, refuse, sniff_source};
+use crate::sniff::{FileKind, sniff_source};
 use crate::stored::{Place, StoredTensor};
 use crate::zip::Archive;
 use value::{Node, Pickle, Tensor, Value};
@@ -62,6 +62,17 @@ impl TorchFile<File> {
         let file = File::open(path).map_err(FileError::io(path, "open it"))?;
         Self::new(file, path)
     }
+
+    /// Whether a zip archive is one of `torch.save`: whether a folder of it has a pickle.
+    ///
+    /// # Errors
+    /// If it cannot be read or is damaged.
+    pub fn is_archive(path: &Path) -> Result<bool> {
+        let mut file = File::open(path).map_err(FileError::io(path, "open it"))?;
+        let archive = Archive::read(&mut file).map_err(|e| torch_error(path)(e.into()))?;
+        let found = archive.names().any(|name| name.ends_with("data.pkl"));
+        Ok(found)
+    }
 }
 
 impl<R: Read + Seek> TorchFile<R> {
@@ -72,7 +83,12 @@ impl<R: Read + Seek> TorchFile<R> {
     pub fn new(mut source: R, origin: &Path) -> Result<Self> {
         let kind = sniff_source(&mut source).map_err(FileError::io(origin, "read it"))?;
         if kind.is_foreign() && kind != FileKind::Zip {
-            return Err(refuse(&mut source, origin, kind, "a .pt file"));
+            return Err(FileError::other_kind(
+                &mut source,
+                origin,
+                kind,
+                "a .pt file",
+            ));
         }
         let content = Content::read(&mut source).map_err(torch_error(origin))?;
         Ok(Self {

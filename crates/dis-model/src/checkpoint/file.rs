@@ -10,7 +10,8 @@ use dis_ssm::ParamTable;
 use dis_tensor::{Backend, Reals};
 use serde_json::{Map, Value};
 
-use super::entry::{Entry, dictionary};
+use super::dictionary::{dictionary, is_average};
+use super::entry::Entry;
 use super::infer::{InferHints, infer_from_shapes};
 use super::metadata::{Holds, METADATA_KEY, Metadata};
 use super::names::{choose, own, sets};
@@ -39,6 +40,8 @@ pub struct WeightFile<R = File> {
     format: Format,
     entry: String,
     sets: usize,
+    /// Whether these are a moving average, by the names in the file.
+    average: bool,
     tensors: Vec<StoredTensor>,
     metadata: Option<String>,
     arguments: Map<String, Value>,
@@ -67,6 +70,9 @@ impl<R: Read + Seek> WeightFile<R> {
             path: origin.to_path_buf(),
             what,
         };
+        if kind.is_foreign() && !matches!(kind, FileKind::Zip | FileKind::Safetensors) {
+            return Err(FileError::other_kind(&mut source, origin, kind, "a checkpoint").into());
+        }
         let mut file = if kind == FileKind::Zip {
             let mut torch = TorchFile::new(source, origin)?;
             let path = dictionary(&torch, entry).map_err(refuse)?;
@@ -75,6 +81,7 @@ impl<R: Read + Seek> WeightFile<R> {
             Self {
                 origin: origin.to_path_buf(),
                 format: Format::Torch,
+                average: is_average(&path),
                 entry: path,
                 sets: 1,
                 tensors,
@@ -92,6 +99,7 @@ impl<R: Read + Seek> WeightFile<R> {
                 format: Format::Safetensors,
                 entry: String::new(),
                 sets: 1,
+                average: false,
                 tensors,
                 metadata,
                 arguments: Map::new(),
@@ -110,6 +118,7 @@ impl<R: Read + Seek> WeightFile<R> {
         let entry = if by_path { &Entry::Auto } else { entry };
         let set = choose(&sets, entry)?;
         self.sets = sets.len();
+        self.average |= set.average;
         if sets.len() > 1 && !set.prefix.is_empty() {
             let name = set.prefix.trim_end_matches('.');
             self.entry = match self.entry.as_str() {
@@ -169,7 +178,7 @@ impl<R: Read + Seek> WeightFile<R> {
     /// If the metadata are damaged, the file holds no weights but the optimizer's moments, or the
     /// shapes are not those of a model or leave its configuration open.
     pub fn describe(&self, hints: &InferHints) -> Result<Metadata> {
-        let metadata = match &self.metadata {
+        let mut metadata = match &self.metadata {
             Some(text) => Metadata::from_json(text).map_err(|e| self.refuse(e))?,
             None => {
                 let shapes = self.tensors.iter();
@@ -178,8 +187,15 @@ impl<R: Read + Seek> WeightFile<R> {
                 Metadata::new(config.map_err(|e| self.refuse(e))?)
             }
         };
+        if metadata.holds == Some(Holds::Both) {
+            let (average, weights) = (Holds::Ema, Holds::Weights);
+            metadata.holds = Some(if self.average { average } else { weights });
+        }
         if let Some(holds) = metadata.holds.filter(|holds| !holds.is_weights()) {
-            return Err(moments(&self.origin, holds));
+            return Err(ModelError::Moments {
+                path: self.origin.clone(),
+                holds,
+            });
         }
         // A few bytes of text must not ask for a table of thousands of blocks.
         let blocks = metadata.model.blocks();
@@ -246,24 +262,6 @@ impl<R: Read + Seek> WeightFile<R> {
         self.tensors[index]
             .read_into(&mut self.source, out, &mut finite)
             .map_err(|fault| fault.at(&self.origin))
-    }
-}
-
-/// The error for a file of the optimizer's moments where weights are wanted.
-fn moments(path: &Path, holds: Holds) -> ModelError {
-    let which = match holds {
-        Holds::AdamM => "first",
-        _ => "second",
-    };
-    let beside = |holds: Holds| path.with_file_name(format!("{}.safetensors", holds.name()));
-    ModelError::Checkpoint {
-        path: path.to_path_buf(),
-        what: format!(
-            "holds the {which} moments of the optimizer, not weights; give {} (the moving average) \
-             or {}",
-            beside(Holds::Ema).display(),
-            beside(Holds::Weights).display()
-        ),
     }
 }
 

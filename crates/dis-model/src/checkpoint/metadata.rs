@@ -24,11 +24,13 @@ pub enum Holds {
     AdamM,
     /// Second moments of the optimizer.
     AdamV,
+    /// Weights and their moving average, in entries of their own.
+    Both,
 }
 
 impl Holds {
-    /// All of them, in the order in which a run writes them.
-    pub const ALL: [Self; 4] = [Self::Weights, Self::Ema, Self::AdamM, Self::AdamV];
+    /// Those that have a file of their own in a checkpoint of a run.
+    pub const FILES: [Self; 4] = [Self::Weights, Self::Ema, Self::AdamM, Self::AdamV];
 
     /// The word for it in metadata, which is also the name of its file in a run.
     pub fn name(self) -> &'static str {
@@ -37,17 +39,19 @@ impl Holds {
             Self::Ema => "ema",
             Self::AdamM => "adam_m",
             Self::AdamV => "adam_v",
+            Self::Both => "both",
         }
     }
 
     /// By its word.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|holds| holds.name() == name)
+        let mut known = Self::FILES.into_iter().chain([Self::Both]);
+        known.find(|holds| holds.name() == name)
     }
 
     /// Whether a model can run on it.
     pub fn is_weights(self) -> bool {
-        matches!(self, Self::Weights | Self::Ema)
+        !matches!(self, Self::AdamM | Self::AdamV)
     }
 }
 

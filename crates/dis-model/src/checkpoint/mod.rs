@@ -6,11 +6,12 @@
 //! are then in memory once and never twice, nothing breaks if another program shortens the file
 //! meanwhile, and no `unsafe` is needed.
 //!
-//! Modules stand on those before them: `config_json`, `metadata`, `arguments`, `infer`, `names`,
-//! `entry`, `tensors`, `file`, `write`, `whole`.
+//! Modules stand on those before them: `config_json`, `metadata`, `arguments`, `tensors`, `infer`,
+//! `entry`, `names`, `dictionary`, `file`, `write`, `whole`.
 
 mod arguments;
 mod config_json;
+mod dictionary;
 mod entry;
 mod file;
 mod infer;

@@ -14,18 +14,20 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use dis_files::{write_atomic, write_atomic_with};
-use dis_model::checkpoint::{Entry, InferHints, WeightFile, write_arena};
-use dis_model::{Checkpoint, DisModel, Metadata};
+use dis_model::checkpoint::{Entry, Holds, WeightFile, write_arena};
+use dis_model::{DisModel, Metadata};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::found::{step_of, verify};
 use crate::config::RunConfig;
 use crate::error::{Result, TrainError};
 use crate::trainer::TrainState;
 
-/// Names of a checkpoint's arenas, in the order of [`TrainState`].
-const FILES: [&str; 4] = ["weights", "ema", "adam_m", "adam_v"];
-const MANIFEST: &str = "manifest.json";
+/// What describes a checkpoint, in its folder.
+pub(super) const MANIFEST: &str = "manifest.json";
+/// Folder of the checkpoints in a run.
+pub(super) const CHECKPOINTS: &str = "checkpoints";
 
 /// `manifest.json` of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +116,7 @@ impl RunDir {
 
     /// Where checkpoints are.
     pub fn checkpoints(&self) -> PathBuf {
-        self.path.join("checkpoints")
+        self.path.join(CHECKPOINTS)
     }
 
     /// Where the checkpoint of a step is.
@@ -133,11 +135,7 @@ impl RunDir {
         let mut found = Vec::new();
         for entry in entries {
             let entry = entry.map_err(|e| TrainError::io(&folder, "list it", e))?;
-            let name = entry.file_name();
-            let step = name
-                .to_str()
-                .and_then(|n| n.strip_prefix("step-")?.parse().ok());
-            if let Some(step) = step {
+            if let Some(step) = step_of(&entry.path()) {
                 found.push((step, entry.path()));
             }
         }
@@ -194,18 +192,24 @@ impl RunDir {
     ) -> Result<()> {
         fs::create_dir_all(folder).map_err(|e| TrainError::io(folder, "create it", e))?;
         let arenas = [&state.params, &state.ema, &state.m, &state.v];
-        for (name, arena) in FILES.into_iter().zip(arenas) {
+        for (holds, arena) in Holds::FILES.into_iter().zip(arenas) {
             let mut sha256 = Sha256::new();
-            write_atomic_with(&file(folder, name), |out| {
+            let metadata = Metadata {
+                holds: Some(holds),
+                ..metadata.clone()
+            };
+            write_atomic_with(&file(folder, holds), |out| {
                 let sha256 = &mut sha256;
                 write_arena(
                     &mut Hashed { out, sha256 },
                     model.table(),
                     arena,
-                    Some(metadata),
+                    Some(&metadata),
                 )
             })?;
-            manifest.sha256.insert(name.to_string(), hex(sha256));
+            manifest
+                .sha256
+                .insert(holds.name().to_string(), hex(sha256));
         }
         let text = serde_json::to_string_pretty(manifest)
             .map_err(|e| TrainError::config(e.to_string()))?;
@@ -239,65 +243,57 @@ impl RunDir {
         fs::rename(folder, &aside).map_err(|e| TrainError::io(folder, "set it aside", e))
     }
 
-    /// Reads and verifies a checkpoint of this model.
-    pub fn load(&self, folder: &Path, model: &DisModel) -> Result<(Manifest, TrainState)> {
-        let path = folder.join(MANIFEST);
-        let text = fs::read_to_string(&path).map_err(|e| TrainError::io(&path, "read it", e))?;
-        let manifest: Manifest = serde_json::from_str(&text).map_err(|e| TrainError::RunDir {
-            path,
-            what: e.to_string(),
-        })?;
-        let arena = |name: &str| -> Result<Vec<f32>> {
-            let path = file(folder, name);
-            let mut sha256 = Sha256::new();
-            File::open(&path)
-                .and_then(|mut file| io::copy(&mut file, &mut sha256))
-                .map_err(|e| TrainError::io(&path, "read it", e))?;
-            if manifest.sha256.get(name) != Some(&hex(sha256)) {
-                return Err(TrainError::RunDir {
-                    path,
-                    what: "does not have the hash that its manifest says: the file is damaged"
-                        .into(),
-                });
+    /// The newest checkpoint whose files all have the hashes of its manifest, so that every command
+    /// that is given a run takes the same one; `None` where there is no checkpoint yet. `passed` is
+    /// told of those that are damaged or not whole.
+    ///
+    /// # Errors
+    /// If the folder cannot be listed, or there are checkpoints and none is whole.
+    pub fn newest_whole(
+        &self,
+        passed: &mut dyn FnMut(&Path, &TrainError),
+    ) -> Result<Option<(PathBuf, Manifest)>> {
+        let all = self.list()?;
+        for (_, folder) in all.iter().rev() {
+            match verify(folder) {
+                Ok(manifest) => return Ok(Some((folder.clone(), manifest))),
+                Err(error) => passed(folder, &error),
             }
-            Ok(WeightFile::open(&path, &Entry::Auto)?.read_arena(model.table())?)
-        };
-        let state = TrainState {
-            step: manifest.step,
-            updates: manifest.updates,
-            params: arena(FILES[0])?,
-            ema: arena(FILES[1])?,
-            m: arena(FILES[2])?,
-            v: arena(FILES[3])?,
-        };
-        Ok((manifest, state))
-    }
-
-    /// The weights to sample from: the moving average of the newest checkpoint, or the weights
-    /// themselves when `raw`.
-    pub fn weights_file(&self, raw: bool) -> Result<PathBuf> {
-        match self.list()?.last() {
-            Some((_, folder)) => Ok(file(folder, FILES[usize::from(!raw)])),
-            None => Err(TrainError::RunDir {
-                path: self.path.clone(),
-                what: "the run has no checkpoint yet".into(),
+        }
+        match all.is_empty() {
+            true => Ok(None),
+            false => Err(TrainError::RunDir {
+                path: self.checkpoints(),
+                what: "no checkpoint can be read".into(),
             }),
         }
     }
 
-    /// Loads what [`RunDir::weights_file`] names.
-    pub fn checkpoint(&self, raw: bool) -> Result<Checkpoint> {
-        Ok(Checkpoint::load(
-            &self.weights_file(raw)?,
-            &InferHints::default(),
-        )?)
+    /// Reads a checkpoint of this model that was verified.
+    ///
+    /// # Errors
+    /// If a file cannot be read or is of another model.
+    pub fn load(&self, folder: &Path, manifest: &Manifest, model: &DisModel) -> Result<TrainState> {
+        let arena = |holds| -> Result<Vec<f32>> {
+            let mut weights = WeightFile::open(&file(folder, holds), &Entry::Auto)?;
+            Ok(weights.read_arena(model.table())?)
+        };
+        Ok(TrainState {
+            step: manifest.step,
+            updates: manifest.updates,
+            params: arena(Holds::Weights)?,
+            ema: arena(Holds::Ema)?,
+            m: arena(Holds::AdamM)?,
+            v: arena(Holds::AdamV)?,
+        })
     }
 }
 
 const TEMPORARY: &str = ".tmp-";
 
-fn file(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("{name}.safetensors"))
+/// A file of a checkpoint.
+pub(super) fn file(folder: &Path, holds: Holds) -> PathBuf {
+    folder.join(format!("{}.safetensors", holds.name()))
 }
 
 /// Hashes what goes by.
@@ -318,7 +314,7 @@ impl<W: Write> Write for Hashed<'_, W> {
     }
 }
 
-fn hex(sha256: Sha256) -> String {
+pub(super) fn hex(sha256: Sha256) -> String {
     let digest = sha256.finalize();
     digest.iter().map(|b| format!("{b:02x}")).collect()
 }

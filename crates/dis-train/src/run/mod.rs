@@ -1,11 +1,13 @@
 //! A run: its directory, and the loop that fills it.
 
 mod dir;
+mod found;
 mod metadata;
 mod metrics;
 mod train;
 
 pub use dir::{Manifest, RunDir};
+pub use found::{Found, find_weights, is_checkpoint};
 pub use metadata::extra_metadata;
 pub use metrics::{MetricsLog, read_metrics};
 pub use train::{Observer, Outcome, Start, Started, train};

@@ -313,57 +313,47 @@ fn resume(
     observer: &mut dyn Observer,
 ) -> Result<TrainState> {
     dir.sweep()?;
-    let checkpoints = dir.list()?;
     let mut unreadable = Vec::new();
-    for (_, folder) in checkpoints.iter().rev() {
-        let (manifest, state) = match dir.load(folder, model) {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                observer.warning(&format!(
-                    "{error}; the checkpoint is set aside, trying an older one"
-                ));
-                unreadable.push(folder);
-                continue;
-            }
-        };
-        if manifest.data != data.identity() {
-            return Err(TrainError::RunDir {
-                path: folder.clone(),
-                what: format!(
-                    "the data have changed since this checkpoint: they were {}, now they are {}",
-                    manifest.data,
-                    data.identity()
-                ),
-            });
-        }
-        if manifest.seed != config.train.seed {
-            return Err(TrainError::RunDir {
-                path: folder.clone(),
-                what: format!(
-                    "the checkpoint's seed is {}, the configuration's {}",
-                    manifest.seed, config.train.seed
-                ),
-            });
-        }
-        if manifest.instruction_set != instruction_set {
-            observer.warning(&format!(
-                "the checkpoint was computed with {}, this command uses {instruction_set}: the run \
-                 continues, but equal to an uninterrupted one only within rounding",
-                manifest.instruction_set
-            ));
-        }
-        for folder in unreadable {
-            dir.set_aside(folder)?;
-        }
-        return Ok(state);
-    }
-    if !checkpoints.is_empty() {
+    let newest = dir.newest_whole(&mut |folder, error| {
+        observer.warning(&format!(
+            "{error}; the checkpoint is set aside, trying an older one"
+        ));
+        unreadable.push(folder.to_path_buf());
+    })?;
+    let Some((folder, manifest)) = newest else {
+        return Ok(TrainState::new(model.table().initial(config.train.seed)));
+    };
+    let state = dir.load(&folder, &manifest, model)?;
+    if manifest.data != data.identity() {
         return Err(TrainError::RunDir {
-            path: dir.checkpoints(),
-            what: "no checkpoint can be read".into(),
+            path: folder.clone(),
+            what: format!(
+                "the data have changed since this checkpoint: they were {}, now they are {}",
+                manifest.data,
+                data.identity()
+            ),
         });
     }
-    Ok(TrainState::new(model.table().initial(config.train.seed)))
+    if manifest.seed != config.train.seed {
+        return Err(TrainError::RunDir {
+            path: folder.clone(),
+            what: format!(
+                "the checkpoint's seed is {}, the configuration's {}",
+                manifest.seed, config.train.seed
+            ),
+        });
+    }
+    if manifest.instruction_set != instruction_set {
+        observer.warning(&format!(
+            "the checkpoint was computed with {}, this command uses {instruction_set}: the run \
+             continues, but equal to an uninterrupted one only within rounding",
+            manifest.instruction_set
+        ));
+    }
+    for folder in unreadable {
+        dir.set_aside(&folder)?;
+    }
+    Ok(state)
 }
 
 struct Run<B: ScanBackend> {

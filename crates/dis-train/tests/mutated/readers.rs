@@ -9,6 +9,8 @@ use dis_data::{
     NpzImages, Shard, digits, open_cifar10, open_idx, read_npz, read_shard,
 };
 use dis_files::torch::TorchFile;
+use dis_files::zip::ZipWriter;
+use dis_files::{ElementType, NpyHeader};
 use dis_model::checkpoint::{Entry, InferHints, WeightFile, config_from_json, read_tensors};
 use dis_model::{Checkpoint, ConditionKind, DisConfig, DisModel, Metadata};
 use dis_train::config::RunConfig;
@@ -284,7 +286,21 @@ pub fn npz_seeds() -> Vec<Vec<u8>> {
     vec![
         seed("grey.npz", 1, None),
         seed("colour.npz", 3, Some(&[0, 3, 1, 1, 2])),
+        deflated_npz(),
     ]
+}
+
+/// As `numpy.savez_compressed` writes, in Fortran order.
+fn deflated_npz() -> Vec<u8> {
+    let header = NpyHeader {
+        fortran_order: true,
+        ..NpyHeader::new(ElementType::U8, &[6, 4, 5, 3])
+    };
+    let data: Vec<u8> = (0..6 * 60).map(|i| (i * i % 251) as u8).collect();
+    let mut zip = ZipWriter::new(Vec::new());
+    zip.add_deflated("arr_0.npy", &[header.to_bytes(), data].concat())
+        .unwrap();
+    zip.finish().unwrap()
 }
 
 /// Images in an `.npz` file.

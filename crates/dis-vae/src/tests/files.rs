@@ -180,6 +180,19 @@ fn wrong_tensors_are_named() {
 #[test]
 fn missing_files_are_explained() {
     let dir = tempfile::tempdir().unwrap();
+    folder(dir.path(), &tensors(&config(), 1));
+    for name in ["config.json", "diffusion_pytorch_model.safetensors"] {
+        let path = dir.path().join(name);
+        let right = std::fs::read(&path).unwrap();
+        std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\n").unwrap();
+        let message = message(dir.path());
+        assert!(
+            message.contains(name) && message.contains("git lfs pull"),
+            "{message}"
+        );
+        std::fs::write(&path, right).unwrap();
+    }
+    let dir = tempfile::tempdir().unwrap();
     assert!(message(dir.path()).contains("no config.json"));
     assert!(message(&dir.path().join("none")).contains("none"));
     std::fs::write(dir.path().join("config.json"), JSON).unwrap();
