@@ -16,13 +16,22 @@ pub trait State: Clone {
     fn dims(&self) -> [usize; 4];
 
     /// The sum over k of `coefficient_k[sample] * term_k`, at least one term, equal shapes.
+    ///
+    /// # Errors
+    /// Shapes that differ, coefficients of another number than samples, a device that failed.
     fn combine(terms: &[(&[f64], &Self)]) -> Result<Self>;
 
     /// Limits every value to `[low, high]`; not-a-number stays.
+    ///
+    /// # Errors
+    /// A device that failed.
     fn clamp(&mut self, low: f32, high: f32) -> Result<()>;
 
     /// Adds `exp(slope[sample] * log_scale + offset[sample]) * noise`. An offset of minus
     /// infinity adds nothing.
+    ///
+    /// # Errors
+    /// Shapes that differ, coefficients of another number than samples, a device that failed.
     fn add_noise(
         &mut self,
         noise: &Self,
@@ -32,28 +41,52 @@ pub trait State: Clone {
     ) -> Result<()>;
 
     /// A copy of some channels of every sample.
+    ///
+    /// # Errors
+    /// A range beyond what there is, a device that failed.
     fn channels(&self, range: Range<usize>) -> Result<Self>;
 
     /// Arrays of one batch beside each other along the channels.
+    ///
+    /// # Errors
+    /// Parts of other batches or sizes, a device that failed.
     fn join_channels(parts: &[&Self]) -> Result<Self>;
 
     /// A copy of some samples.
+    ///
+    /// # Errors
+    /// A range beyond what there is, a device that failed.
     fn rows(&self, range: Range<usize>) -> Result<Self>;
 
     /// Batches one after the other.
+    ///
+    /// # Errors
+    /// Parts of other sizes, a device that failed.
     fn stack(parts: &[&Self]) -> Result<Self>;
 
     /// Takes a host array to where `self` lives.
+    ///
+    /// # Errors
+    /// A device that failed.
     fn place(&self, host: Array4<f32>) -> Result<Self>;
 
     /// A copy on the host.
+    ///
+    /// # Errors
+    /// A device that failed.
     fn fetch(&self) -> Result<Array4<f32>>;
 
     /// Whether all values are finite.
+    ///
+    /// # Errors
+    /// A device that failed.
     fn is_finite(&self) -> Result<bool>;
 
     /// Scales every sample towards the standard deviation, about its mean, of the same sample of `like`:
     /// times `strength * deviation(like) / deviation(self) + 1 - strength`. A sample without deviation stays.
+    ///
+    /// # Errors
+    /// Shapes that differ, a device that failed.
     fn rescale(&mut self, like: &Self, strength: f64) -> Result<()> {
         same_dims("what deviations are taken from", like, self)?;
         let (mut host, like) = (self.fetch()?, like.fetch()?);
@@ -68,6 +101,9 @@ pub trait State: Clone {
 
     /// Limits every sample to plus or minus s and divides it by s, which is the quantile `ratio` of its absolute
     /// values, linear between two of them, but at least 1 and at most `max`. Not-a-number stays.
+    ///
+    /// # Errors
+    /// A device that failed.
     fn threshold(&mut self, ratio: f64, max: f64) -> Result<()> {
         let mut host = self.fetch()?;
         for mut image in host.axis_iter_mut(Axis(0)) {
@@ -80,6 +116,9 @@ pub trait State: Clone {
 
     /// `weight * self + (1 - weight) * other`, elementwise. Where the weight is 0 or 1, the value
     /// is exactly that of one of the two.
+    ///
+    /// # Errors
+    /// Shapes that differ, a device that failed.
     fn mix(&self, other: &Self, weight: &Self) -> Result<Self> {
         same_dims("other image", other, self)?;
         same_dims("weight", weight, self)?;

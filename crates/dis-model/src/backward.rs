@@ -11,6 +11,9 @@ impl DisModel {
     /// From the gradient of the output (batch, out_channels, image_size, image_size) to those of
     /// all parameters, which are added to `grads`, and of the image, which overwrites `dimage`.
     /// `params` must be those of the forward.
+    ///
+    /// # Errors
+    /// A gradient or an input whose shape does not fit the model, a device that failed.
     pub fn backward<B: ScanBackend>(
         &self,
         backend: &B,

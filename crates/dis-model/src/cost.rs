@@ -117,6 +117,9 @@ const COUNTED: usize = 1 << 12;
 
 impl Cost {
     /// Computes the cost; memory is for `batch` samples.
+    ///
+    /// # Errors
+    /// A configuration that cannot be built.
     pub fn of(config: &DisConfig, batch: usize) -> Result<Self> {
         let model = DisModel::new(*config)?;
         let macs = multiply_adds(config);

@@ -50,6 +50,9 @@ pub fn diffusion_options(metadata: &Metadata) -> Result<Options> {
 }
 
 /// The steps of a sampler through the diffusion that a checkpoint describes.
+///
+/// # Errors
+/// No such step of the diffusion, metadata that describe none.
 pub fn plan_for(
     metadata: &Metadata,
     sampler: SamplerSpec,
@@ -69,6 +72,9 @@ pub fn plan_for(
 
 /// Draws images: (count, channels, size, size) in [-1, 1] (not limited). `progress` is called after
 /// every sampler step with the number of image steps done and in all.
+///
+/// # Errors
+/// Labels of another number than images, and what sampling fails with.
 pub fn generate<B: ScanBackend>(
     backend: &B,
     model: &DisModel,

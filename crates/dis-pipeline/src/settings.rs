@@ -68,6 +68,9 @@ fn choice<T: Copy>(key: &str, word: &str, table: &[(&str, T)]) -> Result<T> {
 
 impl DiffusionConfig {
     /// For dis-diffusion, without respacing.
+    ///
+    /// # Errors
+    /// A word that names no schedule, prediction, variance or loss.
     pub fn options(&self) -> Result<Options> {
         Ok(Options {
             schedule: self.noise_schedule.parse()?,

@@ -120,6 +120,9 @@ impl VaeConfig {
     }
 
     /// As [`VaeConfig::from_json`], from a parsed object; the error names the key.
+    ///
+    /// # Errors
+    /// A configuration that is none of an autoencoder this crate has, naming the key.
     pub fn from_map(map: &Map<String, Value>) -> std::result::Result<Self, String> {
         let keys = Keys(map);
         if let Some(class) = keys.get("_class_name")

@@ -225,6 +225,9 @@ fn mixer(f: &Fields<'_>) -> Result<MixerKind, String> {
 
 /// Reads a configuration. Sizes are required, the rest has the published defaults; unknown keys
 /// are refused. Errors name the key.
+///
+/// # Errors
+/// A key that is unknown, missing or has a value that cannot be, in words.
 pub fn config_from_json(map: &Map<String, Value>) -> Result<DisConfig, String> {
     let f = Fields::new(map)?;
     let default = DisConfig::new(1, 1, 1, 1, 0);

@@ -20,6 +20,9 @@ pub struct MetricsLog {
 impl MetricsLog {
     /// Opens the log of a run that goes on after `step`: later lines, and a last line that a crash
     /// cut short, are removed, so that every step is there once.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
     pub fn open(path: &Path, step: u64) -> Result<Self> {
         if path.exists() {
             let kept: String = read_metrics(path)?
@@ -41,6 +44,9 @@ impl MetricsLog {
     }
 
     /// Writes a line. `seconds` is the time since the run was started or resumed.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
     pub fn write(
         &mut self,
         report: &StepReport,
@@ -72,6 +78,9 @@ impl MetricsLog {
 }
 
 /// All whole lines of a log.
+///
+/// # Errors
+/// A file that cannot be read, a line that is none of metrics.
 pub fn read_metrics(path: &Path) -> Result<Vec<Value>> {
     let text = fs::read_to_string(path).map_err(|e| TrainError::io(path, "read it", e))?;
     Ok(text
