@@ -113,7 +113,7 @@ impl ParamKind {
 
 /// A type that can be passed to a kernel.
 pub trait Param {
-    /// As what.
+    /// The type that the kernel declares.
     const KIND: ParamKind;
     /// Its little-endian bytes.
     fn bytes(&self) -> Vec<u8>;

@@ -76,10 +76,10 @@ pub use noise::{Noise, SeededNoise, SuppliedNoise, normals, uniform_timesteps};
 pub use resample::SecondMomentSampler;
 pub use respacing::Respacing;
 pub use sampler::{
-    Ancestral, At, Correction, Ddim, DpmOptions, DpmSolver, Estimate, Euler, EulerAncestral, Grid,
-    GridOptions, Heun, LastLevel, Level, Limit, MIN_ALPHA_BAR, Plan, Progress, Ramp, Rounding, Run,
-    Sampler, SamplerSpec, Spacing, Step, Stride, ThirdOrder, UniPc, UniPcKind, UniPcOptions,
-    ddim_reverse_step, ddim_step, p_sample, sample,
+    Ancestral, At, Correction, Ddim, DpmOptions, DpmSolver, End, Estimate, Euler, EulerAncestral,
+    Grid, GridOptions, Heun, LastLevel, Level, Limit, MIN_ALPHA_BAR, Plan, Progress, Ramp,
+    Rounding, Run, Sampler, SamplerSpec, Spacing, Step, Stride, ThirdOrder, UniPc, UniPcKind,
+    UniPcOptions, ddim_reverse_step, ddim_step, p_sample, sample,
 };
 pub use schedule::Schedule;
 pub use state::State;

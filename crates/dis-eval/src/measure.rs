@@ -91,7 +91,7 @@ pub enum Side {
 /// How metrics are measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MeasureOptions {
-    /// Which.
+    /// What is measured, in any order.
     pub metrics: Vec<Metric>,
     /// Intervals.
     pub bootstrap: Bootstrap,

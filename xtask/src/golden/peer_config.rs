@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use dis_diffusion::schedule::{linear, scaled_linear, zero_terminal_snr};
 use dis_diffusion::{
-    Correction, Ddim, DpmOptions, DpmSolver, Euler, EulerAncestral, GaussianDiffusion, Grid,
+    Correction, Ddim, DpmOptions, DpmSolver, End, Euler, EulerAncestral, GaussianDiffusion, Grid,
     GridOptions, Heun, LastLevel, Level, Limit, LossKind, MIN_ALPHA_BAR, Prediction, Ramp,
     Respacing, Rounding, Sampler, Schedule, Stride, Tables, UniPc, UniPcKind, UniPcOptions,
     Variance,
@@ -310,7 +310,10 @@ impl Config {
     }
 
     fn grid(&self, bars: &[f64], steps: usize) -> Result<Grid> {
-        let open = matches!(self.class, Class::Dpm | Class::UniPc);
+        let end = match self.class {
+            Class::Dpm | Class::UniPc => End::Open,
+            _ => End::Closed,
+        };
         let (karras, exponential, lu) = (
             self.flag("use_karras_sigmas")?,
             self.flag("use_exponential_sigmas")?,
@@ -338,7 +341,7 @@ impl Config {
         let options = GridOptions {
             stride: self.stride()?,
             offset: self.whole("steps_offset")?,
-            open,
+            end,
             ramp,
             rounding,
             min_ratio: self.optional("sigma_min")?,

@@ -106,6 +106,17 @@ pub enum LastLevel {
     FirstStep,
 }
 
+/// Whether the cleanest node of a spread is evaluated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum End {
+    /// It is the last that is evaluated.
+    #[default]
+    Closed,
+    /// The spread has one node more than there are steps, and the cleanest is left out, as multistep
+    /// samplers like it.
+    Open,
+}
+
 /// How to make a [`Grid`] of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GridOptions {
@@ -113,9 +124,8 @@ pub struct GridOptions {
     pub stride: Stride,
     /// Added to every timestep of [`Stride::Leading`].
     pub offset: usize,
-    /// Whether the spread has one node more than there are steps, the cleanest, which is then left
-    /// out, as multistep solvers like it; otherwise the cleanest is the last that is evaluated.
-    pub open: bool,
+    /// What becomes of the cleanest node.
+    pub end: End,
     /// Noise levels.
     pub ramp: Ramp,
     /// Timesteps of a ramp.
@@ -135,7 +145,7 @@ impl Default for GridOptions {
         Self {
             stride: Stride::default(),
             offset: 0,
-            open: false,
+            end: End::Closed,
             ramp: Ramp::default(),
             rounding: Rounding::default(),
             min_ratio: None,
@@ -163,7 +173,7 @@ impl GridOptions {
         let mut timesteps = self.timesteps(alphas_cumprod, steps)?;
         let mut levels: Vec<f64> = timesteps.iter().map(|t| interpolate(&ratios, *t)).collect();
         if self.ramp != Ramp::Timesteps {
-            let (noisy, clean) = if self.open {
+            let (noisy, clean) = if self.end == End::Open {
                 (ratios[total - 1], ratios[0])
             } else {
                 (levels[0], levels[levels.len() - 1])
@@ -203,11 +213,15 @@ impl GridOptions {
             .iter()
             .position(|bar| 0.5 * (bar / (1.0 - bar)).ln() < self.min_lambda)
             .unwrap_or(total);
-        let nodes = if self.open { steps + 1 } else { steps };
+        let nodes = if self.end == End::Open {
+            steps + 1
+        } else {
+            steps
+        };
         let mut timesteps = match self.stride {
             Stride::Linspace if used > 0 => {
                 let mut spread = linspace(0.0, used as f64 - 1.0, nodes);
-                if self.open {
+                if self.end == End::Open {
                     spread.iter_mut().for_each(|t| *t = t.round_ties_even());
                 }
                 spread.into_iter().rev().collect()
@@ -321,21 +335,24 @@ mod tests {
 
     #[test]
     fn spreads_are_the_published_ones() {
-        let with = |stride, open| GridOptions {
+        let with = |stride, end| GridOptions {
             stride,
-            open,
+            end,
             ..GridOptions::default()
         };
-        let t = |stride, open| timesteps(with(stride, open), 4);
-        assert_eq!(t(Stride::Linspace, false), [999.0, 666.0, 333.0, 0.0]);
-        assert_eq!(t(Stride::Linspace, true), [999.0, 749.0, 500.0, 250.0]);
-        assert_eq!(t(Stride::Leading, false), [750.0, 500.0, 250.0, 0.0]);
-        assert_eq!(t(Stride::Leading, true), [800.0, 600.0, 400.0, 200.0]);
-        assert_eq!(t(Stride::Trailing, false), [999.0, 749.0, 499.0, 249.0]);
-        assert_eq!(t(Stride::Trailing, true), [999.0, 749.0, 499.0, 249.0]);
+        let t = |stride, end| timesteps(with(stride, end), 4);
+        assert_eq!(t(Stride::Linspace, End::Closed), [999.0, 666.0, 333.0, 0.0]);
+        assert_eq!(t(Stride::Linspace, End::Open), [999.0, 749.0, 500.0, 250.0]);
+        assert_eq!(t(Stride::Leading, End::Closed), [750.0, 500.0, 250.0, 0.0]);
+        assert_eq!(t(Stride::Leading, End::Open), [800.0, 600.0, 400.0, 200.0]);
+        assert_eq!(
+            t(Stride::Trailing, End::Closed),
+            [999.0, 749.0, 499.0, 249.0]
+        );
+        assert_eq!(t(Stride::Trailing, End::Open), [999.0, 749.0, 499.0, 249.0]);
         let offset = GridOptions {
             offset: 1,
-            ..with(Stride::Leading, false)
+            ..with(Stride::Leading, End::Closed)
         };
         assert_eq!(timesteps(offset, 4), [751.0, 501.0, 251.0, 1.0]);
     }
@@ -403,7 +420,7 @@ mod tests {
         assert!(grid(GridOptions::default(), 1001).is_err());
         assert!(grid(GridOptions::default(), 1000).is_ok());
         let open = GridOptions {
-            open: true,
+            end: End::Open,
             ..GridOptions::default()
         };
         // 1,001 nodes do not fit 1,000 steps.

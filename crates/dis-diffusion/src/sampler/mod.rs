@@ -21,7 +21,7 @@ pub use ddim::{Ddim, ddim_reverse_step, ddim_step};
 pub use dpm::{Correction, DpmOptions, DpmSolver, ThirdOrder};
 pub use euler::Euler;
 pub use euler_ancestral::EulerAncestral;
-pub use grid::{Grid, GridOptions, LastLevel, MIN_ALPHA_BAR, Ramp, Rounding, Stride};
+pub use grid::{End, Grid, GridOptions, LastLevel, MIN_ALPHA_BAR, Ramp, Rounding, Stride};
 pub(crate) use grid::{linspace, trailing};
 pub use heun::Heun;
 pub use level::Level;

@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    Ancestral, Correction, Ddim, DpmOptions, DpmSolver, Euler, EulerAncestral, Grid, GridOptions,
-    Heun, Level, Limit, Ramp, Rounding, Sampler, Stride, ThirdOrder, UniPc, UniPcKind,
+    Ancestral, Correction, Ddim, DpmOptions, DpmSolver, End, Euler, EulerAncestral, Grid,
+    GridOptions, Heun, Level, Limit, Ramp, Rounding, Sampler, Stride, ThirdOrder, UniPc, UniPcKind,
     UniPcOptions, trailing,
 };
 use crate::{Error, GaussianDiffusion, Options, Respacing, Result, State};
@@ -77,7 +77,7 @@ impl Spacing {
         SPACINGS[5].1,
     ];
 
-    fn options(self, open: bool) -> GridOptions {
+    fn options(self, end: End) -> GridOptions {
         GridOptions {
             stride: match self {
                 Self::Leading => Stride::Leading,
@@ -89,7 +89,7 @@ impl Spacing {
                 Self::LogSnr => Ramp::LogRatio,
                 _ => Ramp::Timesteps,
             },
-            open,
+            end,
             ..GridOptions::default()
         }
     }
@@ -173,9 +173,12 @@ impl SamplerSpec {
                 Plan::on_steps(*self, diffusion)?
             }
             _ => {
-                let open = matches!(self, Self::Dpm(_) | Self::UniPc { .. });
+                let end = match self {
+                    Self::Dpm(_) | Self::UniPc { .. } => End::Open,
+                    _ => End::Closed,
+                };
                 let bars = &full.tables().alphas_cumprod;
-                let grid = spacing.options(open).grid(bars, steps)?;
+                let grid = spacing.options(end).grid(bars, steps)?;
                 Plan::on(*self, full, grid)
             }
         };
@@ -211,7 +214,7 @@ impl SamplerSpec {
                 // Where noise hardly grows, several levels may share a step; it is kept once.
                 let options = GridOptions {
                     rounding: Rounding::Nearest,
-                    ..spacing.options(false)
+                    ..spacing.options(End::Closed)
                 };
                 let grid = options.grid(&full.tables().alphas_cumprod, steps)?;
                 let kept = grid.timesteps().iter().rev().map(|t| *t as usize);
