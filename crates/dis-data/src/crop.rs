@@ -229,8 +229,8 @@ mod tests {
         for case in golden.manifest["cases"].as_array().unwrap() {
             let name = case["case"].as_str().unwrap();
             let size = case["image_size"].as_u64().unwrap() as usize;
-            let ours = center_crop(&picture(golden.raw(&format!("{name}.image"))), size, size);
-            let theirs = picture(golden.raw(&format!("{name}.out")));
+            let ours = center_crop(&picture(golden.bytes(&format!("{name}.image"))), size, size);
+            let theirs = picture(golden.bytes(&format!("{name}.out")));
             assert_eq!((ours.height, ours.width), (theirs.height, theirs.width));
             let off = ours
                 .bytes
@@ -251,8 +251,8 @@ mod tests {
         for case in golden.manifest["cases"].as_array().unwrap() {
             let name = case["label"].as_str().unwrap();
             let size = case["image_size"].as_u64().unwrap() as usize;
-            let ours = center_crop(&picture(golden.raw(&format!("{name}.image"))), size, size);
-            let theirs = picture(golden.raw(&format!("{name}.out_13_0_0")));
+            let ours = center_crop(&picture(golden.bytes(&format!("{name}.image"))), size, size);
+            let theirs = picture(golden.bytes(&format!("{name}.out_13_0_0")));
             assert!(ours == theirs, "{name}");
             rows_came_first += u32::from(case["differing_values"] != 0);
         }

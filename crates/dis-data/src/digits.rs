@@ -123,8 +123,13 @@ mod tests {
 
     fn source() -> (Vec<u8>, Vec<u8>) {
         let golden = Golden::open("train_digits_data");
-        let labels = golden.i64("labels").1.iter().map(|&l| l as u8).collect();
-        (golden.raw("images_u8").1, labels)
+        let labels = golden
+            .indices("labels")
+            .1
+            .iter()
+            .map(|&l| l as u8)
+            .collect();
+        (golden.bytes("images_u8").1, labels)
     }
 
     /// With `DIS_WRITE=1` the asset is written instead.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
 
-use super::tensors::{Manifest, Tensor};
+use dis_golden::{Manifest, Tensor};
 
 /// How far a result is off, and how far it may be, in the same unit.
 #[derive(Clone, Debug)]

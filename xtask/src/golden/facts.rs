@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::case::{Case, string, whole};
 use super::config::zoo_config;
-use super::tensors::shape_of;
+use dis_golden::shape_of;
 
 /// Keys of a model's entry that describe it, or its setting.
 const SETTING: [&str; 3] = ["img_size", "channels", "num_classes"];

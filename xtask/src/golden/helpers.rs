@@ -8,7 +8,7 @@ use ndarray::{Array1, Array2};
 use serde_json::Value;
 
 use super::case::{Case, Rule, number, string, whole};
-use super::tensors::{Data, Tensor, shape_of};
+use dis_golden::{Data, Tensor, shape_of};
 
 fn numbers(value: &Value, key: &str) -> Result<Vec<f64>> {
     list_of(value, key)?

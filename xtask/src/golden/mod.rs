@@ -23,7 +23,6 @@ mod report;
 mod sampling;
 mod scan;
 mod scan_more;
-mod tensors;
 mod torch;
 mod training;
 mod vae;
@@ -38,8 +37,8 @@ use dis_scan::ScanBackend;
 use dis_tensor::{Cpu, Reference};
 
 use case::{Case, Comparison};
+use dis_golden::Manifest;
 use report::Report;
-use tensors::Manifest;
 
 /// Kinds that must pass: what `--kinds due` stands for.
 pub const DUE: &[&str] = &[

@@ -10,7 +10,7 @@ use dis_tensor::{Backend, Buffer, Reals};
 use ndarray::Array4;
 
 use super::case::{Case, Rule};
-use super::tensors::{Tensor, read_tensors};
+use dis_golden::{Tensor, read_tensors};
 
 /// All elements of a buffer.
 pub fn buffer_values<B: Backend>(backend: &B, buf: &Reals<B>) -> Result<Vec<f64>> {

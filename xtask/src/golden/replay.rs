@@ -13,8 +13,8 @@ use super::case::{Case, Rule, number, string, whole};
 use super::config::model_config;
 use super::diffusion::{described, diffusion};
 use super::network::{Network, buffer_values, image, labels, other_weights};
-use super::tensors::Tensor;
 use super::training::{LossInputs, loss_and_gradients};
+use dis_golden::Tensor;
 
 /// What both runs share.
 struct Replay<'a, B: ScanBackend> {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::case::{Case, Rule, number};
 use super::config::model_config;
 use super::network::{Batch, Network, labels};
-use super::tensors::shape_of;
+use dis_golden::shape_of;
 
 /// Sums over stored tensors are of the same float32 values, so only their rounding differs.
 const SUMS: f64 = 1e-10;

@@ -9,7 +9,7 @@ use dis_vae::{Posterior, Vae, VaeConfig, Weights};
 use ndarray::{Array4, ArrayView4, Axis};
 
 use super::case::{Case, Rule};
-use super::tensors::Tensor;
+use dis_golden::Tensor;
 
 /// Encodes and decodes: with the fast code, or with the naive one in float64.
 struct Runner {

@@ -1,8 +1,9 @@
 //! Single steps, bound terms and training losses on a stored network output against the published
 //! code's, for all variance and prediction kinds.
 
-use crate::{Golden, relative_error};
+use crate::{array, relative_error};
 use dis_diffusion::{ddim_reverse_step, ddim_step, p_sample};
+use dis_golden::Golden;
 use ndarray::Array4;
 use serde_json::Value;
 
@@ -18,11 +19,11 @@ impl Case<'_> {
     }
 
     fn input(&self, tensor: &str) -> Array4<f32> {
-        self.golden.array(&self.name(&format!("in.{tensor}")))
+        array(self.golden, &self.name(&format!("in.{tensor}")))
     }
 
     fn check(&mut self, tensor: &str, got: &[f64]) {
-        let expected = self.golden.values(&self.name(tensor));
+        let expected = self.golden.f64(&self.name(tensor)).1;
         let base = self.golden.manifest["tolerance"]["rtol"].as_f64().unwrap();
         let measured = self.manifest["float32_reference_rel_above_1e-6"][tensor].as_f64();
         let tolerance = base.max(10.0 * measured.unwrap_or(0.0));
@@ -79,7 +80,7 @@ fn run(case: &mut Case<'_>) {
         case.manifest["num_timesteps"].as_u64().unwrap() as usize,
         diffusion.steps()
     );
-    let t = case.golden.indices(&case.name("in.t"));
+    let t = case.golden.indices(&case.name("in.t")).1;
     let x_start = case.input("x_start");
     let noise = case.input("noise");
     let output = case.input("model_output");

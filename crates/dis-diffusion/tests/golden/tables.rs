@@ -1,7 +1,7 @@
 //! Schedule tables and timestep maps against those of the published code.
 
-use crate::Golden;
 use dis_diffusion::Tables;
+use dis_golden::Golden;
 
 fn check(name: &str) {
     let golden = Golden::open(name);
@@ -12,12 +12,12 @@ fn check(name: &str) {
         let tables = diffusion.tables();
         assert_eq!(
             tables.timestep_map,
-            golden.indices(&format!("{label}.timestep_map")),
+            golden.indices(&format!("{label}.timestep_map")).1,
             "{label}"
         );
         for table in Tables::NAMES {
             let got = tables.by_name(table).unwrap();
-            let expected = golden.values(&format!("{label}.{table}"));
+            let expected = golden.f64(&format!("{label}.{table}")).1;
             assert_eq!(got.len(), expected.len(), "{label}.{table}");
             for (t, (a, b)) in got.iter().zip(&expected).enumerate() {
                 assert!(

@@ -2,48 +2,31 @@
 //! manifests' tolerances.
 
 use super::case::{Inputs, Matrix, Options, Outputs};
+use dis_golden::Golden;
 use dis_scan::cpu;
 use dis_scan::{Conv, ConvGrads, Direction, Discretization, oracle};
 use dis_tensor::{Layout, simd};
-use safetensors::{Dtype, SafeTensors};
-use serde_json::Value;
-use std::path::{Path, PathBuf};
 
-fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
+/// Token matrices of a set.
+trait Matrices {
+    fn rtol(&self) -> f64;
+    /// A tensor with its shape, if it is there.
+    fn tensor(&self, name: &str) -> Option<(Vec<usize>, Vec<f64>)>;
+    /// A (B, C, L) tensor as a (B, L, C) token matrix.
+    fn channels_last(&self, name: &str) -> Option<Matrix>;
+    /// A vector or matrix as it lies.
+    fn plain(&self, name: &str) -> Option<Matrix>;
 }
 
-/// A manifest with its tensors.
-struct Golden {
-    manifest: Value,
-    bytes: Vec<u8>,
-}
-
-impl Golden {
-    fn open(manifest: &Path) -> Self {
-        let text = std::fs::read_to_string(manifest).unwrap();
-        let bytes = std::fs::read(manifest.with_extension("safetensors")).unwrap();
-        Self {
-            manifest: serde_json::from_str(&text).unwrap(),
-            bytes,
-        }
-    }
-
+impl Matrices for Golden {
     fn rtol(&self) -> f64 {
         self.manifest["tolerance"]["rtol"].as_f64().unwrap()
     }
 
-    /// A tensor with its shape, if it is there.
     fn tensor(&self, name: &str) -> Option<(Vec<usize>, Vec<f64>)> {
-        let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        let view = file.tensor(name).ok()?;
-        assert_eq!(view.dtype(), Dtype::F32);
-        let values = view.data().as_chunks::<4>().0.iter();
-        let values = values.map(|&bytes| f64::from(f32::from_le_bytes(bytes)));
-        Some((view.shape().to_vec(), values.collect()))
+        self.get(name).map(|_| self.f64(name))
     }
 
-    /// A (B, C, L) tensor as a (B, L, C) token matrix.
     fn channels_last(&self, name: &str) -> Option<Matrix> {
         let (shape, values) = self.tensor(name)?;
         let [batch, channels, tokens] = shape[..] else {
@@ -61,7 +44,6 @@ impl Golden {
         Some(Matrix::new(layout, out))
     }
 
-    /// A vector or matrix as it lies.
     fn plain(&self, name: &str) -> Option<Matrix> {
         let (shape, values) = self.tensor(name)?;
         let layout = match shape[..] {
@@ -192,11 +174,14 @@ fn scan_case(golden: &Golden, name: &str, prefix: &str, direction: Direction) ->
 #[test]
 fn recorded_scans() {
     let mut compared = 0;
-    for entry in std::fs::read_dir(directory()).unwrap() {
+    for entry in std::fs::read_dir(dis_golden::path("")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if name.starts_with("selective_scan_") && name.ends_with(".json") {
-            let golden = Golden::open(&path);
+        if let Some(set) = name
+            .strip_suffix(".json")
+            .filter(|set| set.starts_with("selective_scan_"))
+        {
+            let golden = Golden::open(set);
             if golden.manifest["kind"] != "selective_scan" {
                 continue;
             }
@@ -209,7 +194,7 @@ fn recorded_scans() {
 
 #[test]
 fn recorded_convolutions() {
-    let golden = Golden::open(&directory().join("causal_conv1d.json"));
+    let golden = Golden::open("causal_conv1d");
     let cases = golden.manifest["cases"].as_array().unwrap();
     for case in cases {
         let name = case["case"].as_str().unwrap();
