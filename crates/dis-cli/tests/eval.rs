@@ -44,7 +44,7 @@ fn noise(path: &Path, count: usize) {
     let bytes: Vec<u8> = (0..count * 64).map(|_| s.next_u32() as u8).collect();
     let mut images = NpzImages::open(path, shape, count, "noise").unwrap();
     images.append(&bytes).unwrap();
-    images.finish(None).unwrap();
+    images.finish(None, &[]).unwrap();
 }
 
 /// As the specification of the command asks: the model lies between real images and noise.
@@ -330,7 +330,7 @@ fn what_cannot_be_compared_is_said() {
     };
     let mut images = NpzImages::open(&at.join("colour.npz"), shape, 3, "").unwrap();
     images.append(&[7; 144]).unwrap();
-    images.finish(None).unwrap();
+    images.finish(None, &[]).unwrap();
     let eval = |args: &[&str], words: &[&str]| fail(at, &[&["eval"], args].concat(), words);
     eval(
         &["colour.npz", "--reference", "digits"],
@@ -489,7 +489,7 @@ fn classes_of_two_holders_are_matched_by_name() {
             "--features",
             "classifier:k.safetensors",
             "--metrics",
-            "labels",
+            "labels,is",
         ];
         eval(at, &[&base[..], &more].concat())
     };
@@ -499,6 +499,18 @@ fn classes_of_two_holders_are_matched_by_name() {
     let why = renamed["results"]["left_out"][0]["why"].as_str().unwrap();
     assert!(why.contains("class names differ"), "{why}");
     assert!(both.iter().all(|names| why.contains(names)), "{why}");
+    // Names travel in the file of samples, where the numbers are another order's.
+    let shape = ImageShape {
+        channels: 3,
+        height: 8,
+        width: 8,
+    };
+    let mut file = NpzImages::open(&at.join("turned.npz"), shape, 2, "").unwrap();
+    let flat = |colour: [u8; 3]| colour.map(|c| [c + 8; 64]).concat();
+    file.append(&[flat(blue), flat(red)].concat()).unwrap();
+    let names_of = ["sea", "leaf", "apple"].map(String::from);
+    file.finish(Some(&[0, 2]), &names_of).unwrap();
+    assert_eq!(value(&judge("turned.npz"), "labels"), 1.0);
 
     // The same for likelihoods, inversion, and a start from other weights.
     short_run(at, "train,size=8", "run");
@@ -540,7 +552,7 @@ fn save(path: &Path, images: &[Vec<u8>]) {
     };
     let mut file = NpzImages::open(path, shape, images.len(), "").unwrap();
     file.append(&images.concat()).unwrap();
-    file.finish(None).unwrap();
+    file.finish(None, &[]).unwrap();
 }
 
 fn images(count: usize, seed: u64) -> Vec<Vec<u8>> {

@@ -1,5 +1,6 @@
 //! The metrics that two sides allow.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use dis_model::Classes;
@@ -424,7 +425,10 @@ fn labels(samples: &Side, options: &MeasureOptions) -> Outcome {
         true => Classes::named("the network", &points.logit_names),
         false => Classes::numbered("the network", logits.ncols()),
     };
-    let map = match Classes::named("SAMPLES", &points.class_names).map_to(&network) {
+    let seen: BTreeSet<u32> = labels.iter().copied().collect();
+    let unseen = (0..points.class_names.len() as u32).filter(|class| !seen.contains(class));
+    let asked = Classes::named("SAMPLES", &points.class_names).without_images(unseen);
+    let map = match asked.map_to(&network) {
         Ok(map) => map,
         Err(differ) => return Err(differ.to_string()),
     };

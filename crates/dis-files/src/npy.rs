@@ -94,6 +94,29 @@ impl NpyHeader {
         })
     }
 
+    /// A header of `count` texts of up to `longest` characters, four bytes each: NumPy's `<U`.
+    pub fn texts(count: usize, longest: usize) -> Self {
+        Self {
+            descr: format!("<U{longest}"),
+            fortran_order: false,
+            shape: vec![count],
+        }
+    }
+
+    /// An array of texts as one of numbers: their characters are the last dimension. Others as they
+    /// are.
+    pub(crate) fn texts_as_numbers(self) -> Self {
+        let length = self.descr.strip_prefix("<U").and_then(|n| n.parse().ok());
+        match length {
+            Some(length) => Self {
+                descr: "<u4".into(),
+                shape: self.shape.into_iter().chain([length]).collect(),
+                ..self
+            },
+            None => self,
+        }
+    }
+
     /// Type of the elements, and whether their most significant byte comes first; `None` for types
     /// that are no plain numbers.
     pub fn element(&self) -> Option<(ElementType, bool)> {

@@ -19,6 +19,8 @@ use crate::zip::{Archive, Place, ZipError, ZipWriter};
 
 /// Deflate makes at most this many bytes of one.
 const EXPANSION: u64 = 1032;
+/// Most texts of a list.
+const MOST_TEXTS: usize = 1 << 20;
 /// Bytes that a deflated array is made room for before its data have come.
 const FIRST_ROOM: u64 = 1 << 16;
 
@@ -97,6 +99,36 @@ impl<R: Read + Seek> NpzFile<R> {
         ArrayReader::new(&mut self.source, place, &self.origin, name)
     }
 
+    /// Reads a list of texts, of NumPy's type `<U`.
+    ///
+    /// # Errors
+    /// As [`NpzFile::array`], or if it is no list of texts.
+    pub fn texts(&mut self, name: &str) -> Result<Vec<String>> {
+        let reader = self.reader(name)?;
+        // Texts without characters would take no room in the file, however many there are.
+        let (count, length) = match *reader.header().shape.as_slice() {
+            [count, length] if count <= MOST_TEXTS && length > 0 => (count, length),
+            _ => return Err(reader.refuse("is no list of texts")),
+        };
+        let array = reader.read_all()?;
+        let numbers = array.bytes().chunks_exact(4).map(|bytes| {
+            let (number, _) = bytes.split_first_chunk::<4>()?;
+            char::from_u32(u32::from_le_bytes(*number))
+        });
+        let characters: Option<Vec<char>> = numbers.collect();
+        let characters = characters
+            .filter(|c| array.element() == ElementType::U32 && c.len() == count * length)
+            .ok_or_else(|| {
+                let what = format!("array {name} holds what is no text");
+                FileError::format(&self.origin, what)
+            })?;
+        let text = |i: usize| {
+            let padded: String = characters[i * length..(i + 1) * length].iter().collect();
+            padded.trim_end_matches('\0').to_owned()
+        };
+        Ok((0..count).map(text).collect())
+    }
+
     /// Reads a whole array.
     ///
     /// # Errors
@@ -168,6 +200,7 @@ impl<'a> ArrayReader<'a> {
             read: 0,
         };
         let header = NpyHeader::read(&mut data).map_err(|e| refuse(e.to_string()))?;
+        let header = header.texts_as_numbers();
         let Some((element, big_endian)) = header.element() else {
             let what = match header.descr.contains('O') {
                 true => "holds Python objects, which cannot be read without running code".into(),

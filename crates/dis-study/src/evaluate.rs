@@ -103,7 +103,8 @@ impl<'a> Judge<'a> {
             network,
             statistics: Statistics::from_points(points.view())?,
             labels: (labels.len() == count).then_some(labels),
-            classes: Classes::named("evaluate.reference", data.class_names()),
+            classes: Classes::named("evaluate.reference", data.class_names())
+                .without_images(data.unoccupied_classes()),
             shape,
             points,
         })

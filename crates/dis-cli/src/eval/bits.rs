@@ -44,7 +44,8 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let diffusion = GaussianDiffusion::new(&options)?;
     let classes = match Classes::of(&weights.metadata)? {
         Some(model) if data.num_classes().is_some() => {
-            let given = Classes::named("--reference", data.class_names());
+            let given = Classes::named("--reference", data.class_names())
+                .without_images(data.unoccupied_classes());
             Some(given.map_to(&model).context("--bpd")?)
         }
         _ => None,

@@ -64,6 +64,7 @@ impl Given {
             return Ok(vec![None; count]);
         };
         let map = Classes::named("--init-image", data.class_names())
+            .without_images(data.unoccupied_classes())
             .map_to(model)
             .context("--invert: say with --classes what the images are")?;
         let class = |i| data.label(i).and_then(|label| map.get(label));

@@ -213,7 +213,9 @@ impl Sink {
             Kind::Folder(_) => {}
             Kind::Npz(npz) => {
                 let labels: Option<Vec<u32>> = contents.rows.iter().map(|row| row.label).collect();
-                npz.finish(labels.as_deref())?;
+                let names = contents.classes.filter(|classes| classes.has_names());
+                let names = names.map(Classes::names).unwrap_or_default();
+                npz.finish(labels.as_deref(), &names)?;
             }
         }
         Ok(())

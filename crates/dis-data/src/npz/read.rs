@@ -14,9 +14,12 @@ const IMAGES: &str = "arr_0";
 /// Their classes.
 const LABELS: &str = "arr_1";
 
+/// Names of the classes, in the order of their numbers.
+pub(super) const CLASS_NAMES: &str = "class_names";
+
 /// Reads a file of images as the ADM evaluator takes and `numpy.savez` writes them: `arr_0` of
 /// bytes, (samples, height, width, channels), and if it is there `arr_1` with whole numbers, the
-/// class of each. Classes are named by their numbers.
+/// class of each. Classes are named by the texts of `class_names`, or without it by their numbers.
 ///
 /// # Errors
 /// If the file is missing or damaged, or holds arrays of other types or shapes.
@@ -65,16 +68,13 @@ pub fn read_npz(source: impl Read + Seek, origin: &Path) -> Result<MemoryDataset
             count - 1
         )));
     }
+    let names = match file.contains(CLASS_NAMES) && labels.is_some() {
+        true => file.texts(CLASS_NAMES)?,
+        false => (0..count).map(|c| c.to_string()).collect(),
+    };
     let name = origin.file_stem().unwrap_or_default().to_string_lossy();
-    MemoryDataset::new(
-        format!("npz-{name}"),
-        shape,
-        u8::MAX,
-        pixels,
-        labels,
-        (0..count).map(|c| c.to_string()).collect(),
-    )
-    .map_err(|error| format(error.to_string()))
+    MemoryDataset::new(format!("npz-{name}"), shape, u8::MAX, pixels, labels, names)
+        .map_err(|error| format(error.to_string()))
 }
 
 /// Whether a file is an `.npz` file: a zip archive by its first bytes, or called one.

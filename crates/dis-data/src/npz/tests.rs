@@ -27,12 +27,14 @@ proptest! {
     #[test]
     fn interruptions_leave_no_trace(
         count in 1usize..12, batch in 1usize..5, channels in prop::sample::select(vec![1, 3]),
-        cuts in prop::collection::vec((0usize..6, 0u64..40), 0..4), labelled: bool,
+        cuts in prop::collection::vec((0usize..6, 0u64..40), 0..4), labelled: bool, named: bool,
     ) {
         let dir = tempfile::tempdir().unwrap();
         let (shape, pixels) = (shape(channels), pixels(count, channels));
         let labels: Vec<u32> = (0..count as u32).map(|i| i % 4).collect();
         let labels = labelled.then_some(labels.as_slice());
+        let names = ["cat, tabby", "", "\u{e9}\u{1f600}", "b"].map(String::from);
+        let names = if named { &names[..] } else { &[] };
         let run = |path: &Path, most: usize| -> Result<()> {
             let mut images = NpzImages::open(path, shape, count, "seed 1\n")?;
             for _ in 0..most {
@@ -41,7 +43,7 @@ proptest! {
                     images.append(&pixels[start * shape.len()..end * shape.len()])?;
                 }
             }
-            if images.done() == count { images.finish(labels) } else { Ok(()) }
+            if images.done() == count { images.finish(labels, names) } else { Ok(()) }
         };
         let (whole, cut) = (dir.path().join("whole.npz"), dir.path().join("cut.npz"));
         run(&whole, count).unwrap();
@@ -59,6 +61,9 @@ proptest! {
         prop_assert_eq!(read.raw_pixels(), pixels);
         prop_assert_eq!(read.labels(), labels);
         prop_assert_eq!(read.shape(), shape);
+        if labelled && named {
+            prop_assert_eq!(read.class_names(), names);
+        }
     }
 }
 
@@ -80,7 +85,7 @@ fn other_settings_and_other_files_are_not_continued() {
     assert!(NpzImages::discard(&path).is_err());
     assert!(
         images
-            .finish(None)
+            .finish(None, &[])
             .unwrap_err()
             .to_string()
             .contains("2 of 4")
@@ -121,6 +126,11 @@ fn what_is_no_set_of_images_is_explained() {
     let labels = read(&[image, ("arr_1", "<i4", &[1], &[7, 0, 0, 0])]).unwrap();
     assert_eq!(labels.labels(), Some(&[7][..]));
     assert_eq!(labels.num_classes(), Some(8));
+    // numpy.array(["a", "bc"]).
+    let names = [&b"a\0\0\0\0\0\0\0"[..], b"b\0\0\0c\0\0\0"].concat();
+    let label = ("arr_1", "|u1", &[1][..], &[1][..]);
+    let named = read(&[image, label, ("class_names", "<U2", &[2], &names)]).unwrap();
+    assert_eq!(named.class_names(), ["a", "bc"]);
     for (arrays, part) in [
         (
             &[("mu", "<f8", &[1][..], &[0; 8][..])][..],
@@ -160,6 +170,30 @@ fn what_is_no_set_of_images_is_explained() {
         (
             &[image, ("arr_1", "<i4", &[1], &[255; 4])],
             "label 0 is no class number",
+        ),
+        (
+            &[image, label, ("class_names", "<U1", &[1], &[0; 4])],
+            "label 1 but 1 classes",
+        ),
+        (
+            &[image, label, ("class_names", "<U1", &[1], &[255; 4])],
+            "class_names holds what is no text",
+        ),
+        (
+            &[image, label, ("class_names", "<u4", &[1], &[0; 4])],
+            "class_names is no list of texts",
+        ),
+        (
+            &[image, label, ("class_names", "<U0", &[1 << 40], &[])],
+            "class_names is no list of texts",
+        ),
+        (
+            &[
+                image,
+                label,
+                ("class_names", "<U99999999999999", &[9], &[0; 4]),
+            ],
+            "has 4 bytes",
         ),
         (
             &[image, ("arr_1", "<u4", &[1], &[255; 4])],

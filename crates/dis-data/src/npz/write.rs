@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use dis_files::zip::ZipWriter;
 use dis_files::{ElementType, LockFile, NpyHeader, write_atomic_with};
 
+use super::read::CLASS_NAMES;
 use crate::{DataError, ImageShape, Result};
 
 /// First bytes of a file that is being filled, with the version of its layout.
@@ -164,11 +165,11 @@ impl NpzImages {
     }
 
     /// Writes the file when all images are there, with the class of each as `arr_1`, and removes
-    /// the unfinished one.
+    /// the unfinished one. Names of the classes, if there are any, become `class_names`.
     ///
     /// # Errors
     /// If images are missing or files cannot be written; the unfinished one is then still there.
-    pub fn finish(mut self, labels: Option<&[u32]>) -> Result<()> {
+    pub fn finish(mut self, labels: Option<&[u32]>, names: &[String]) -> Result<()> {
         if self.done != self.count || labels.is_some_and(|l| l.len() != self.count) {
             return Err(DataError::Invalid {
                 what: format!(
@@ -193,6 +194,7 @@ impl NpzImages {
             array.extend(labels.iter().flat_map(|&l| i64::from(l).to_le_bytes()));
             array
         });
+        let names = (labels.is_some() && !names.is_empty()).then(|| texts(names));
         let begin = self.begin;
         let file = &mut self.file;
         write_atomic_with(&self.target, |out| {
@@ -202,6 +204,9 @@ impl NpzImages {
             zip.add_from("arr_0.npy", header.len() as u64 + bytes, crc, &mut data)?;
             if let Some(labels) = &labels {
                 zip.add("arr_1.npy", labels)?;
+            }
+            if let Some(names) = &names {
+                zip.add(&format!("{CLASS_NAMES}.npy"), names)?;
             }
             zip.finish()?;
             Ok(())
@@ -250,6 +255,19 @@ fn in_the_way(path: PathBuf) -> DataError {
         path,
         what: "is in the way: it is no unfinished file of samples".into(),
     }
+}
+
+/// An array of texts.
+fn texts(texts: &[String]) -> Vec<u8> {
+    let lengths = texts.iter().map(|text| text.chars().count());
+    // NumPy has no texts without characters.
+    let longest = lengths.max().unwrap_or_default().max(1);
+    let mut array = NpyHeader::texts(texts.len(), longest).to_bytes();
+    for text in texts {
+        let padded = text.chars().chain(std::iter::repeat('\0')).take(longest);
+        array.extend(padded.flat_map(|c| u32::from(c).to_le_bytes()));
+    }
+    array
 }
 
 enum Earlier {

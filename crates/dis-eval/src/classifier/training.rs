@@ -73,6 +73,7 @@ pub fn train_classifier<B: Backend>(
     }
     let known = Classes::named("the training data", data.class_names());
     let map = Classes::named("the test data", test.class_names())
+        .without_images(test.unoccupied_classes())
         .map_to(&known)
         .map_err(|source| EvalError::Classes {
             what: "classifier",

@@ -201,6 +201,13 @@ impl Classes {
         Ok(Some(classes))
     }
 
+    /// The same, said that some of them have no images.
+    #[must_use]
+    pub fn without_images(mut self, classes: impl IntoIterator<Item = u32>) -> Self {
+        self.unoccupied.extend(classes);
+        self
+    }
+
     /// Under another description of whose they are.
     #[must_use]
     pub fn held_by(self, holder: impl Into<String>) -> Self {

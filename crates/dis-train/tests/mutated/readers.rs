@@ -280,7 +280,9 @@ pub fn npz_seeds() -> Vec<Vec<u8>> {
         let mut images = NpzImages::open(&path, shape, 5, "").unwrap();
         let bytes: Vec<u8> = (0..5 * shape.len()).map(|i| i as u8).collect();
         images.append(&bytes).unwrap();
-        images.finish(labels).unwrap();
+        images
+            .finish(labels, &["a", "b", "\u{e9}", "dd"].map(String::from))
+            .unwrap();
         fs::read(&path).unwrap()
     };
     vec![
