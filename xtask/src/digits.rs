@@ -95,9 +95,9 @@ pub fn open(path: Option<&Path>) -> Result<Checkpoint> {
             .context("run this from the root of the repository, or give --checkpoint")?,
     };
     let config = checkpoint.model.config();
-    if (config.channels, config.image_size) != (1, 8) {
+    if (config.channels, config.image_size) != (1, 8.into()) {
         bail!(
-            "the model is for {} channels of {} pixels square, not digits",
+            "the model is for {} channels of {}, not digits",
             config.channels,
             config.image_size
         );

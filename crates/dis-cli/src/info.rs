@@ -122,7 +122,7 @@ fn text(title: &str, metadata: &Metadata, cost: &Cost, args: &InfoArgs) -> Strin
         "  input",
         format!(
             "{} x {} x {}, patch {}",
-            config.channels, config.image_size, config.image_size, config.patch_size
+            config.channels, config.image_size.height, config.image_size.width, config.patch_size
         ),
     );
     line(

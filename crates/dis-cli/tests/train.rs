@@ -5,6 +5,8 @@
 mod common;
 #[path = "train/pictures.rs"]
 mod pictures;
+#[path = "train/rectangles.rs"]
+mod rectangles;
 
 use std::fs;
 use std::path::Path;

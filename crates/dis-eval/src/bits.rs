@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::error::{EvalError, Result};
 use crate::metrics::{Bootstrap, Drawn, Interval, mean};
-use dis_data::Dataset;
+use dis_data::{Dataset, ImageShape};
 
 /// How likelihoods are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -95,11 +95,10 @@ pub fn bits_per_dim<B: ScanBackend>(
     progress: &mut dyn FnMut(usize),
 ) -> Result<BitsReport> {
     let (config, shape) = (model.config(), data.shape());
-    let takes = (config.channels, config.image_size, config.image_size);
-    if (shape.channels, shape.height, shape.width) != takes {
+    let takes = ImageShape::from(config.image_shape());
+    if shape != takes {
         return Err(EvalError::config(format!(
-            "the model is of images {}x{}x{}, the data are {shape}",
-            takes.0, takes.1, takes.2
+            "the model is of images {takes}, the data are {shape}"
         )));
     }
     let classes = match config.condition {

@@ -8,7 +8,7 @@ use crate::error::{ModelError, Result};
 use crate::model::{DisModel, SavedHead, SavedModel, stream};
 
 impl DisModel {
-    /// From the gradient of the output (batch, out_channels, image_size, image_size) to those of
+    /// From the gradient of the output (batch, out_channels, height, width) to those of
     /// all parameters, which are added to `grads`, and of the image, which overwrites `dimage`.
     /// `params` must be those of the forward.
     ///

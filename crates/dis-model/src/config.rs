@@ -5,6 +5,7 @@ use dis_ssm::{AttentionConfig, MixerConfig, MixingConfig, SkipKind};
 use dis_tensor::NormKind;
 
 use crate::error::{ModelError, Result};
+use crate::image_size::ImageSize;
 
 /// How time and condition reach the blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,8 +110,8 @@ impl Default for AttentionOptions {
 /// Everything that decides the architecture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DisConfig {
-    /// Side of the (square) image or latent, in pixels.
-    pub image_size: usize,
+    /// Height and width of the image or latent, in pixels.
+    pub image_size: ImageSize,
     /// Side of a patch, in pixels.
     pub patch_size: usize,
     /// Image or latent channels.
@@ -140,16 +141,17 @@ pub struct DisConfig {
 }
 
 impl DisConfig {
-    /// A model with the published defaults for everything but its sizes.
+    /// A model with the published defaults for everything but its sizes. `image_size` is the side of
+    /// a square or `[height, width]`.
     pub fn new(
-        image_size: usize,
+        image_size: impl Into<ImageSize>,
         patch_size: usize,
         channels: usize,
         embed_dim: usize,
         depth: usize,
     ) -> Self {
         Self {
-            image_size,
+            image_size: image_size.into(),
             patch_size,
             channels,
             embed_dim,
@@ -166,8 +168,9 @@ impl DisConfig {
         }
     }
 
-    /// A published entry such as `DiS-S/2`, for images or latents of this size.
-    pub fn zoo(name: &str, image_size: usize, channels: usize) -> Result<Self> {
+    /// A published entry such as `DiS-S/2`, for images or latents of this size: the side of a square
+    /// or `[height, width]`.
+    pub fn zoo(name: &str, image_size: impl Into<ImageSize>, channels: usize) -> Result<Self> {
         let unknown = || {
             ModelError::Config(format!(
                 "no model named {name:?}; there are {} with patches 2, 4 and 8, such as DiS-S/2",
@@ -193,7 +196,8 @@ impl DisConfig {
         let refuse = |what: String| Err(ModelError::Config(what));
         // Generous bounds that keep every product of sizes within 64 bits.
         let bounded = [
-            ("image_size", self.image_size, 1 << 16),
+            ("image_size", self.image_size.height, 1 << 16),
+            ("image_size", self.image_size.width, 1 << 16),
             ("patch_size", self.patch_size, 1 << 10),
             ("channels", self.channels, 1 << 16),
             ("embed_dim", self.embed_dim, 1 << 16),
@@ -206,11 +210,14 @@ impl DisConfig {
                 return refuse(format!("{name} is {value}, but must be 1 to {largest}"));
             }
         }
-        if !self.image_size.is_multiple_of(self.patch_size) {
-            return refuse(format!(
-                "image_size {} is not a multiple of patch_size {}",
-                self.image_size, self.patch_size
-            ));
+        let ImageSize { height, width } = self.image_size;
+        for side in [height, width] {
+            if !side.is_multiple_of(self.patch_size) {
+                return refuse(format!(
+                    "image_size {side} is not a multiple of patch_size {}",
+                    self.patch_size
+                ));
+            }
         }
         if !(2..=4).contains(&self.ssm.d_conv) {
             return refuse(format!(
@@ -315,9 +322,22 @@ impl DisConfig {
         2 * self.half_depth() + 1
     }
 
+    /// Channels, height and width of an image.
+    pub fn image_shape(&self) -> [usize; 3] {
+        let ImageSize { height, width } = self.image_size;
+        [self.channels, height, width]
+    }
+
+    /// Rows and columns of the grid of patches.
+    pub fn grid(&self) -> [usize; 2] {
+        let ImageSize { height, width } = self.image_size;
+        [height / self.patch_size, width / self.patch_size]
+    }
+
     /// Patches of an image.
     pub fn patches(&self) -> usize {
-        (self.image_size / self.patch_size).pow(2)
+        let [rows, columns] = self.grid();
+        rows * columns
     }
 
     /// Condition tokens.
@@ -425,6 +445,8 @@ mod tests {
             assert!(message.contains(word), "{message}");
         };
         refused(|c| c.patch_size = 3, "patch_size");
+        refused(|c| c.image_size = [8, 5].into(), "image_size 5");
+        refused(|c| c.image_size = [0, 8].into(), "image_size is 0");
         refused(|c| c.ssm.d_conv = 5, "d_conv");
         refused(|c| c.embed_dim = 0, "embed_dim");
         fn attention(c: &mut DisConfig, heads: Option<usize>, mlp_ratio: usize) {

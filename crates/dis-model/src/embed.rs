@@ -38,10 +38,9 @@ impl DisModel {
         let grid = self.grid(batch, config.channels, PatchOrder::ChannelFirst);
         if image.len() != grid.elements() {
             return Err(ModelError::Input(format!(
-                "an image batch of {} values does not hold {batch} images of {} x {} x {}",
+                "an image batch of {} values does not hold {batch} images of {}x{}",
                 image.len(),
                 config.channels,
-                config.image_size,
                 config.image_size
             )));
         }

@@ -31,9 +31,11 @@ pub mod config;
 pub mod cost;
 mod embed;
 pub mod error;
+mod image_size;
 mod inputs;
 mod memory;
 pub mod model;
+pub mod positions;
 pub mod time;
 
 pub use checkpoint::{Checkpoint, Metadata};
@@ -43,5 +45,6 @@ pub use config::{
 };
 pub use dis_tensor::{Backend, Cpu, Reals, TensorError};
 pub use error::{ModelError, Result};
+pub use image_size::ImageSize;
 pub use inputs::ModelInputs;
 pub use model::{Condition, DisModel, LABEL_TABLE, ModelInput, SavedModel};

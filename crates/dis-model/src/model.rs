@@ -42,7 +42,7 @@ pub enum Condition<'a> {
 /// A batch to run through the model.
 #[derive(Debug)]
 pub struct ModelInput<'a, B: ScanBackend> {
-    /// Noisy images (batch, channels, image_size, image_size), dense.
+    /// Noisy images (batch, channels, height, width), dense.
     pub image: &'a Reals<B>,
     /// Diffusion time of each sample, in steps of the original schedule; may be fractional.
     pub t: &'a [f64],
@@ -242,14 +242,14 @@ impl DisModel {
         PatchGrid {
             batch,
             channels,
-            height: self.config.image_size,
-            width: self.config.image_size,
+            height: self.config.image_size.height,
+            width: self.config.image_size.width,
             patch: self.config.patch_size,
             order,
         }
     }
 
-    /// Predicts noise and covariance: (batch, out_channels, image_size, image_size), dense.
+    /// Predicts noise and covariance: (batch, out_channels, height, width), dense.
     pub fn forward<B: ScanBackend>(
         &self,
         backend: &B,

@@ -23,7 +23,7 @@ fn outputs(cpu: &Cpu, model: &DisModel, weights: &[f32], samples: &[u64]) -> Vec
 
 fn outputs_of(cpu: &Cpu, model: &DisModel, params: &Reals<Cpu>, samples: &[u64]) -> Vec<Vec<f32>> {
     let config = model.config();
-    let pixels = config.channels * config.image_size * config.image_size;
+    let pixels = config.channels * config.image_size.pixels();
     let image: Vec<f32> = samples.iter().flat_map(|&s| normals(pixels, s)).collect();
     let image = cpu.from_f32(&image);
     let t: Vec<f64> = samples.iter().map(|&s| 13.7 * s as f64).collect();

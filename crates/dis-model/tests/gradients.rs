@@ -52,7 +52,7 @@ struct Case {
 impl Case {
     fn new(config: DisConfig) -> Self {
         let model = DisModel::new(config).unwrap();
-        let pixels = BATCH * config.image_size * config.image_size;
+        let pixels = BATCH * config.image_size.pixels();
         let (dim, tokens) = match config.condition {
             ConditionKind::Context { dim, tokens, .. } => (dim, tokens),
             _ => (0, 0),
@@ -177,6 +177,10 @@ fn attention_variants() -> Vec<(&'static str, DisConfig)> {
     vec![
         ("attention", with(1, false, &|_| {})),
         (
+            "attention, rectangle",
+            with(2, false, &|c| c.image_size = [8, 2].into()),
+        ),
+        (
             "attention, three heads, bias, layer norm",
             with(3, true, &|c| {
                 c.norm = NormKind::Layer;
@@ -226,6 +230,15 @@ fn variants() -> Vec<(&'static str, DisConfig)> {
         ("unconditional", base()),
         ("classes", with(&|c| c.condition = classes)),
         ("context", with(&|c| c.condition = context)),
+        ("wide", with(&|c| c.image_size = [4, 6].into())),
+        (
+            "tall, adaln classes",
+            with(&|c| {
+                c.image_size = [6, 2].into();
+                c.conditioning = Conditioning::AdaLn;
+                c.condition = classes;
+            }),
+        ),
         ("skip add", with(&|c| c.skip = SkipKind::Add)),
         (
             "no skip, layer norm",

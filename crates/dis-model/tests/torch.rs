@@ -66,7 +66,7 @@ fn the_published_layout_loads_and_asks_where_unclear() {
     };
     assert_eq!(config(true).condition, classes(10, true));
     assert_eq!(config(false).condition, classes(11, false));
-    assert_eq!((config(true).image_size, config(true).depth), (8, 4));
+    assert_eq!((config(true).image_size, config(true).depth), (8.into(), 4));
     let weights = |entry: &Entry| load(Some(true), entry).unwrap().weights;
     assert_eq!(weights(&Entry::Auto), weights(&Entry::Ema));
     assert_ne!(weights(&Entry::Ema), weights(&Entry::Raw));

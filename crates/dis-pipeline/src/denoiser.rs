@@ -48,7 +48,8 @@ impl<'a, B: ScanBackend> ModelDenoiser<'a, B> {
     fn run(&mut self, x: &OnDevice<B>, t: &[f64], condition: Condition<'_>) -> Result<OnDevice<B>> {
         let config = self.model.config();
         let [batch, _, height, width] = x.dims();
-        let expected = [batch, config.channels, config.image_size, config.image_size];
+        let [channels, rows, columns] = config.image_shape();
+        let expected = [batch, channels, rows, columns];
         if x.dims() != expected {
             return Err(Error::shape("model input", &x.dims(), &expected));
         }

@@ -41,7 +41,7 @@ impl Row {
     }
 }
 
-/// What is done. Images are (n, channels, size, size) in [-1, 1], or latents.
+/// What is done. Images are (n, channels, height, width) in [-1, 1], or latents.
 #[derive(Clone, Debug)]
 pub enum Task {
     /// Images from noise.
@@ -202,8 +202,7 @@ impl<B: ScanBackend> Artist<'_, B> {
 
     /// Start noise of the rows.
     fn start(&self, rows: &[Row], noise: &SeededNoise) -> Result<Array4<f32>> {
-        let config = self.model.config();
-        let shape = [config.channels, config.image_size, config.image_size];
+        let shape = self.model.config().image_shape();
         let start = noise.start(shape);
         if rows.iter().all(|row| row.noise_to.is_none()) {
             return Ok(start);

@@ -70,7 +70,7 @@ pub fn plan_for(
     Ok(sampler.plan(&options, steps, spacing)?.with_limit(limit))
 }
 
-/// Draws images: (count, channels, size, size) in [-1, 1] (not limited). `progress` is called after
+/// Draws images: (count, channels, height, width) in [-1, 1] (not limited). `progress` is called after
 /// every sampler step with the number of image steps done and in all.
 ///
 /// # Errors

@@ -28,7 +28,7 @@ pub fn cost_by_tokens(config: &DisConfig) -> Result<Vec<CostPoint>> {
     let mut out = Vec::new();
     for side in [4, 8, 16, 32, 64] {
         let mut config = *config;
-        config.image_size = side * config.patch_size;
+        config.image_size = (side * config.patch_size).into();
         let mut macs = |mixer| {
             config.mixer = mixer;
             Cost::of(&config, 1).map(|cost| cost.macs.total())

@@ -122,11 +122,11 @@ impl<'a> Judge<'a> {
     ) -> Result<Judged> {
         let e = &self.settings;
         let config = checkpoint.model.config();
-        let channels = config.channels;
-        if (channels, config.image_size) != (self.shape.channels, self.shape.height) {
+        let makes = ImageShape::from(config.image_shape());
+        if makes != self.shape {
             return Err(StudyError::config(format!(
-                "evaluate.reference has images of {}, but the model makes {channels}x{}x{}",
-                self.shape, config.image_size, config.image_size
+                "evaluate.reference has images of {}, but the model makes {makes}",
+                self.shape
             )));
         }
         let bytes = e.samples as u128 * 4 * self.shape.len() as u128;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Result, TrainError};
 use crate::schedule::Decay;
-use dis_data::Dataset;
+use dis_data::{Dataset, ImageShape};
 
 /// Names of built-in configurations and their texts.
 pub const PRESETS: [(&str, &str); 2] = [
@@ -199,12 +199,6 @@ impl RunConfig {
     /// checks that everything fits together.
     pub fn resolve(&mut self, data: &dyn Dataset) -> Result<DisConfig> {
         let shape = data.shape();
-        if shape.height != shape.width {
-            return Err(TrainError::config(format!(
-                "images are {} high and {} wide, but must be square",
-                shape.height, shape.width
-            )));
-        }
         let mut map = self.model.clone();
         let unconditional = map.get("num_classes") == Some(&json!(0));
         if unconditional {
@@ -213,7 +207,7 @@ impl RunConfig {
         let mut default = |key: &str, value: Value| {
             map.entry(key.to_string()).or_insert(value);
         };
-        default("image_size", json!(shape.height));
+        default("image_size", json!([shape.height, shape.width]));
         default("channels", json!(shape.channels));
         if let Some(classes) = data.num_classes().filter(|_| !unconditional) {
             default("num_classes", json!(classes));
@@ -241,10 +235,10 @@ impl RunConfig {
         use dis_model::ConditionKind;
         let refuse = |what: String| Err(TrainError::config(what));
         let shape = data.shape();
-        if (model.image_size, model.channels) != (shape.height, shape.channels) {
+        let takes = ImageShape::from(model.image_shape());
+        if takes != shape {
             return refuse(format!(
-                "the model is for {} x {} x {}, but the images are {shape}",
-                model.channels, model.image_size, model.image_size
+                "the model is for {takes}, but the images are {shape} (channels, height, width)"
             ));
         }
         match (model.condition, data.num_classes()) {

@@ -18,7 +18,7 @@ use dis_train::{TrainState, Trainer};
 fn measured(config: DisConfig, batch: usize, recompute: bool) -> (f64, f64) {
     let model = DisModel::new(config).unwrap();
     let weights = model.table().initial(0);
-    let pixels = config.channels * config.image_size * config.image_size;
+    let pixels = config.channels * config.image_size.pixels();
     let labels = vec![0; batch];
 
     let cpu = Cpu::with_threads(2).unwrap();
@@ -47,11 +47,7 @@ fn measured(config: DisConfig, batch: usize, recompute: bool) -> (f64, f64) {
     let diffusion = GaussianDiffusion::new(&Default::default()).unwrap();
     let state = TrainState::new(weights);
     let mut trainer = Trainer::new(cpu.clone(), model, diffusion, train, &state).unwrap();
-    let shape = ImageShape {
-        channels: config.channels,
-        height: config.image_size,
-        width: config.image_size,
-    };
+    let shape = ImageShape::from(config.image_shape());
     let labels = match config.condition {
         ConditionKind::None => None,
         _ => Some(labels),

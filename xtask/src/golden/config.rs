@@ -32,7 +32,7 @@ fn apply(mut config: DisConfig, json: &Map<String, Value>) -> Result<DisConfig> 
     let (mut num_classes, mut class_dropout) = (-1, CLASS_DROPOUT_PROB);
     for (key, value) in json {
         match key.as_str() {
-            "img_size" => config.image_size = whole(key, value)?,
+            "img_size" => config.image_size = whole(key, value)?.into(),
             "patch_size" => config.patch_size = whole(key, value)?,
             "embed_dim" => config.embed_dim = whole(key, value)?,
             "depth" => config.depth = whole(key, value)?,
@@ -128,7 +128,10 @@ mod tests {
             "ssm_cfg": {"d_state": 4, "d_conv": 2, "expand": 3, "dt_rank": 7, "bias": true,
             "conv_bias": false}, "fused_add_norm": false, "residual_in_fp32": true, "seed": 9}"#;
         let c = parse(all).unwrap();
-        assert_eq!((c.image_size, c.patch_size, c.embed_dim), (12, 3, 20));
+        assert_eq!(
+            (c.image_size, c.patch_size, c.embed_dim),
+            (12.into(), 3, 20)
+        );
         assert_eq!((c.depth, c.channels, c.learn_sigma), (5, 2, false));
         assert_eq!((c.skip, c.norm), (SkipKind::None, NormKind::Layer));
         assert_eq!((c.mlp_time_embed, c.drop_path_rate), (false, 0.25));

@@ -102,7 +102,7 @@ pub fn full_model<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
     let rule = Rule::OfLargest(case.tolerance(&["rtol"])?);
 
     let seed = fnv1a32(INPUT) ^ case_seed;
-    let pixels = batch * config.channels * config.image_size * config.image_size;
+    let pixels = batch * config.channels * config.image_size.pixels();
     let x: Vec<f32> = (0..pixels)
         .map(|i| (1.7 * unit(seed, i as u32)) as f32)
         .collect();

@@ -233,7 +233,7 @@ fn config(case: &Case, patterns: &Map<String, Value>) -> Result<DisConfig> {
         config.skip = SkipKind::None;
     }
     let patches = (needed("pos_embed")? / width).saturating_sub(config.extra_tokens());
-    config.image_size = patches.isqrt() * config.patch_size;
+    config.image_size = (patches.isqrt() * config.patch_size).into();
     config.validate()?;
     Ok(config)
 }

@@ -18,6 +18,7 @@ mod model;
 mod network;
 mod peer;
 mod peer_config;
+mod positions;
 mod replay;
 mod report;
 mod sampling;
@@ -65,6 +66,7 @@ pub const DUE: &[&str] = &[
     "peer_samplers",
     "vae",
     "torch_checkpoint",
+    "pos_embed_resize",
 ];
 
 /// Kinds that golden sets have and nothing here recomputes yet. A set that has them is checked
@@ -207,6 +209,7 @@ fn dispatch<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
         "training_replay" => replay::training_replay(case, backend),
         "weights" => weights::weights(case),
         "lr_schedule" => helpers::lr_schedule(case),
+        "pos_embed_resize" => positions::pos_embed_resize(case),
         "center_crop" => helpers::center_crop(case),
         "pillow_crop" => helpers::pillow_crop(case),
         "frechet_distance" => helpers::frechet_distance(case),

@@ -161,7 +161,7 @@ fn batches(case: &Case, config: &DisConfig) -> Result<Vec<StoredBatch>> {
         .iter()
         .map(|v| (v / divisor - 1.0) as f32)
         .collect();
-    let size = config.channels * config.image_size * config.image_size;
+    let size = config.channels * config.image_size.pixels();
     let all_labels = case.find("labels").map(labels).transpose()?;
     let (indices, t, noise) = (
         case.tensor("indices")?,
@@ -184,7 +184,8 @@ fn batches(case: &Case, config: &DisConfig) -> Result<Vec<StoredBatch>> {
             let image = pixels.get(i * size..(i + 1) * size);
             x_start.extend_from_slice(image.with_context(|| format!("there is no image {i}"))?);
         }
-        let shape = (batch, config.channels, config.image_size, config.image_size);
+        let [channels, height, width] = config.image_shape();
+        let shape = (batch, channels, height, width);
         batches.push(StoredBatch {
             x_start: Array4::from_shape_vec(shape, x_start)?,
             noise: image(&noise.row(row)?)?,

@@ -72,9 +72,8 @@ struct Speed {
 }
 
 fn images(config: &DisConfig, count: usize, seed: u64) -> Batch {
-    let size = config.image_size;
     let noise = SeededNoise::new(seed, 0..count as u64);
-    let start = noise.start([config.channels, size, size]);
+    let start = noise.start(config.image_shape());
     let labels = match config.condition {
         ConditionKind::Classes { num_classes, .. } => {
             Some((0..count).map(|i| (i % num_classes) as u32).collect())
@@ -83,11 +82,7 @@ fn images(config: &DisConfig, count: usize, seed: u64) -> Batch {
     };
     Batch {
         step: 0,
-        shape: ImageShape {
-            channels: config.channels,
-            height: size,
-            width: size,
-        },
+        shape: ImageShape::from(config.image_shape()),
         images: start.into_raw_vec_and_offset().0,
         labels,
         draws: Vec::new(),
@@ -152,10 +147,9 @@ fn sample<D: Driver>(
     let sampler: SamplerSpec = "ddim".parse()?;
     let steps = if day.quick { 2 } else { 10 };
     let plan = sampler.plan(&Options::default(), steps, Spacing::Default)?;
-    let size = config.image_size;
     let once = || -> Result<f64> {
         let mut noise = SeededNoise::new(day.seed, 0..batch as u64);
-        let from = OnDevice::new(&backend, noise.start([config.channels, size, size]));
+        let from = OnDevice::new(&backend, noise.start(config.image_shape()));
         let mut network = ModelDenoiser::new(&backend, &model, &params, &labels);
         driver.synchronise()?;
         let start = Instant::now();

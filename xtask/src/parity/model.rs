@@ -28,6 +28,7 @@ pub const VARIANTS: &[&str] = &[
     "recomputed",
     "attention",
     "attention, AdaLN, classes, biases, LayerNorm",
+    "rectangle, classes",
 ];
 
 const BATCH: usize = 3;
@@ -83,6 +84,7 @@ fn config(variant: usize) -> DisConfig {
             (c.conditioning, c.condition) = (Conditioning::AdaLn, classes);
             c.norm = NormKind::Layer;
         }
+        14 => (c.image_size, c.condition) = ([4, 6].into(), classes),
         _ => {}
     }
     c
@@ -106,7 +108,7 @@ pub fn model<B: Probe>(b: &B, variant: usize, seed: u64) -> Result<Outputs> {
             *w += n;
         }
     }
-    let pixels = BATCH * config.image_size * config.image_size;
+    let pixels = BATCH * config.image_size.pixels();
     let image = normals(pixels * config.channels, 1.0);
     let cotangent = normals(pixels * config.out_channels(), 1.0);
     let embeddings = normals(BATCH * 5 * 2, 1.0);

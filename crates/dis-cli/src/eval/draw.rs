@@ -1,12 +1,12 @@
 //! Images of a model, as evaluators take them: bytes.
 
 use anyhow::Result;
-use dis_data::MemoryDataset;
+use dis_data::{ImageShape, MemoryDataset};
 use dis_pipeline::{Artist, Task, plan_for};
 use dis_tensor::Backend;
 
 use super::args::EvalArgs;
-use super::{source, square};
+use super::source;
 use crate::bundled::Weights;
 use crate::device::{Device, with_backend};
 use crate::sample::{decode::Decoder, pictures, plan};
@@ -22,10 +22,9 @@ pub fn draw(
 ) -> Result<(MemoryDataset, Option<String>)> {
     let decoder = source::decoder(weights, args)?;
     let config = *weights.model.config();
-    let shape = decoder.as_ref().map_or_else(
-        || square(config.channels, config.image_size),
-        Decoder::shape,
-    );
+    let shape = decoder
+        .as_ref()
+        .map_or_else(|| ImageShape::from(config.image_shape()), Decoder::shape);
     let classes = plan::classes(&weights.metadata)?;
     let rows = plan::balanced(num, classes.as_ref())?;
     let drawable = classes.as_ref().map_or(0, |c| c.occupied().len());

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use dis_data::{Dataset, ImageShape, Subset};
+use dis_data::{Dataset, Subset};
 use dis_eval::metrics::{BallOptions, Bootstrap, KernelOptions};
 use dis_eval::{
     FeatureNetwork, LeftOut, MeasureOptions, Metric, SavedStatistics, Side, extract, measure,
@@ -274,14 +274,5 @@ fn pixels(
             Ok(Some((pixel_points(a)?, pixel_points(b)?)))
         }
         _ => Ok(None),
-    }
-}
-
-/// Square images of one size.
-pub(crate) fn square(channels: usize, side: usize) -> ImageShape {
-    ImageShape {
-        channels,
-        height: side,
-        width: side,
     }
 }

@@ -12,7 +12,6 @@ use dis_files::{FileKind, sniff_source};
 use dis_train::run::is_checkpoint;
 
 use super::args::EvalArgs;
-use super::square;
 use crate::bundled::{self, BUNDLED, Weights};
 use crate::sample::decode::Decoder;
 use crate::sample::output::extension;
@@ -101,7 +100,7 @@ impl Source {
                 let config = weights.model.config();
                 let latent = weights.metadata.extra.contains_key("latent_scale");
                 let pictures = matches!(config.channels, 1 | 3) && !latent;
-                pictures.then(|| square(config.channels, config.image_size))
+                pictures.then(|| config.image_shape().into())
             }
             Self::Data { data, .. } => Some(data.shape()),
             Self::Statistics { .. } | Self::Unsized => None,

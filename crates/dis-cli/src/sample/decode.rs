@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::note;
 
-/// Latents up to this side are decoded whole, unless the user says otherwise.
+/// Latents whose sides are up to this are decoded whole, unless the user says otherwise.
 const WHOLE: usize = 64;
 
 /// An autoencoder and how the latents of a model are scaled.
@@ -32,7 +32,8 @@ impl Decoder {
         tile: Option<usize>,
         metadata: &Metadata,
     ) -> Result<Option<Self>> {
-        let (channels, side) = (metadata.model.channels, metadata.model.image_size);
+        let latent = ImageShape::from(metadata.model.image_shape());
+        let channels = latent.channels;
         let known = metadata.extra.contains_key("latent_scale");
         let Some(path) = vae else {
             if known || !matches!(channels, 1 | 3) {
@@ -63,17 +64,13 @@ impl Decoder {
         let tiling = match tile {
             Some(0) => None,
             Some(size) => Some(Tiling::new(size)),
-            None => (side > WHOLE).then_some(Tiling::new(WHOLE)),
+            None => (latent.height.max(latent.width) > WHOLE).then_some(Tiling::new(WHOLE)),
         };
         Ok(Some(Self {
             scale: scale(metadata, &vae)?,
             vae,
             tiling,
-            latent: ImageShape {
-                channels,
-                height: side,
-                width: side,
-            },
+            latent,
         }))
     }
 

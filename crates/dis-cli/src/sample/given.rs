@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use dis_data::{DataKind, DataSpec, Dataset, ImageShape, read_picture};
-use dis_model::{Classes, DisConfig};
+use dis_model::{Classes, DisConfig, ImageSize};
 use dis_pipeline::Task;
 use dis_tensor::Cpu;
 use ndarray::Array4;
@@ -92,14 +92,14 @@ impl Given {
             }
             images.extend(image);
         }
-        let side = config.image_size;
-        let images = Array4::from_shape_vec((count, config.channels, side, side), images)?;
+        let [channels, height, width] = config.image_shape();
+        let images = Array4::from_shape_vec((count, channels, height, width), images)?;
         if args.invert {
             let refine = args.refine;
             return Ok(Task::Reconstruct { images, refine });
         }
         let repaint = match &args.mask {
-            Some(path) => Some(mask(path, side, decoder)?),
+            Some(path) => Some(mask(path, config.image_size, decoder)?),
             None => None,
         };
         Ok(Task::Change {
@@ -111,17 +111,13 @@ impl Given {
 }
 
 /// 1 where a picture is white. A latent is painted anew if any of its pixels is.
-fn mask(path: &Path, side: usize, decoder: Option<&Decoder>) -> Result<Array4<f32>> {
-    let factor = decoder.map_or(1, |decoder| decoder.shape().width / side);
-    let shape = ImageShape {
-        channels: 1,
-        height: side * factor,
-        width: side * factor,
-    };
-    let pixels = read_picture(path, shape)?;
-    let mut mask = Array4::zeros((1, 1, side, side));
+fn mask(path: &Path, size: ImageSize, decoder: Option<&Decoder>) -> Result<Array4<f32>> {
+    let ImageSize { height, width } = size;
+    let factor = decoder.map_or(1, |decoder| decoder.shape().width / width);
+    let pixels = read_picture(path, [1, height * factor, width * factor].into())?;
+    let mut mask = Array4::zeros((1, 1, height, width));
     for (i, pixel) in pixels.iter().enumerate() {
-        let (y, x) = (i / (side * factor), i % (side * factor));
+        let (y, x) = (i / (width * factor), i % (width * factor));
         let cell: &mut f32 = &mut mask[[0, 0, y / factor, x / factor]];
         *cell = cell.max((pixel + 1.0) / 2.0);
     }

@@ -34,14 +34,9 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
     let (model, metadata) = (&weights.model, &weights.metadata);
     let config = *model.config();
     let decoder = Decoder::open(args.vae.as_deref(), args.vae_tile, metadata)?;
-    let shape = decoder.as_ref().map_or(
-        ImageShape {
-            channels: config.channels,
-            height: config.image_size,
-            width: config.image_size,
-        },
-        Decoder::shape,
-    );
+    let shape = decoder
+        .as_ref()
+        .map_or(ImageShape::from(config.image_shape()), Decoder::shape);
     let target = Target::of(&args.out, args.overwrite)?;
     let recorder = Recorder::open(args.trajectory.as_deref(), decoder.is_some())?;
     ensure!(

@@ -46,7 +46,7 @@ pub(super) fn null_label(
             Some(true) => size / LATENT_STRIDE,
             _ => size,
         };
-        if size != config.image_size as u64 {
+        if config.image_size.side().map(|side| side as u64) != Some(size) {
             return unlike(format!("input of {size}x{size}"));
         }
     }

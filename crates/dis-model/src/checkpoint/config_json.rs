@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::config::{
     AttentionOptions, ConditionKind, Conditioning, DisConfig, MixerKind, SsmConfig,
 };
+use crate::image_size::ImageSize;
 
 const CONDITIONING: [(&str, Conditioning); 2] = [
     ("tokens", Conditioning::Tokens),
@@ -32,6 +33,26 @@ fn word<T: PartialEq>(table: &[(&'static str, T)], value: &T) -> Value {
         .map_or(Value::Null, |(name, _)| json!(name))
 }
 
+/// A square as a number, as published; a rectangle as `[height, width]`.
+fn image_size_to_json(size: ImageSize) -> Value {
+    match size.side() {
+        Some(side) => json!(side),
+        None => json!([size.height, size.width]),
+    }
+}
+
+/// Reads what [`image_size_to_json`] writes.
+fn image_size_from_json(value: &Value) -> Option<ImageSize> {
+    let whole = |value: &Value| value.as_u64().and_then(|x| usize::try_from(x).ok());
+    match value {
+        Value::Array(pair) => match pair.as_slice() {
+            [height, width] => Some([whole(height)?, whole(width)?].into()),
+            _ => None,
+        },
+        side => whole(side).map(ImageSize::square),
+    }
+}
+
 /// All keys, defaults included. Those of the attention mixer are there only with it, so that files of
 /// other models stay as they were.
 pub fn config_to_json(config: &DisConfig) -> Map<String, Value> {
@@ -39,7 +60,7 @@ pub fn config_to_json(config: &DisConfig) -> Map<String, Value> {
     let mut set = |key: &str, value: Value| {
         map.insert(key.to_string(), value);
     };
-    set("image_size", json!(config.image_size));
+    set("image_size", image_size_to_json(config.image_size));
     set("patch_size", json!(config.patch_size));
     set("channels", json!(config.channels));
     set("embed_dim", json!(config.embed_dim));
@@ -161,6 +182,19 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| format!("model key {key:?} is missing"))
     }
 
+    fn image_size(&self) -> Result<ImageSize, String> {
+        let key = "image_size";
+        let value = self
+            .get(key)
+            .ok_or_else(|| format!("model key {key:?} is missing"))?;
+        image_size_from_json(value).ok_or_else(|| {
+            format!(
+                "model key {key:?} is {value}, but must be a whole number (the side of a square) or \
+                 [height, width]"
+            )
+        })
+    }
+
     fn flag(&self, key: &'static str, default: bool) -> Result<bool, String> {
         match self.get(key) {
             None => Ok(default),
@@ -232,7 +266,7 @@ pub fn config_from_json(map: &Map<String, Value>) -> Result<DisConfig, String> {
     let f = Fields::new(map)?;
     let default = DisConfig::new(1, 1, 1, 1, 0);
     let ssm = SsmConfig::default();
-    let image_size = f.size("image_size")?;
+    let image_size = f.image_size()?;
     let patch_size = f.size("patch_size")?;
     let channels = f.size("channels")?;
     let embed_dim = f.size("embed_dim")?;
@@ -322,6 +356,26 @@ mod tests {
         assert_eq!(config_from_json(&config_to_json(&config)), Ok(config));
         config.mixer = MixerKind::Attention(AttentionOptions::default());
         assert_eq!(config_from_json(&config_to_json(&config)), Ok(config));
+    }
+
+    /// Files of square models keep their bytes.
+    #[test]
+    fn a_square_is_a_number_and_a_rectangle_a_pair() {
+        let mut config = DisConfig::new(8, 2, 3, 16, 4);
+        let mut map = config_to_json(&config);
+        assert_eq!(map["image_size"], json!(8));
+        map.insert("image_size".into(), json!([8, 8]));
+        assert_eq!(config_from_json(&map), Ok(config));
+        config.image_size = [4, 10].into();
+        let mut map = config_to_json(&config);
+        assert_eq!(map["image_size"], json!([4, 10]));
+        assert_eq!(config_from_json(&map), Ok(config));
+        assert_eq!((config.grid(), config.patches()), ([2, 5], 10));
+        for wrong in [json!([4]), json!([4, 10, 3]), json!([4, -10]), json!("8")] {
+            map.insert("image_size".into(), wrong);
+            let message = config_from_json(&map).unwrap_err();
+            assert!(message.contains("[height, width]"), "{message}");
+        }
     }
 
     /// Files of Mamba models, published ones too, have the bytes they had before there was a choice.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::arguments;
 use super::tensors::NamedTensor;
 use crate::config::{ConditionKind, Conditioning, DisConfig, SsmConfig};
+use crate::image_size::ImageSize;
 use crate::model::LABEL_TABLE;
 
 /// What shapes cannot tell.
@@ -19,6 +20,8 @@ pub struct InferHints {
     pub null_label: Option<bool>,
     /// Whether blocks without a skip map add their skip.
     pub skip_add: bool,
+    /// Height and width of the image; that of a square when absent.
+    pub image_size: Option<ImageSize>,
 }
 
 /// Reads the configuration off the shapes. The rest is as published; errors say what is missing or
@@ -128,12 +131,17 @@ fn from_shapes(shapes: &HashMap<&str, &[usize]>, hints: &InferHints) -> Result<D
     };
     let patches = positions.saturating_sub(extra);
     let side = patches.isqrt();
-    if patches == 0 || side * side != patches {
-        return Err(format!(
-            "pos_embed has {positions} tokens, {extra} of them in front of the patches; the \
-             {patches} left are not a square"
-        ));
-    }
+    let image_size = match hints.image_size {
+        Some(size) => size,
+        None if patches > 0 && side * side == patches => side.saturating_mul(patch_size).into(),
+        None => {
+            return Err(format!(
+                "pos_embed has {positions} tokens, {extra} of them in front of the patches; the \
+                 {patches} left are not a square, and there is no metadata: say the height and width \
+                 of the images"
+            ));
+        }
+    };
 
     let half = (0..)
         .take_while(|i| has(&format!("in_blocks.{i}.mixer.A_log")))
@@ -160,7 +168,7 @@ fn from_shapes(shapes: &HashMap<&str, &[usize]>, hints: &InferHints) -> Result<D
         }
     };
     let config = DisConfig {
-        image_size: side.saturating_mul(patch_size),
+        image_size,
         patch_size,
         channels,
         embed_dim,
@@ -188,5 +196,48 @@ fn from_shapes(shapes: &HashMap<&str, &[usize]>, hints: &InferHints) -> Result<D
         ..DisConfig::new(1, 1, 1, 1, 0)
     };
     config.validate().map_err(|e| e.to_string())?;
+    if config.patches() != patches {
+        return Err(format!(
+            "pos_embed has {positions} tokens, {extra} of them in front of the patches; images of \
+             {image_size} have {} patches of {patch_size}x{patch_size}, but {patches} are left",
+            config.patches()
+        ));
+    }
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::DisModel;
+
+    fn inferred(config: DisConfig, image_size: Option<ImageSize>) -> Result<DisConfig, String> {
+        let model = DisModel::new(config).map_err(|e| e.to_string())?;
+        let specs = model.table().specs().iter();
+        let shapes = specs.map(|s| (s.name.as_str(), s.shape.as_slice()));
+        let hints = InferHints {
+            image_size,
+            ..InferHints::default()
+        };
+        infer_from_shapes(shapes, &hints, &Map::new())
+    }
+
+    #[test]
+    fn a_rectangle_is_asked_for_and_held_to_the_table() {
+        let config = DisConfig::new([4, 6], 2, 3, 16, 4);
+        let message = inferred(config, None).unwrap_err();
+        assert!(message.contains("the 6 left are not a square"), "{message}");
+        assert!(message.contains("height and width"), "{message}");
+        let found = |size: [usize; 2]| inferred(config, Some(size.into()));
+        assert_eq!(found([4, 6]).unwrap().image_size, [4, 6].into());
+        assert_eq!(found([6, 4]).unwrap().image_size, [6, 4].into());
+        let message = found([4, 8]).unwrap_err();
+        assert!(message.contains("4x8 have 8 patches"), "{message}");
+        assert!(found([0, 6]).unwrap_err().contains("image_size is 0"));
+        // As many patches as a square has: only a hint tells them apart.
+        let config = DisConfig::new([2, 8], 2, 3, 16, 4);
+        let size = |hint: Option<ImageSize>| inferred(config, hint).unwrap().image_size;
+        assert_eq!(size(None), 4.into());
+        assert_eq!(size(Some([2, 8].into())), [2, 8].into());
+    }
 }
