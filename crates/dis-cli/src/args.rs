@@ -98,7 +98,8 @@ pub struct TrainArgs {
     /// Directory of the new run [default: runs/NAME, after the preset or file].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Start from the weights of this checkpoint or run; classes keep their names.
+    /// Start from the weights of this checkpoint or run. Images may be of another size and classes
+    /// others: positions are interpolated, classes go by name, and what is new is drawn.
     #[arg(long, value_name = "FILE")]
     pub init_from: Option<PathBuf>,
     /// Updates in all.

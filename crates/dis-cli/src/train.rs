@@ -100,7 +100,10 @@ fn plan(args: &TrainArgs) -> Result<Plan> {
         config.train.min_lr = args.lr;
     }
     let start = match &args.init_from {
-        Some(path) => Start::From(Box::new(bundled::open(Some(path), false, None)?)),
+        Some(path) => Start::From {
+            checkpoint: Box::new(bundled::open(Some(path), false, None)?),
+            origin: path.display().to_string(),
+        },
         None => Start::New,
     };
     let out = args

@@ -7,6 +7,8 @@ mod common;
 mod pictures;
 #[path = "train/rectangles.rs"]
 mod rectangles;
+#[path = "train/transfer.rs"]
+mod transfer;
 
 use std::fs;
 use std::path::Path;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use dis_data::NpzImages;
+
 use image::{GrayImage, Luma};
 
 use crate::common::{fail, names, newest, succeed};
@@ -22,7 +23,7 @@ depth = 2
 spec = "npz:tall.npz"
 
 [diffusion]
-steps = 20
+steps = 50
 
 [train]
 steps = 4
@@ -31,18 +32,16 @@ checkpoint_every = 2
 sample_every = 4
 "#;
 
+/// Image i is brighter above if i is even, and below if it is odd.
+fn level(i: usize, pixel: usize) -> u8 {
+    let bright = (pixel < 16) == i.is_multiple_of(2);
+    5 * pixel as u8 + if bright { 90 } else { 0 }
+}
+
 fn write_data(at: &Path) {
-    let mut images = NpzImages::open(&at.join("tall.npz"), SHAPE.into(), COUNT, 1, "").unwrap();
+    let mut images = NpzImages::open(&at.join("tall.npz"), SHAPE.into(), COUNT, "").unwrap();
     for i in 0..COUNT {
-        let pixel = |at: usize| {
-            10 * at as u8 / 2
-                + if (at / 16 == 0) == (i % 2 == 0) {
-                    90
-                } else {
-                    0
-                }
-        };
-        let image: Vec<u8> = (0..32).map(pixel).collect();
+        let image: Vec<u8> = (0..32).map(|pixel| level(i, pixel)).collect();
         images.append(&image).unwrap();
     }
     let labels: Vec<u32> = (0..COUNT as u32).map(|i| i % 2).collect();
@@ -113,7 +112,7 @@ fn rectangles_from_data_to_pictures_and_figures() {
     sample(&["--num", "2", "--trajectory", "t.apng", "--out", "x.png"]);
     sample(&["--num", "8", "--out", "drawn.npz"]);
 
-    // Given images, from a file of many, inverted, and inpainted from below.
+    // Given images, inverted and inpainted from above.
     sample(&[
         "--init-image",
         "npz:tall.npz",
@@ -136,12 +135,24 @@ fn rectangles_from_data_to_pictures_and_figures() {
     );
     let painted = at.join("painted").join(&names(&at.join("painted"))[0]);
     let painted = image::open(painted).unwrap().into_luma8().into_raw();
-    let first: Vec<u8> = (0..32)
-        .map(|p: u8| p * 10 / 2 + if p < 16 { 90 } else { 0 })
-        .collect();
+    let first: Vec<u8> = (0..32).map(|pixel| level(0, pixel)).collect();
     assert_eq!(painted[16..], first[16..]);
     assert_ne!(painted[..16], first[..16]);
 
+    // A picture of another size is cropped to the model's.
+    let picture = GrayImage::from_fn(30, 20, |x, y| Luma([(8 * x + y) as u8]));
+    picture.save(at.join("one.png")).unwrap();
+    sample(&["--init-image", "one.png", "--num", "8", "--out", "changed"]);
+    assert_eq!(names(&at.join("changed")).len(), 8);
+    let eval = [
+        "eval",
+        "changed",
+        "--reference",
+        "npz:tall.npz",
+        "--bootstrap",
+        "0",
+    ];
+    succeed(at, &eval);
     let eval = [
         "eval",
         "drawn.npz",
@@ -151,7 +162,7 @@ fn rectangles_from_data_to_pictures_and_figures() {
         "0",
     ];
     let report = succeed(at, &eval);
-    assert!(report.contains("frechet"), "{report}");
+    assert!(report.contains("fid"), "{report}");
     let bits = [
         "eval",
         "run",

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! config.toml                    the resolved configuration
+//! init-from.json                 with `--init-from`: what the weights began with
 //! metrics.jsonl                  one line every few steps
 //! samples/step-00001000.png      grids drawn from the moving average
 //! checkpoints/step-00001000/     weights, ema, adam_m, adam_v (.safetensors) and manifest.json
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::found::{step_of, verify};
+use super::transfer::Transfer;
 use crate::config::RunConfig;
 use crate::error::{Result, TrainError};
 use crate::trainer::TrainState;
@@ -107,6 +109,26 @@ impl RunDir {
     /// Where the metrics are.
     pub fn metrics_path(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
+    }
+
+    /// Records what the weights began with, in `init-from.json`.
+    pub fn record_transfer(&self, origin: &str, transfer: &Transfer) -> Result<()> {
+        #[derive(Serialize)]
+        struct Record<'a> {
+            checkpoint: &'a str,
+            #[serde(flatten)]
+            transfer: &'a Transfer,
+        }
+        let checkpoint = origin;
+        let record = Record {
+            checkpoint,
+            transfer,
+        };
+        let text = serde_json::to_string_pretty(&record).map_err(|e| {
+            TrainError::config(format!("--init-from {origin}: cannot be recorded: {e}"))
+        })?;
+        write_atomic(&self.path.join("init-from.json"), text.as_bytes())?;
+        Ok(())
     }
 
     /// Where sample grids are.

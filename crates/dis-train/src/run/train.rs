@@ -1,6 +1,6 @@
 //! The training loop.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use dis_files::DirLock;
 use dis_files::write_atomic;
 use dis_model::classes::Division;
 use dis_model::cost::Memory;
-use dis_model::{Checkpoint, Classes, DisConfig, DisModel, LABEL_TABLE, Metadata, cost::Cost};
+use dis_model::{Checkpoint, Classes, DisConfig, DisModel, Metadata, cost::Cost};
 use dis_pipeline::{SampleSpec, generate, plan_for};
 use dis_scan::ScanBackend;
 use dis_ssm::MixerInit;
@@ -20,6 +20,7 @@ use dis_tensor::machine::require_memory;
 use super::dir::{Manifest, RunDir};
 use super::metadata::extra_metadata;
 use super::metrics::MetricsLog;
+use super::transfer::transfer;
 use crate::config::RunConfig;
 use crate::error::{Result, TrainError};
 use crate::trainer::{StepReport, TrainState, Trainer};
@@ -38,8 +39,13 @@ const PAGE: usize = 16;
 pub enum Start {
     /// A new run, with weights drawn by the seed.
     New,
-    /// A new run from the weights of a checkpoint of the same architecture.
-    From(Box<Checkpoint>),
+    /// A new run from the weights of a checkpoint, fitted as [`transfer`] says.
+    From {
+        /// Its model and weights.
+        checkpoint: Box<Checkpoint>,
+        /// Where it came from, for the record.
+        origin: String,
+    },
     /// The newest checkpoint of the run in the directory, or step 0 if there is none.
     Resume,
 }
@@ -61,6 +67,8 @@ pub struct Started {
     pub steps: u64,
     /// Images in a step.
     pub images_per_step: usize,
+    /// With the weights of a checkpoint: which, and what was taken from it.
+    pub from: Option<String>,
 }
 
 /// Watches a run. All methods may do nothing.
@@ -126,18 +134,30 @@ pub fn train<B: ScanBackend>(
         // Before the lock, which makes a directory that is not there.
         RunDir::open(out)?;
     }
+    let begun = match &start {
+        // Before the lock too: of what is refused nothing is left.
+        Start::From { checkpoint, origin } => {
+            let seed = config.train.seed;
+            let (weights, transfer) = transfer(checkpoint, &model, &metadata, seed)?;
+            Some((weights, origin.clone(), transfer))
+        }
+        _ => None,
+    };
+    let taken = begun.as_ref();
+    let taken = taken.map(|(_, origin, transfer)| format!("{origin}: {transfer}"));
     // Held until the run ends, however it ends.
     let _lock = DirLock::acquire(out, "dis train")?;
-    let (dir, state) = match start {
-        Start::New => {
+    let (dir, state) = match (start, begun) {
+        (Start::New | Start::From { .. }, None) => {
             let state = TrainState::new(model.table().initial(config.train.seed));
             (RunDir::create(out, &config)?, state)
         }
-        Start::From(checkpoint) => {
-            let state = TrainState::new(transfer(&checkpoint, &model, &metadata)?);
-            (RunDir::create(out, &config)?, state)
+        (_, Some((weights, origin, transfer))) => {
+            let dir = RunDir::create(out, &config)?;
+            dir.record_transfer(&origin, &transfer)?;
+            (dir, TrainState::new(weights))
         }
-        Start::Resume => {
+        (Start::Resume, None) => {
             let (dir, found) = RunDir::open(out)?;
             let state = resume(&dir, &model, &config, &*data, instruction_set, observer)?;
             if state.step >= config.train.steps {
@@ -163,6 +183,7 @@ pub fn train<B: ScanBackend>(
         step: state.step,
         steps: config.train.steps,
         images_per_step,
+        from: taken,
     });
     if let Some(text) = describe_unoccupied(&*data) {
         observer.warning(&format!(
@@ -237,68 +258,6 @@ fn check_memory(
         let drawn = config.sample.per_class as u128 * PAGE as u128;
         let what = format!("sample.per_class {}", config.sample.per_class);
         require_memory(what, 2 * bytes(drawn))?;
-    }
-    Ok(())
-}
-
-/// Weights of a checkpoint for a model of the same parameters. Classes keep their names, so rows of
-/// the table of labels go where `metadata` has them.
-fn transfer(checkpoint: &Checkpoint, model: &DisModel, metadata: &Metadata) -> Result<Vec<f32>> {
-    let (from, to) = (checkpoint.model.table().specs(), model.table().specs());
-    let different = from
-        .iter()
-        .zip(to)
-        .find(|(a, b)| (&a.name, &a.shape) != (&b.name, &b.shape));
-    match different {
-        Some((a, b)) => Err(TrainError::config(format!(
-            "--init-from: the checkpoint has {:?} of shape {:?} where the model has {:?} of shape {:?}",
-            a.name, a.shape, b.name, b.shape
-        ))),
-        None if from.len() != to.len() => Err(TrainError::config(format!(
-            "--init-from: the checkpoint has {} parameters, the model {}",
-            from.len(),
-            to.len()
-        ))),
-        None => {
-            let mut weights = checkpoint.weights.clone();
-            turn_labels(checkpoint, model, metadata, &mut weights)?;
-            Ok(weights)
-        }
-    }
-}
-
-/// Brings the rows of the table of labels from the checkpoint's order of classes into that of
-/// `metadata`. Rows of classes that only the checkpoint has go where the others leave room.
-fn turn_labels(
-    checkpoint: &Checkpoint,
-    model: &DisModel,
-    metadata: &Metadata,
-    weights: &mut [f32],
-) -> Result<()> {
-    let own = Classes::of(metadata)?;
-    let from = Classes::of(&checkpoint.metadata)?;
-    let (Some(own), Some(from)) = (own, from) else {
-        return Ok(());
-    };
-    let from = from.held_by("the checkpoint");
-    let map = own.held_by("the data").map_to(&from);
-    let map = map.map_err(|source| TrainError::Classes {
-        what: "--init-from",
-        source,
-    })?;
-    let table = model.table().specs().iter().find(|s| s.name == LABEL_TABLE);
-    let Some(table) = table.filter(|_| !map.is_identity()) else {
-        return Ok(());
-    };
-    let width = table.len() / table.shape.first().copied().unwrap_or(1).max(1);
-    let row = |class: usize| table.offset + class * width..table.offset + (class + 1) * width;
-    let taken: BTreeSet<u32> = map.classes().iter().copied().flatten().collect();
-    let mut others = (0..from.count() as u32).filter(|class| !taken.contains(class));
-    for (class, source) in map.classes().iter().enumerate() {
-        if let Some(source) = source.or_else(|| others.next()) {
-            let source = &checkpoint.weights[row(source as usize)];
-            weights[row(class)].copy_from_slice(source);
-        }
     }
     Ok(())
 }
