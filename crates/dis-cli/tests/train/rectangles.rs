@@ -45,7 +45,7 @@ fn write_data(at: &Path) {
         images.append(&image).unwrap();
     }
     let labels: Vec<u32> = (0..COUNT as u32).map(|i| i % 2).collect();
-    images.finish(Some(&labels)).unwrap();
+    images.finish(Some(&labels), &[]).unwrap();
     fs::write(at.join("tall.toml"), CONFIG).unwrap();
 }
 
