@@ -23,7 +23,7 @@ const EXTENSIONS: [&str; 9] = [
 const MOST_EXPANSION: u64 = 2048;
 
 /// Bytes that a picture may take however short its file is, where a format has no limit to
-/// expansion: one colour all over is a few bytes of WebP or GIF.
+/// expansion: one colour all over is a few bytes of WebP, GIF or TIFF.
 const ALWAYS_ALLOWED: u64 = 1 << 28;
 
 /// Longest file of a picture.
@@ -127,10 +127,12 @@ pub(super) fn decode(bytes: &[u8], path: &Path, grey: bool) -> Result<Picture> {
     let reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut decoder = reader.into_decoder().map_err(decode)?;
     let length = bytes.len() as u64;
-    let most = match format {
-        ImageFormat::Png | ImageFormat::Jpeg => length.saturating_mul(MOST_EXPANSION),
-        _ => length.saturating_mul(MOST_EXPANSION).max(ALWAYS_ALLOWED),
-    };
+    let unlimited = matches!(
+        format,
+        ImageFormat::WebP | ImageFormat::Gif | ImageFormat::Tiff
+    );
+    let least = if unlimited { ALWAYS_ALLOWED } else { 0 };
+    let most = length.saturating_mul(MOST_EXPANSION).max(least);
     if decoder.total_bytes() > most {
         let (width, height) = decoder.dimensions();
         let what = format!(
@@ -305,17 +307,17 @@ mod tests {
         let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n";
         assert!(said(pointer).contains("is a Git LFS pointer, not a picture"));
         assert!(said(b"\x89PNG\r\n\x1a\nbroken").contains("cannot decode"));
-        // 16,000 x 16,000 pixels in 60 bytes.
+        // Far more pixels than bytes.
         let mut bmp = encoded(
             ImageBuffer::from_pixel(1, 1, Rgb([0u8; 3])),
             ImageFormat::Bmp,
         );
         for at in [18, 22] {
-            bmp[at..at + 4].copy_from_slice(&16_000u32.to_le_bytes());
+            bmp[at..at + 4].copy_from_slice(&4_000u32.to_le_bytes());
         }
         let said = said(&bmp);
         assert!(
-            said.contains("16000x16000 cannot be in a file of 58 bytes"),
+            said.contains("4000x4000 cannot be in a file of 58 bytes"),
             "{said}"
         );
     }
