@@ -248,7 +248,7 @@ impl Observer for Training {
             mib(memory.training_recompute),
         );
         if let Some(from) = &start.from {
-            eprintln!("weights: from {from}");
+            note!("weights: from {from}");
         }
         if start.step > 0 {
             note!("continuing after step {} of {}", start.step, start.steps);

@@ -27,7 +27,7 @@ pub enum EvalError {
         /// What they were compared for.
         what: &'static str,
         /// How they differ.
-        source: dis_model::ClassError,
+        source: Box<dis_model::ClassError>,
     },
     /// A likelihood could not be computed.
     #[error(transparent)]

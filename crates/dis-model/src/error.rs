@@ -19,7 +19,7 @@ pub enum ModelError {
     Input(String),
     /// Classes that do not fit each other, or metadata that do not say what they are.
     #[error(transparent)]
-    Classes(#[from] ClassError),
+    Classes(Box<ClassError>),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] TensorError),
@@ -54,6 +54,12 @@ pub enum ModelError {
 fn beside(path: &Path, holds: Holds) -> String {
     let file = path.with_file_name(format!("{}.safetensors", holds.name()));
     file.display().to_string()
+}
+
+impl From<ClassError> for ModelError {
+    fn from(error: ClassError) -> Self {
+        Self::Classes(Box::new(error))
+    }
 }
 
 /// Result of this crate.

@@ -37,7 +37,7 @@ pub enum TrainError {
         /// What they were compared for.
         what: &'static str,
         /// How they differ.
-        source: dis_model::ClassError,
+        source: Box<dis_model::ClassError>,
     },
     /// A tensor operation failed.
     #[error(transparent)]

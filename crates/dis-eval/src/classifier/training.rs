@@ -77,7 +77,7 @@ pub fn train_classifier<B: Backend>(
         .map_to(&known)
         .map_err(|source| EvalError::Classes {
             what: "classifier",
-            source,
+            source: Box::new(source),
         })?;
     if options.steps == 0 || !(options.lr > 0.0 && options.lr <= 10.0) {
         return Err(refuse(format!(

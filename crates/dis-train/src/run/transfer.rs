@@ -169,7 +169,7 @@ pub fn transfer(
 fn refuse(source: ClassError) -> TrainError {
     TrainError::Classes {
         what: "--init-from",
-        source,
+        source: Box::new(source),
     }
 }
 
