@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use dis_data::crop::{Picture, center_crop};
-use dis_data::grid::write_png;
+use dis_data::grid::write_unmarked_png;
 use serde::Deserialize;
 
 /// Where the package keeps single pictures of 64 x 64 pixels.
@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> Result<bool> {
             fs::create_dir_all(&to).with_context(|| format!("{}: cannot create", to.display()))?;
             let from = args.package.join(PICTURES).join(file_name(image)?);
             let picture = center_crop(&on_white(&from)?, args.size, args.size);
-            write_png(&to.join(format!("{name}.png")), &picture)?;
+            write_unmarked_png(&to.join(format!("{name}.png")), &picture)?;
             *counts.entry(folder.clone()).or_default() += 1;
         }
     }

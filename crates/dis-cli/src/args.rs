@@ -34,6 +34,8 @@ pub enum Command {
     Info(InfoArgs),
     /// Convert a checkpoint between safetensors and PyTorch's .pt.
     Convert(ConvertArgs),
+    /// Look at all of a data set: how many images of which classes, and which files are bad.
+    Data(DataArgs),
     /// Turn images into latents of an autoencoder, to train on.
     Encode(EncodeArgs),
     /// Train and judge a grid of runs, and report them together.
@@ -90,11 +92,18 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub config: Option<PathBuf>,
     /// Continue the run in this directory from its newest checkpoint.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "data", "init_from", "batch_size", "lr", "seed"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "init_from", "batch_size", "lr", "seed"])]
     pub resume: Option<PathBuf>,
-    /// What to train on; see below.
+    /// What to train on; see below. With --resume, where the data are now: their contents must be those
+    /// that the run began with.
     #[arg(long, value_name = "SPEC")]
     pub data: Option<String>,
+    /// Begin without the pictures that do not decode, instead of refusing; config.toml lists them.
+    #[arg(long)]
+    pub skip_bad: bool,
+    /// Continue with other data than those of the newest checkpoint; later manifests record it.
+    #[arg(long)]
+    pub accept_changed_data: bool,
     /// Directory of the new run [default: runs/NAME, after the preset or file].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -159,6 +168,9 @@ pub struct StudyArgs {
     /// Only list the variants.
     #[arg(long, conflicts_with = "report")]
     pub list: bool,
+    /// Leave out pictures that do not decode, instead of refusing to begin.
+    #[arg(long)]
+    pub skip_bad: bool,
     /// Device.
     #[command(flatten)]
     pub device: DeviceArgs,
@@ -318,6 +330,33 @@ pub enum Between {
     Both,
 }
 
+/// `dis data`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  dis data photos/
+  dis data photos/,size=64 --json
+  dis data idx:mnist/,split=test
+  dis data latents:latents/          (compares the hashes of all shards)
+
+Pictures of a folder are decoded once, on all cores; what is known of them is kept in the folder, in
+.dis-index.json (or in the user's cache, where the folder cannot be written), so that only files that
+are new or have changed are read the next time. dis train, dis study, dis encode and dis
+train-classifier look too before they begin.")]
+pub struct DataArgs {
+    /// The data, as for `dis train --data`; a folder needs no size.
+    #[arg(value_name = "SPEC")]
+    pub data: String,
+    /// Succeed even if files are bad.
+    #[arg(long)]
+    pub skip_bad: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// CPU threads; all cores by default.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
 /// `dis encode`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -349,6 +388,12 @@ pub struct EncodeArgs {
     /// Encode each image mirrored too, so that training can flip.
     #[arg(long)]
     pub flip: bool,
+    /// Leave out pictures that do not decode, instead of refusing to begin; latents.json lists them.
+    #[arg(long)]
+    pub skip_bad: bool,
+    /// Make the latents in --out anew where they are of other data.
+    #[arg(long)]
+    pub accept_changed_data: bool,
     /// Device.
     #[command(flatten)]
     pub device: DeviceArgs,

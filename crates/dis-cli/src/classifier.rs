@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use dis_data::{DataKind, DataSpec, Dataset, Subset};
+use dis_data::{Check, DataKind, DataSpec, Dataset, Subset};
 use dis_eval::classifier::{ClassifierOptions, train_classifier};
 
 use crate::eval::args::ClassifierArgs;
@@ -33,8 +33,8 @@ pub fn run(args: &ClassifierArgs) -> Result<()> {
         seed: args.seed,
         ..ClassifierOptions::default()
     };
-    let (train, test) = parts(args, &spec)?;
     let cpu = device::open_cpu(&args.device)?;
+    let (train, test) = cpu.install(|| parts(args, &spec))?;
     note!("training on {}", train.describe());
     note!("testing on {}", test.describe());
     let pictures = 2 * memory::images(args.batch_size, train.shape());
@@ -60,9 +60,14 @@ pub fn run(args: &ClassifierArgs) -> Result<()> {
 
 /// What is trained on, and what is tested on.
 fn parts(args: &ClassifierArgs, spec: &DataSpec) -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
-    let train = dis_data::open(spec)?;
+    let check = Check {
+        skip_bad: args.skip_bad,
+        ..Check::default()
+    };
+    let (train, _) = progress::checked(spec, &check)?;
     if let Some(test) = &args.test {
-        return Ok((train, dis_data::open(&test.parse()?)?));
+        let (test, _) = progress::checked(&test.parse()?, &check)?;
+        return Ok((train, test));
     }
     let other = match (&spec.kind, spec.split.as_deref()) {
         (DataKind::DigitsTrain, _) => Some(DataSpec::new(DataKind::DigitsHeldOut)),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use dis_data::{DataSpec, Dataset, ImageShape, LatentIndex, Shard};
+use dis_data::{Check, DataSpec, Dataset, ImageShape, LatentIndex, Shard};
 use dis_files::DirLock;
 use dis_tensor::Cpu;
 use dis_vae::Vae;
@@ -25,11 +25,16 @@ pub fn run(args: &EncodeArgs) -> Result<()> {
     let mut spec: DataSpec = args.data.parse()?;
     spec.size = args.size.or(spec.size);
     let mirrored = args.flip || spec.flip;
-    let data = dis_data::open(&spec)?;
+    let vae = Vae::open(&args.vae)?;
+    let cpu = device::open_cpu(&args.device)?;
+    let check = Check {
+        skip_bad: args.skip_bad,
+        ..Check::default()
+    };
+    let (data, checked) = cpu.install(|| progress::checked(&spec, &check))?;
     if data.latents().is_some() {
         bail!("{}: these are latents already", args.data);
     }
-    let vae = Vae::open(&args.vae)?;
     let latent = latent_shape(&vae, data.shape())?;
     let scale = vae.config().latent_scale();
     let batch = args.batch_size.min(args.shard_size).min(data.len());
@@ -50,26 +55,23 @@ pub fn run(args: &EncodeArgs) -> Result<()> {
         args.shard_size,
         mirrored,
     );
+    index.skipped = checked.skipped;
     let _lock = DirLock::acquire(&args.out, "dis encode")?;
-    let earlier = earlier(&args.out, &index)?;
-    let cpu = device::open_cpu(&args.device)?;
+    let earlier = Earlier::open(&args.out, &mut index, &*data, args.accept_changed_data)?;
     note!("data: {}", data.describe());
     if let Some(text) = dis_data::describe_unoccupied(&*data) {
         note!("warning: {text}");
     }
 
     let bar = progress::encoding(data.len() as u64);
-    let mut skipped = 0;
+    let mut kept = 0;
     for i in 0..index.shard_count() {
         let images = index.shard_images(i);
-        let whole = earlier
-            .as_ref()
-            .filter(|old| old.shard_is_whole(&args.out, i))
-            .and_then(|old| old.shards.get(i).cloned());
-        match whole {
+        index.sources.extend(index.source_of(&*data, i));
+        match earlier.shard(&args.out, &index, i) {
             Some(hash) => {
                 index.shards.push(hash);
-                skipped += images.len();
+                kept += images.len();
                 bar.inc(images.len() as u64);
             }
             None => {
@@ -83,8 +85,8 @@ pub fn run(args: &EncodeArgs) -> Result<()> {
     }
     index.save(&args.out)?;
     bar.finish_and_clear();
-    if skipped > 0 {
-        note!("{skipped} latents were there already");
+    if kept > 0 {
+        note!("{kept} latents were there already");
     }
     let out = args.out.display();
     say!(
@@ -115,29 +117,74 @@ fn latent_shape(vae: &Vae, images: ImageShape) -> Result<ImageShape> {
     })
 }
 
-/// The index that an earlier call left. Refuses one of something else.
-fn earlier(out: &Path, index: &LatentIndex) -> Result<Option<LatentIndex>> {
-    let Some(old) = LatentIndex::load(out)? else {
-        return Ok(None);
-    };
-    let same = LatentIndex {
-        shards: Vec::new(),
-        ..old.clone()
-    };
-    if same != *index {
-        let what = if same.source != index.source {
-            format!("of other data ({})", same.source)
-        } else if same.autoencoder != index.autoencoder {
-            "of another autoencoder".to_string()
-        } else {
-            "made with other settings (--flip, --shard-size)".to_string()
+/// What an earlier call left.
+struct Earlier {
+    index: Option<LatentIndex>,
+    /// Whether all of it is of the same data, which an index without contents of shards does not tell
+    /// shard by shard.
+    whole: bool,
+}
+
+impl Earlier {
+    /// Refuses latents that were made otherwise, and those of other data: of data that have changed in
+    /// part, whole shards are kept.
+    fn open(
+        out: &Path,
+        index: &mut LatentIndex,
+        data: &dyn Dataset,
+        accept_changed: bool,
+    ) -> Result<Self> {
+        let Some(old) = LatentIndex::load(out)? else {
+            return Ok(Self {
+                index: None,
+                whole: false,
+            });
         };
-        bail!(
-            "{}: holds latents {what}; choose another --out",
-            out.display()
-        );
+        let refuse = |what: String| {
+            let out = out.display();
+            bail!("{out}: holds latents {what}")
+        };
+        if old.autoencoder != index.autoencoder {
+            return refuse("of another autoencoder; choose another --out".into());
+        }
+        let by_names = data.identity_by_names();
+        let whole = old.class_names == index.class_names
+            && (old.source == index.source || Some(&old.source) == by_names.as_ref());
+        if whole {
+            // The latents stay those that they were for whoever trains on them.
+            index.source.clone_from(&old.source);
+        }
+        let agree = |i: usize| old.sources.get(i) == index.source_of(data, i).as_ref();
+        let some = old.class_names == index.class_names && (0..old.sources.len()).any(agree);
+        if !whole && !some && !old.shards.is_empty() && !accept_changed {
+            return refuse(format!(
+                "of other data ({}); choose another --out, or make them anew with \
+                 --accept-changed-data",
+                old.source
+            ));
+        }
+        if !old.same_making(index) {
+            return refuse(
+                "made with other settings (--size, --flip, --shard-size); choose another --out"
+                    .into(),
+            );
+        }
+        Ok(Self {
+            index: Some(old),
+            whole,
+        })
     }
-    Ok(Some(old))
+
+    /// The hash of shard `i`, if its file is whole and of the images that are due; `index` has its source
+    /// already.
+    fn shard(&self, out: &Path, index: &LatentIndex, i: usize) -> Option<String> {
+        let old = self.index.as_ref()?;
+        let same = match old.sources.get(i) {
+            Some(source) => index.sources.get(i) == Some(source),
+            None => self.whole,
+        };
+        (same && old.shard_is_whole(out, i)).then(|| old.shards.get(i).cloned())?
+    }
 }
 
 fn encode_shard(

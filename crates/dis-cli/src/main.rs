@@ -7,6 +7,7 @@ mod args;
 mod bundled;
 mod classifier;
 mod convert;
+mod data;
 mod device;
 mod encode;
 mod eval;
@@ -48,6 +49,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::TrainClassifier(args) => classifier::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(args).map(|()| ExitCode::SUCCESS),
         Command::Convert(args) => convert::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Data(args) => data::run(&args),
         Command::Encode(args) => encode::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Study(args) => study::run(&args),
         Command::Completions { shell } => {

@@ -1,9 +1,11 @@
 //! Progress on the terminal; where stderr is none, a line every so often.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, PoisonError};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use dis_data::{Check, Checked, DataSpec, Dataset, open_checked};
 use dis_study::StudyObserver;
 use dis_train::StepReport;
 use dis_train::run::{Observer, Started};
@@ -218,13 +220,28 @@ fn say(bar: Option<&Bar>, text: &str) {
     }
 }
 
-/// For training.
+/// For looking at pictures before they are used. Nothing is shown where nothing is due.
 #[derive(Debug, Default)]
-pub struct Training {
+pub struct Checking {
     bar: Option<Bar>,
 }
 
-impl Training {
+impl Checking {
+    /// So many pictures are done of so many.
+    pub fn at(&mut self, done: usize, all: usize) {
+        let bar = self.bar.get_or_insert_with(|| {
+            Bar::new(
+                "checking, files",
+                all as u64,
+                "checking files [{bar:30}] {pos}/{len}  {per_sec}  {eta} left",
+            )
+        });
+        bar.set_position(done as u64);
+        if done >= all {
+            self.finish();
+        }
+    }
+
     /// Takes the bar away.
     pub fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
@@ -233,7 +250,49 @@ impl Training {
     }
 }
 
+/// Opens data after a look at every file, with a bar; warns of pictures that are left out.
+///
+/// # Errors
+/// As [`open_checked`].
+pub fn checked(spec: &DataSpec, check: &Check) -> dis_data::Result<(Arc<dyn Dataset>, Checked)> {
+    let mut bar = Checking::default();
+    let opened = open_checked(spec, check, &mut |done, all| {
+        bar.at(done, all);
+        ControlFlow::Continue(())
+    });
+    bar.finish();
+    let (data, checked) = opened?;
+    for bad in &checked.bad {
+        note!("warning: left out: {bad}");
+    }
+    if let Some(why) = &checked.no_index {
+        note!("warning: {why}: without an index all files are read again the next time");
+    }
+    Ok((data, checked))
+}
+
+/// For training.
+#[derive(Debug, Default)]
+pub struct Training {
+    checking: Checking,
+    bar: Option<Bar>,
+}
+
+impl Training {
+    /// Takes the bar away.
+    pub fn finish(&mut self) {
+        self.checking.finish();
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 impl Observer for Training {
+    fn checking(&mut self, done: usize, all: usize) {
+        self.checking.at(done, all);
+    }
+
     fn started(&mut self, start: &Started) {
         let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
         let memory = &start.memory;
@@ -283,6 +342,7 @@ impl Observer for Training {
 /// For studies: one bar over all steps of all runs.
 #[derive(Debug, Default)]
 pub struct Study {
+    checking: Checking,
     bar: Option<Bar>,
     name: String,
 }
@@ -290,6 +350,7 @@ pub struct Study {
 impl Study {
     /// Takes the bar away.
     pub fn finish(&mut self) {
+        self.checking.finish();
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
@@ -297,6 +358,10 @@ impl Study {
 }
 
 impl StudyObserver for Study {
+    fn checking(&mut self, done: usize, all: usize) {
+        self.checking.at(done, all);
+    }
+
     fn run(&mut self, name: &str, number: usize, runs: usize) {
         self.name = format!("{number}/{runs} {name}");
         if self.bar.as_ref().is_none_or(Bar::is_hidden) {

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use dis_eval::classifier::Classifier;
 use dis_eval::{ClassifierFeatures, FeatureNetwork, PixelFeatures};
 use dis_study::{Failure, StudyConfig, Variant, expand, run_study, write_report};
+use dis_train::run::DataPolicy;
 
 use crate::args::{PrecisionKind, StudyArgs};
 use crate::device::{self, with_backend};
@@ -61,6 +62,10 @@ pub fn run(args: &StudyArgs) -> Result<ExitCode> {
             Some(classifier) => Box::new(ClassifierFeatures::new(classifier, &device.cpu)?),
             None => Box::new(PixelFeatures),
         };
+        let policy = DataPolicy {
+            skip_bad: args.skip_bad,
+            accept_changed: false,
+        };
         let mut observer = progress::Study::default();
         let instruction_set = device.instruction_set();
         let end = device.cpu.install(|| {
@@ -70,6 +75,7 @@ pub fn run(args: &StudyArgs) -> Result<ExitCode> {
                 &grid,
                 &out,
                 network.as_ref(),
+                policy,
                 &instruction_set,
                 &mut observer,
                 &stop,

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use dis_train::RunConfig;
-use dis_train::run::{Observer, RunDir, Start, train};
+use dis_data::DataError;
+use dis_train::run::{DataPolicy, Observer, RunDir, Start, train};
+use dis_train::{RunConfig, TrainError};
 
 use crate::args::TrainArgs;
 use crate::device::{self, with_backend};
@@ -24,6 +25,10 @@ pub fn run(args: Box<TrainArgs>) -> Result<ExitCode> {
     let plan = plan(&args)?;
     let device = device::open(&args.device, args.precision)?;
     let stop = interrupt::watch("this step and a checkpoint")?;
+    let policy = DataPolicy {
+        skip_bad: args.skip_bad,
+        accept_changed: args.accept_changed_data,
+    };
     let mut observer = progress::Training::default();
     let instruction_set = device.instruction_set();
     let outcome = device.cpu.install(|| {
@@ -32,12 +37,18 @@ pub fn run(args: Box<TrainArgs>) -> Result<ExitCode> {
             plan.config,
             &plan.out,
             plan.start,
+            policy,
             &instruction_set,
             &mut observer,
             &stop,
         ))
     });
     observer.finish();
+    if let Err(TrainError::Data(error @ DataError::Stopped)) = &outcome {
+        // Nothing was written but the index.
+        note!("{error}");
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
     let out = plan.out.display();
     let outcome = match outcome {
         Err(error) if error.is_divergence() => Err(error).with_context(|| out.to_string()),
@@ -71,9 +82,15 @@ pub fn run(args: Box<TrainArgs>) -> Result<ExitCode> {
 }
 
 fn plan(args: &TrainArgs) -> Result<Plan> {
+    if args.accept_changed_data && args.resume.is_none() {
+        bail!("--accept-changed-data is for --resume: a new run takes the data as they are");
+    }
     if let Some(dir) = &args.resume {
         let (_, mut config) = RunDir::open(dir)?;
         override_config(args, &mut config);
+        if let Some(spec) = &args.data {
+            config.data.given_anew(spec)?;
+        }
         return Ok(Plan {
             config,
             out: dir.clone(),
@@ -98,6 +115,9 @@ fn plan(args: &TrainArgs) -> Result<Plan> {
     // Of a preset the user cannot set the least rate, so it follows.
     if args.preset.is_some() && config.train.min_lr > args.lr && args.lr.is_some() {
         config.train.min_lr = args.lr;
+    }
+    if let Some(spec) = &args.data {
+        config.data.spec.clone_from(spec);
     }
     let start = match &args.init_from {
         Some(path) => Start::From {
@@ -125,7 +145,6 @@ fn override_config(args: &TrainArgs, config: &mut RunConfig) {
             *target = value.clone();
         }
     }
-    set(&mut config.data.spec, &args.data);
     let train = &mut config.train;
     set(&mut train.steps, &args.steps);
     set(&mut train.checkpoint_every, &args.checkpoint_every);

@@ -135,3 +135,83 @@ fn a_model_of_latents_is_trained_and_makes_pictures() {
         &["4 channels", "draws 1"],
     );
 }
+
+#[test]
+fn shards_of_pictures_that_stay_are_kept() {
+    let dir = workplace();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("photos")).unwrap();
+    let draw = |i: u8, level: u8| {
+        let picture = dis_data::crop::Picture {
+            height: 8,
+            width: 8,
+            channels: 1,
+            bytes: (0..64u8).map(|j| j.wrapping_mul(i) ^ level).collect(),
+        };
+        let path = at(&format!("photos/{i}.png"));
+        dis_data::grid::write_unmarked_png(&path, &picture).unwrap();
+    };
+    (0..10).for_each(|i| draw(i, 0));
+    let args = [
+        "encode", "photos", "--size", "8", "--vae", VAE, "--out", "l",
+    ];
+    let args = [&args[..], &["--shard-size", "4", "--threads", "1"]].concat();
+    let whole = fs::read(at("photos/8.png")).unwrap();
+    fs::write(at("photos/8.png"), &whole[..50]).unwrap();
+    fail(
+        dir.path(),
+        &args,
+        &["1 of 10 pictures", "8.png", "--skip-bad"],
+    );
+    succeed(dir.path(), &[&args[..], &["--skip-bad"]].concat());
+    let index = || fs::read_to_string(at("l/latents.json")).unwrap();
+    assert!(index().contains("\"8.png\""), "{}", index());
+
+    // The repaired picture belongs to the last shard; the others stay the files that they were.
+    let age = |i: usize| {
+        let shard = at("l").join(format!("latents-0000{i}.safetensors"));
+        fs::metadata(shard).unwrap().modified().unwrap()
+    };
+    let ages = || [age(0), age(1), age(2)];
+    let before = ages();
+    fs::write(at("photos/8.png"), &whole).unwrap();
+    let said = succeed(dir.path(), &args);
+    assert!(said.contains("10 latents"), "{said}");
+    let after = ages();
+    assert_eq!(after[..2], before[..2]);
+    assert_ne!(after[2], before[2]);
+    assert!(!index().contains("8.png"));
+    draw(1, 7);
+    succeed(dir.path(), &args);
+    assert_ne!(age(0), after[0]);
+    assert_eq!([age(1), age(2)], after[1..]);
+
+    // Of the old pictures nothing is left.
+    (0..10).for_each(|i| draw(i, 99));
+    fail(dir.path(), &args, &["other data", "--accept-changed-data"]);
+    succeed(
+        dir.path(),
+        &[&args[..], &["--accept-changed-data"]].concat(),
+    );
+    // A shard that was damaged is named before it is trained on.
+    let shard = at("l/latents-00001.safetensors");
+    let mut bytes = fs::read(&shard).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&shard, bytes).unwrap();
+    let train = [
+        "train",
+        "--config",
+        "tiny.toml",
+        "--data",
+        "l",
+        "--out",
+        "run",
+    ];
+    fail(
+        dir.path(),
+        &train,
+        &["1 of 3 shards", "latents-00001.safetensors"],
+    );
+    let text = succeed(dir.path(), &[&["data", "l"][..], &["--skip-bad"]].concat());
+    assert!(text.contains("latents-00001.safetensors"), "{text}");
+}

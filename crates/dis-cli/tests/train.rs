@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "train/folders.rs"]
+mod folders;
 #[path = "train/pictures.rs"]
 mod pictures;
 #[path = "train/rectangles.rs"]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::index::BadFile;
 use dis_files::{FileError, sniff};
 
 /// What can be wrong with a data set. Every message is one line and names the file or the setting.
@@ -88,6 +89,23 @@ pub enum DataError {
         /// The decoder's reason.
         cause: image::ImageError,
     },
+    /// Files that cannot be used, found before they were needed.
+    #[error("{}: {}; {hint}", path.display(), say_bad(bad, *of, what))]
+    Bad {
+        /// The folder.
+        path: PathBuf,
+        /// What the files are, in the plural.
+        what: &'static str,
+        /// All of them.
+        bad: Vec<BadFile>,
+        /// Files looked at.
+        of: usize,
+        /// What can be done.
+        hint: &'static str,
+    },
+    /// Whoever was told of the progress wanted no more.
+    #[error("stopped while the files were checked; what is known of them is kept")]
+    Stopped,
     /// A folder without a single readable image.
     #[error(
         "{}: no images: expected png, jpeg, webp, bmp, tiff or gif files, or folders of them{found}",
@@ -157,6 +175,23 @@ pub enum DataError {
 fn one_line(cause: &image::ImageError) -> String {
     let text = cause.to_string();
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Bad files that a message names.
+const NAMED: usize = 10;
+
+fn say_bad(bad: &[BadFile], of: usize, what: &str) -> String {
+    let named: Vec<String> = bad.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = match bad.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("; and {more} more (dis data names all)"),
+    };
+    let verb = if bad.len() == 1 { "is" } else { "are" };
+    let count = bad.len();
+    format!(
+        "{count} of {of} {what} {verb} bad: {}{more}",
+        named.join("; ")
+    )
 }
 
 impl DataError {

@@ -2,12 +2,16 @@
 //! Pictures are decoded when first needed and cropped as published; the crops are kept in memory up
 //! to a budget.
 
+mod checked;
+
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
 
+use super::index::{ContentHash, FolderIndex, relative_name};
+use super::outputs::is_drawn;
 use super::picture::crop;
 use super::tree::{LeftOut, find};
 use super::{CropSize, DataError, Dataset, ImageShape, Result, check_read, normalise, short_hash};
@@ -55,8 +59,15 @@ pub struct FolderDataset {
     files: Vec<PathBuf>,
     labels: Option<Vec<u32>>,
     class_names: Vec<String>,
+    /// Relative names of the files, as in the index.
+    names: Vec<String>,
+    /// Hashes of the files, where they are known.
+    contents: Vec<Option<ContentHash>>,
     left_out: LeftOut,
-    identity: String,
+    /// Pictures left out since they are bad or were to be skipped.
+    skipped: usize,
+    root: PathBuf,
+    identity: OnceLock<String>,
     /// Crops, channel by channel. Filled until the budget is spent and never emptied: an epoch
     /// visits all pictures in random order, so no other choice of what to keep would hit more.
     cache: Vec<OnceLock<Box<[u8]>>>,
@@ -70,57 +81,56 @@ impl FolderDataset {
     /// If a side is 0, the folder cannot be read, holds no pictures, or both pictures and class
     /// folders, or a class folder holds no pictures.
     pub fn open(dir: &Path, options: &FolderOptions) -> Result<Self> {
+        Ok(Self::list(dir, options)?.0)
+    }
+
+    fn list(dir: &Path, options: &FolderOptions) -> Result<(Self, FolderIndex)> {
         if options.shape().is_empty() {
             return Err(DataError::Invalid {
                 what: format!("image size must be at least 1, not {}", options.size),
             });
         }
-        let tree = find(dir, options.recursive, options.unconditional)?;
+        let index = FolderIndex::load(dir);
+        let drawn = |path: &Path| match index.current(&relative_name(dir, path)) {
+            Some(record) => record.drawn,
+            None => is_drawn(path),
+        };
+        let tree = find(dir, options.recursive, options.unconditional, &drawn)?;
         let files = tree.files;
-        let identity = identify(dir, &files, tree.class_names.len(), options)?;
-        let cache = files.iter().map(|_| OnceLock::new()).collect();
-        let (options, cached) = (options.clone(), AtomicUsize::new(0));
-        Ok(Self {
-            options,
+        let names: Vec<String> = files.iter().map(|f| relative_name(dir, f)).collect();
+        let known = |name: &String| Some(index.current(name)?.sha256);
+        let data = Self {
+            options: options.clone(),
+            cache: files.iter().map(|_| OnceLock::new()).collect(),
+            cached: AtomicUsize::new(0),
             files,
             labels: tree.labels,
             class_names: tree.class_names,
+            contents: names.iter().map(known).collect(),
+            names,
             left_out: tree.left_out,
-            identity,
-            cache,
-            cached,
-        })
+            skipped: 0,
+            root: dir.to_path_buf(),
+            identity: OnceLock::new(),
+        };
+        Ok((data, index))
+    }
+
+    /// `key` says what the hash is of.
+    fn identity_with(&self, key: &str, hash: Sha256) -> String {
+        format!(
+            "folder n={} shape={} classes={} {key}={}",
+            self.len(),
+            self.shape(),
+            self.class_names.len(),
+            short_hash(hash)
+        )
     }
 
     /// File of a picture; `None` past the end.
     pub fn file(&self, index: usize) -> Option<&Path> {
         self.files.get(index).map(PathBuf::as_path)
     }
-}
-
-/// Kind, number, size, classes and a hash of relative names and file sizes.
-fn identify(
-    dir: &Path,
-    files: &[PathBuf],
-    classes: usize,
-    options: &FolderOptions,
-) -> Result<String> {
-    let mut hash = Sha256::new();
-    for file in files {
-        let relative = file.strip_prefix(dir).unwrap_or(file);
-        for part in relative {
-            hash.update(part.to_string_lossy().as_bytes());
-            hash.update([0]);
-        }
-        let size = std::fs::metadata(file)
-            .map_err(DataError::io(file, "read"))?
-            .len();
-        hash.update(size.to_le_bytes());
-    }
-    let (n, shape, hash) = (files.len(), options.shape(), short_hash(hash));
-    Ok(format!(
-        "folder n={n} shape={shape} classes={classes} sha256={hash}"
-    ))
 }
 
 impl Dataset for FolderDataset {
@@ -159,20 +169,29 @@ impl Dataset for FolderDataset {
     }
 
     fn identity(&self) -> String {
-        self.identity.clone()
+        let identify = || self.identity_with("contents", self.hash_contents());
+        self.identity.get_or_init(identify).clone()
+    }
+
+    fn identity_by_names(&self) -> Option<String> {
+        let mut hash = Sha256::new();
+        for file in &self.files {
+            let relative = file.strip_prefix(&self.root).unwrap_or(file);
+            for part in relative {
+                hash.update(part.to_string_lossy().as_bytes());
+                hash.update([0]);
+            }
+            hash.update(std::fs::metadata(file).ok()?.len().to_le_bytes());
+        }
+        Some(self.identity_with("sha256", hash))
+    }
+
+    fn content(&self, index: usize) -> Option<ContentHash> {
+        *self.contents.get(index)?
     }
 
     fn describe(&self) -> String {
-        let classes = match self.num_classes() {
-            Some(n) => format!("{n} classes"),
-            None => "no classes".into(),
-        };
-        format!(
-            "folder: {} images cropped to {}, {classes}{}",
-            self.len(),
-            self.shape(),
-            self.left_out
-        )
+        self.describe_as(&format!("images cropped to {}", self.shape()))
     }
 }
 
@@ -295,25 +314,6 @@ mod tests {
             flipped.image[..4]
         );
         assert_ne!(plain, flipped);
-    }
-
-    #[test]
-    fn identity_moves_with_names_and_sizes_but_not_with_place() {
-        let make = |names: [&str; 2], height| {
-            let dir = tempfile::tempdir().unwrap();
-            for name in names {
-                png(&dir.path().join(name), height, 6, |x, y| {
-                    [x as u8, y as u8, 9]
-                });
-            }
-            FolderDataset::open(dir.path(), &options())
-                .unwrap()
-                .identity()
-        };
-        let base = make(["a.png", "b.png"], 4);
-        assert_eq!(base, make(["a.png", "b.png"], 4));
-        assert_ne!(base, make(["a.png", "c.png"], 4));
-        assert_ne!(base, make(["a.png", "b.png"], 44));
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! Pictures of many images in rows and columns, written as PNG.
+//! Pictures of many images in rows and columns, written as PNG with a mark that this program drew them.
 
 use std::path::Path;
 
 use dis_files::write_atomic;
-use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 
 use super::crop::Picture;
+use super::outputs::DRAWN_BY;
 use super::{DataError, ImageShape, Result};
 
 /// How images are laid out.
@@ -144,20 +144,43 @@ pub fn render(images: &[u8], shape: ImageShape, layout: GridLayout) -> Result<Pi
 }
 
 /// Writes a picture of 1 or 3 channels as PNG: to a temporary name beside it, synced, then
-/// renamed, so that a file of this name is always whole.
+/// renamed, so that a file of this name is always whole. It is marked as drawn by this program
+/// ([`DRAWN_BY`]), so that it does not count as data where it lies among them.
 ///
 /// # Errors
 /// If the picture does not encode or a file operation fails; nothing is left behind then.
 pub fn write_png(path: &Path, picture: &Picture) -> Result<()> {
-    Ok(write_atomic(path, &encode_png(path, picture)?)?)
+    let bytes = encode(path, std::slice::from_ref(picture), None, true)?;
+    Ok(write_atomic(path, &bytes)?)
+}
+
+/// As [`write_png`], without the mark: for pictures that are to be data.
+///
+/// # Errors
+/// As [`write_png`].
+pub fn write_unmarked_png(path: &Path, picture: &Picture) -> Result<()> {
+    let bytes = encode(path, std::slice::from_ref(picture), None, false)?;
+    Ok(write_atomic(path, &bytes)?)
 }
 
 /// Writes pictures of one size and of 1 or 3 channels as an animated PNG that repeats for ever, with
-/// the milliseconds that frames and the last frame stay. Whole or not at all, as [`write_png`].
+/// the milliseconds that frames and the last frame stay. Whole or not at all, and marked, as
+/// [`write_png`].
 ///
 /// # Errors
 /// If there is no picture, they differ in size, do not encode, or a file operation fails.
-pub fn write_apng(path: &Path, frames: &[Picture], (each, last): (u16, u16)) -> Result<()> {
+pub fn write_apng(path: &Path, frames: &[Picture], delays: (u16, u16)) -> Result<()> {
+    let bytes = encode(path, frames, Some(delays), true)?;
+    Ok(write_atomic(path, &bytes)?)
+}
+
+/// A PNG of one picture, or with `delays` an animation of any number of them.
+fn encode(
+    path: &Path,
+    frames: &[Picture],
+    delays: Option<(u16, u16)>,
+    mark: bool,
+) -> Result<Vec<u8>> {
     let invalid = |what: String| DataError::Invalid {
         what: format!("{}: {what}", path.display()),
     };
@@ -165,71 +188,72 @@ pub fn write_apng(path: &Path, frames: &[Picture], (each, last): (u16, u16)) -> 
     let Some((first, rest)) = frames.split_first() else {
         return Err(invalid("an animation of no pictures".into()));
     };
-    let size = (first.height, first.width, first.channels);
-    if rest.iter().any(|f| (f.height, f.width, f.channels) != size) {
+    let Picture {
+        height,
+        width,
+        channels,
+        ..
+    } = *first;
+    if rest
+        .iter()
+        .any(|f| (f.height, f.width, f.channels) != (height, width, channels))
+    {
         return Err(invalid(
             "the pictures of an animation differ in size".into(),
         ));
     }
-    let colour = match first.channels {
+    let colour = match channels {
         1 => png::ColorType::Grayscale,
         3 => png::ColorType::Rgb,
         c => return Err(invalid(format!("a picture has 1 or 3 channels, not {c}"))),
     };
     let (Ok(w), Ok(h), Ok(count)) = (
-        u32::try_from(first.width),
-        u32::try_from(first.height),
+        u32::try_from(width),
+        u32::try_from(height),
         u32::try_from(frames.len()),
     ) else {
-        return Err(invalid("an animation too large".into()));
-    };
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, w, h);
-    encoder.set_color(colour);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_animated(count, 0).map_err(encoding)?;
-    encoder.set_frame_delay(each, 1000).map_err(encoding)?;
-    let mut writer = encoder.write_header().map_err(encoding)?;
-    for (i, frame) in frames.iter().enumerate() {
-        if i + 1 == frames.len() {
-            writer.set_frame_delay(last, 1000).map_err(encoding)?;
-        }
-        writer.write_image_data(&frame.bytes).map_err(encoding)?;
-    }
-    writer.finish().map_err(encoding)?;
-    Ok(write_atomic(path, &bytes)?)
-}
-
-fn encode_png(path: &Path, picture: &Picture) -> Result<Vec<u8>> {
-    let invalid = |what: String| DataError::Invalid {
-        what: format!("{}: {what}", path.display()),
-    };
-    let Picture {
-        height,
-        width,
-        channels,
-        ref bytes,
-    } = *picture;
-    let colour = match channels {
-        1 => ExtendedColorType::L8,
-        3 => ExtendedColorType::Rgb8,
-        c => return Err(invalid(format!("a picture has 1 or 3 channels, not {c}"))),
-    };
-    let (Ok(w), Ok(h)) = (u32::try_from(width), u32::try_from(height)) else {
         return Err(invalid(format!(
             "a picture of {height}x{width} is too large"
         )));
     };
-    if bytes.is_empty() || bytes.len() != height * width * channels {
+    let size = height.saturating_mul(width).saturating_mul(channels);
+    if let Some(wrong) = frames
+        .iter()
+        .find(|f| f.bytes.is_empty() || f.bytes.len() != size)
+    {
         return Err(invalid(format!(
             "{} bytes are not {height}x{width} pixels",
-            bytes.len()
+            wrong.bytes.len()
         )));
     }
-    let mut png = Vec::new();
-    let encoded = PngEncoder::new(&mut png).write_image(bytes, w, h, colour);
-    encoded.map_err(|cause| invalid(format!("cannot encode: {cause}")))?;
-    Ok(png)
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, w, h);
+    encoder.set_color(colour);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Fast);
+    encoder.set_filter(png::Filter::Adaptive);
+    if mark {
+        let (keyword, text) = DRAWN_BY;
+        encoder
+            .add_text_chunk(keyword.into(), text.into())
+            .map_err(encoding)?;
+    }
+    if let Some((each, _)) = delays {
+        encoder.set_animated(count, 0).map_err(encoding)?;
+        encoder.set_frame_delay(each, 1000).map_err(encoding)?;
+    }
+    let mut writer = encoder.write_header().map_err(encoding)?;
+    for (i, frame) in frames.iter().enumerate() {
+        match delays {
+            Some((_, last)) if i + 1 == frames.len() => {
+                writer.set_frame_delay(last, 1000).map_err(encoding)?;
+            }
+            _ => {}
+        }
+        writer.write_image_data(&frame.bytes).map_err(encoding)?;
+    }
+    writer.finish().map_err(encoding)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -18,16 +18,19 @@ mod error;
 mod folder;
 pub mod grid;
 mod idx;
+mod index;
 mod jpeg;
 mod latents;
 mod loader;
 mod memory;
 mod npz;
 mod order;
+mod outputs;
 mod picture;
 mod size;
 mod spec;
 mod subset;
+mod survey;
 mod tree;
 
 use std::path::Path;
@@ -37,15 +40,19 @@ pub use classes::describe_unoccupied;
 pub use digits::{DIGITS_LEVELS, DIGITS_SPLIT_SEED, DIGITS_TRAIN, digits, digits_split};
 pub use error::{DataError, Result};
 pub use folder::{FolderDataset, FolderOptions};
+pub use index::{BadFile, Check, Checked, ContentHash, FOLDER_INDEX, Progress, Sizes};
+use latents::check_latents;
 pub use latents::{LatentDataset, LatentIndex, Shard, read_shard};
 pub use loader::{Batch, Loader, LoaderOptions, load_batch};
 pub use memory::MemoryDataset;
 pub use npz::{NpzImages, differing_settings, open_npz, read_npz};
 pub use order::{Draw, Order, batch_indices, epoch_key, flips};
+pub use outputs::{DRAWN_BY, Outputs};
 pub use picture::read_picture;
 pub use size::CropSize;
 pub use spec::{DataKind, DataSpec};
 pub use subset::Subset;
+pub use survey::{Survey, survey};
 
 pub use cifar::{CIFAR10_CLASSES, open_cifar10};
 pub use idx::{FASHION_CLASSES, open_fashion, open_idx};
@@ -175,9 +182,21 @@ pub trait Dataset: Send + Sync {
     }
 
     /// A line that changes when the data do, and never with where they lie: kind, number, size,
-    /// classes and a hash. A resumed run compares it. For folders the hash is over names and file
-    /// sizes, since hashing every picture would take minutes.
+    /// classes and a hash of contents in their order. A resumed run compares it.
     fn identity(&self) -> String;
+
+    /// What [`Dataset::identity`] said in the first form of checkpoints and latents, where that was
+    /// another: for folders, a hash over names and file sizes.
+    fn identity_by_names(&self) -> Option<String> {
+        None
+    }
+
+    /// A hash of the content of image `index`, by which parts of data sets are compared; `None` past
+    /// the end, and where only the whole is known.
+    fn content(&self, index: usize) -> Option<ContentHash> {
+        let _ = index;
+        None
+    }
 
     /// A line for people.
     fn describe(&self) -> String;
@@ -233,6 +252,33 @@ pub fn is_data_file(path: &Path) -> bool {
     npz::is_npz(path) || idx::is_idx_file(path)
 }
 
+/// Opens what a specification names after every file of a folder of pictures or latents was looked at
+/// once: with an index in the folder (docs/data.md) only those that are new or have changed. Other kinds
+/// are read whole as by [`open`].
+///
+/// # Errors
+/// As [`open`]; [`DataError::Bad`] with all bad files, unless they are pictures and `check` skips them;
+/// [`DataError::Stopped`] if `progress` breaks off.
+pub fn open_checked(
+    spec: &DataSpec,
+    check: &Check,
+    progress: Progress<'_>,
+) -> Result<(Arc<dyn Dataset>, Checked)> {
+    spec.check_options()?;
+    match &spec.kind {
+        DataKind::Folder(path) => {
+            let (data, checked) =
+                FolderDataset::open_checked(path, &spec.folder_options()?, check, progress)?;
+            Ok((Arc::new(data), checked))
+        }
+        DataKind::Latents(path) => {
+            let data = open(spec)?;
+            Ok((data, check_latents(path, progress)?))
+        }
+        _ => Ok((open(spec)?, Checked::default())),
+    }
+}
+
 /// Writes raw levels (channel by channel, `0 ..= max_level`) as network values, mirrored if asked.
 fn normalise(raw: &[u8], shape: ImageShape, max_level: u8, flip: bool, out: &mut [f32]) {
     let half = f32::from(max_level) / 2.0;
@@ -261,13 +307,13 @@ fn check_read(index: usize, len: usize, shape: ImageShape, out: &[f32]) -> Resul
     Ok(())
 }
 
-/// Lower-case hexadecimal of the first eight bytes of a hash: enough to notice a change.
+/// Lower-case hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The first eight bytes of a hash: enough to notice a change.
 fn short_hash(hasher: sha2::Sha256) -> String {
     use sha2::Digest;
-    hasher
-        .finalize()
-        .iter()
-        .take(8)
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    hex(&hasher.finalize()[..8])
 }

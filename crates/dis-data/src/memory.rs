@@ -4,7 +4,9 @@ use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 
-use super::{DataError, Dataset, ImageShape, Result, check_read, normalise, short_hash};
+use super::{
+    ContentHash, DataError, Dataset, ImageShape, Result, check_read, normalise, short_hash,
+};
 
 /// Images in memory, one byte a value.
 #[derive(Clone, Debug)]
@@ -206,6 +208,12 @@ impl Dataset for MemoryDataset {
             )
         };
         self.identity.get_or_init(hash).clone()
+    }
+
+    fn content(&self, index: usize) -> Option<ContentHash> {
+        let raw = self.raw(index).ok()?;
+        let hash = Sha256::new().chain_update([self.max_level]);
+        Some(hash.chain_update(raw).finalize().into())
     }
 
     fn describe(&self) -> String {

@@ -88,6 +88,44 @@ impl DataSpec {
         }
     }
 
+    /// The same data whatever the present directory is.
+    pub fn absolute(mut self) -> Self {
+        match &mut self.kind {
+            DataKind::Digits | DataKind::DigitsTrain | DataKind::DigitsHeldOut => {}
+            DataKind::Idx(path)
+            | DataKind::Fashion(path)
+            | DataKind::Cifar10(path)
+            | DataKind::Folder(path)
+            | DataKind::Npz(path)
+            | DataKind::Latents(path) => {
+                // Fails only for an empty path, or where there is no present directory.
+                if let Ok(absolute) = std::path::absolute(&*path) {
+                    *path = absolute;
+                }
+            }
+        }
+        self
+    }
+
+    /// With those options of `other` that this has not, as far as its kind has them.
+    pub fn with_options_of(self, other: &Self) -> Self {
+        let folder = matches!(self.kind, DataKind::Folder(_));
+        let split = matches!(
+            self.kind,
+            DataKind::Idx(_) | DataKind::Fashion(_) | DataKind::Cifar10(_)
+        );
+        Self {
+            kind: self.kind,
+            size: self.size.or(other.size.filter(|_| folder)),
+            grey: self.grey || (other.grey && folder),
+            recursive: self.recursive || (other.recursive && folder),
+            cache_mib: self.cache_mib.or(other.cache_mib.filter(|_| folder)),
+            split: self.split.or(other.split.clone().filter(|_| split)),
+            unconditional: self.unconditional || other.unconditional,
+            flip: self.flip || other.flip,
+        }
+    }
+
     /// Refuses options that the kind does not have.
     pub(super) fn check_options(&self) -> Result<()> {
         let folder = matches!(self.kind, DataKind::Folder(_));

@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
+use super::outputs::Outputs;
 use super::{DataError, Result, picture};
 
 /// Files or folders that a message names.
@@ -30,6 +33,8 @@ pub(super) struct LeftOut {
     others: Vec<PathBuf>,
     /// Folders too deep to be read without the option, with the number of their pictures.
     deeper: Vec<(PathBuf, usize)>,
+    /// What this program wrote.
+    outputs: Outputs,
 }
 
 /// What lies in a folder, hidden files left out, by name.
@@ -37,56 +42,68 @@ pub(super) struct LeftOut {
 struct Listing {
     images: Vec<PathBuf>,
     folders: Vec<PathBuf>,
-    others: Vec<PathBuf>,
+    left_out: LeftOut,
 }
 
 /// Finds the pictures of a folder: directly inside (no classes) or in folders inside, one folder a
-/// class; with `recursive` also in the folders within those.
+/// class; with `recursive` also in the folders within those. What this program wrote is left out;
+/// `drawn` tells its pictures.
 ///
 /// # Errors
 /// If a folder cannot be read, there are no pictures, or both pictures and class folders, or a class
 /// folder has no pictures, or two have the same name.
-pub(super) fn find(dir: &Path, recursive: bool, unconditional: bool) -> Result<Tree> {
-    let root = list(dir)?;
-    let mut left_out = LeftOut::default();
-    left_out.others.extend(root.others);
+pub(super) fn find(
+    dir: &Path,
+    recursive: bool,
+    unconditional: bool,
+    drawn: &(dyn Fn(&Path) -> bool + Sync),
+) -> Result<Tree> {
+    let mut root = list(dir)?;
     let mut classes = Vec::with_capacity(root.folders.len());
-    for folder in &root.folders {
-        let mut class = list(folder)?;
+    for folder in std::mem::take(&mut root.folders) {
+        let mut class = list(&folder)?;
         let mut seen = BTreeSet::new();
-        first_visit(folder, &mut seen);
-        for folder in std::mem::take(&mut class.folders) {
+        first_visit(&folder, &mut seen);
+        for deeper in std::mem::take(&mut class.folders) {
             match recursive {
-                true => gather(&folder, &mut seen, &mut class)?,
-                false => count(&folder, &mut seen, &mut left_out.deeper),
+                true => gather(&deeper, &mut seen, &mut class)?,
+                false => count(&deeper, &mut seen, &mut class.left_out),
             }
         }
-        classes.push(class);
+        classes.push((folder, class));
     }
-    let mut files = root.images;
+    leave_out_drawn(&mut root, &mut classes, drawn);
+    let (mut files, mut left_out) = (root.images, root.left_out);
+    // A folder with no pictures but what this program wrote is no class.
+    classes.retain(|(folder, class)| {
+        // A folder that one of its commands holds, or held, may not have got further yet.
+        let held = folder.join(".lock").is_file();
+        let own = class.images.is_empty() && class.left_out.is_only_own(held);
+        if own {
+            left_out.append(class.left_out.clone());
+        }
+        !own
+    });
     let mut labels = None;
     let mut class_names = Vec::new();
     // Without classes, deep and flat pictures may lie beside each other.
     let together = recursive && unconditional;
-    let first_class = classes.iter().position(|c| !c.images.is_empty());
-    if let (Some(class), Some(image), false) = (first_class, files.first(), together) {
+    let first_class = classes.iter().find(|(_, c)| !c.images.is_empty());
+    if let (Some((class, _)), Some(image), false) = (first_class, files.first(), together) {
         return Err(DataError::Mixed {
             path: dir.to_path_buf(),
             image: name_of(image),
-            class: name_of(&root.folders[class]),
+            class: name_of(class),
         });
     }
     if first_class.is_some() {
         let (mut of_class, mut names) = (Vec::new(), BTreeSet::new());
-        for (label, (folder, class)) in root.folders.iter().zip(classes).enumerate() {
+        for (label, (folder, class)) in classes.into_iter().enumerate() {
             if class.images.is_empty() && !together {
-                let mut here = left_out.clone();
-                here.others = class.others;
-                here.deeper.retain(|(deep, _)| deep.starts_with(folder));
-                return Err(no_images(folder, here));
+                return Err(no_images(&folder, class.left_out));
             }
             of_class.extend(std::iter::repeat_n(label as u32, class.images.len()));
-            let name = name_of(folder);
+            let name = name_of(&folder);
             if !names.insert(name.clone()) {
                 let what = format!("has two class folders whose names read {name:?}; rename one");
                 return Err(DataError::Format {
@@ -95,14 +112,14 @@ pub(super) fn find(dir: &Path, recursive: bool, unconditional: bool) -> Result<T
                 });
             }
             class_names.push(name);
-            left_out.others.extend(class.others);
+            left_out.append(class.left_out);
             files.extend(class.images);
         }
         labels = Some(of_class);
     } else {
-        left_out
-            .others
-            .extend(classes.into_iter().flat_map(|c| c.others));
+        for (_, class) in classes {
+            left_out.append(class.left_out);
+        }
     }
     if files.is_empty() {
         return Err(no_images(dir, left_out));
@@ -119,6 +136,30 @@ pub(super) fn find(dir: &Path, recursive: bool, unconditional: bool) -> Result<T
         class_names,
         left_out,
     })
+}
+
+/// Leaves out pictures that this program drew, unless there are no others: then they are what is
+/// wanted.
+fn leave_out_drawn(
+    root: &mut Listing,
+    classes: &mut [(PathBuf, Listing)],
+    drawn: &(dyn Fn(&Path) -> bool + Sync),
+) {
+    let listings = std::iter::once(root).chain(classes.iter_mut().map(|(_, class)| class));
+    let mut found: Vec<(&mut Listing, Vec<bool>)> = listings
+        .map(|listing| {
+            let drawn = listing.images.par_iter().map(|path| drawn(path)).collect();
+            (listing, drawn)
+        })
+        .collect();
+    if found.iter().all(|(_, drawn)| drawn.iter().all(|d| *d)) {
+        return;
+    }
+    for (listing, drawn) in &mut found {
+        listing.left_out.outputs.drawn += drawn.iter().filter(|d| **d).count();
+        let mut drawn = drawn.iter();
+        listing.images.retain(|_| drawn.next() == Some(&false));
+    }
 }
 
 fn no_images(dir: &Path, mut left_out: LeftOut) -> DataError {
@@ -147,18 +188,21 @@ fn list(dir: &Path) -> Result<Listing> {
         }
         // Follows links, as people link picture collections together.
         if path.is_dir() {
-            listing.folders.push(path);
+            match Outputs::of_folder(&path) {
+                Some(own) => listing.left_out.outputs.add(own),
+                None => listing.folders.push(path),
+            }
         } else if picture::is_meant(&path) {
             listing.images.push(path);
         } else {
-            listing.others.push(path);
+            listing.left_out.others.push(path);
         }
     }
     // By bytes of the names, so that every platform and locale gives the same order.
     for paths in [
         &mut listing.images,
         &mut listing.folders,
-        &mut listing.others,
+        &mut listing.left_out.others,
     ] {
         paths.sort_by(|a, b| bytes_of(a).cmp(bytes_of(b)));
     }
@@ -177,7 +221,7 @@ fn gather(dir: &Path, seen: &mut BTreeSet<PathBuf>, to: &mut Listing) -> Result<
     }
     let found = list(dir)?;
     to.images.extend(found.images);
-    to.others.extend(found.others);
+    to.left_out.append(found.left_out);
     found
         .folders
         .iter()
@@ -186,13 +230,14 @@ fn gather(dir: &Path, seen: &mut BTreeSet<PathBuf>, to: &mut Listing) -> Result<
 
 /// Counts the pictures of a folder and of those within it. What cannot be read is not counted, since
 /// it is left out anyway.
-fn count(dir: &Path, seen: &mut BTreeSet<PathBuf>, to: &mut Vec<(PathBuf, usize)>) {
+fn count(dir: &Path, seen: &mut BTreeSet<PathBuf>, to: &mut LeftOut) {
     if !first_visit(dir, seen) {
         return;
     }
     let Ok(found) = list(dir) else { return };
+    to.outputs.add(found.left_out.outputs);
     if !found.images.is_empty() {
-        to.push((dir.to_path_buf(), found.images.len()));
+        to.deeper.push((dir.to_path_buf(), found.images.len()));
     }
     for folder in &found.folders {
         count(folder, seen, to);
@@ -209,6 +254,27 @@ fn name_of(path: &Path) -> String {
 }
 
 impl LeftOut {
+    fn append(&mut self, other: Self) {
+        self.others.extend(other.others);
+        self.deeper.extend(other.deeper);
+        self.outputs.add(other.outputs);
+    }
+
+    /// Whether there are outputs of this program, or a folder is `held` by it, and no pictures of others.
+    fn is_only_own(&self, held: bool) -> bool {
+        (held || !self.outputs.is_empty()) && self.deeper.is_empty()
+    }
+
+    /// Files that are no pictures.
+    pub(super) fn other_count(&self) -> usize {
+        self.others.len()
+    }
+
+    /// What this program wrote.
+    pub(super) fn outputs(&self) -> Outputs {
+        self.outputs
+    }
+
     /// Pictures in folders that are too deep.
     fn deep_pictures(&self) -> usize {
         self.deeper.iter().map(|(_, n)| n).sum()
@@ -282,9 +348,12 @@ impl fmt::Display for LeftOut {
                 self.deep_folders()
             )?;
         }
-        match self.other_files() {
-            Some(others) => write!(f, ", {others}"),
-            None => Ok(()),
+        if let Some(others) = self.other_files() {
+            write!(f, ", {others}")?;
+        }
+        match self.outputs.is_empty() {
+            true => Ok(()),
+            false => write!(f, "; {}", self.outputs),
         }
     }
 }
@@ -293,6 +362,10 @@ impl fmt::Display for LeftOut {
 mod tests {
     use super::*;
     use std::fs;
+
+    fn find(dir: &Path, recursive: bool, unconditional: bool) -> Result<Tree> {
+        super::find(dir, recursive, unconditional, &|_| false)
+    }
 
     fn pictures(dir: &Path, files: &[&str]) {
         for file in files {

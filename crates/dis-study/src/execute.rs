@@ -14,16 +14,19 @@ use super::ending::Ending;
 use super::evaluate::Judge;
 use super::expand::{Grid, Variant};
 use crate::error::{Result, StudyError};
-use dis_data::{DataSpec, Dataset, grid, open};
+use dis_data::{DataError, DataSpec, Dataset, grid, open};
 use dis_eval::FeatureNetwork;
+use dis_train::TrainError;
 use dis_train::config::RunConfig;
-use dis_train::run::{Observer, RunDir, Start, find_weights, train};
+use dis_train::run::{DataPolicy, Observer, RunDir, Start, find_weights, train};
 use dis_train::trainer::StepReport;
 
 /// Watches a study. All methods may do nothing.
 pub trait StudyObserver {
     /// A run begins, or goes on: its name, number from 1, and how many there are.
     fn run(&mut self, _name: &str, _number: usize, _runs: usize) {}
+    /// Pictures are looked at before a run: how many are done, and how many there are.
+    fn checking(&mut self, _done: usize, _all: usize) {}
     /// Steps done of all steps of all runs, and the last loss.
     fn step(&mut self, _done: u64, _total: u64, _loss: f64) {}
     /// Something worth telling.
@@ -87,6 +90,7 @@ pub fn run_study<B: ScanBackend>(
     grid: &Grid,
     out: &Path,
     network: &dyn FeatureNetwork,
+    policy: DataPolicy,
     instruction_set: &str,
     observer: &mut dyn StudyObserver,
     stop: &AtomicBool,
@@ -102,6 +106,7 @@ pub fn run_study<B: ScanBackend>(
         backend,
         study,
         network,
+        policy,
         instruction_set,
         observer,
         stop,
@@ -155,7 +160,11 @@ fn refuse_other_settings(grid: &Grid, out: &Path) -> Result<()> {
     for variant in &grid.variants {
         for &seed in &grid.seeds {
             let dir = run_dir(out, variant, seed);
-            if RunDir::is_run(&dir) && RunDir::open(&dir)?.1 != variant.with_seed(seed) {
+            if !RunDir::is_run(&dir) {
+                continue;
+            }
+            let found = RunDir::open(&dir)?.1;
+            if comparable(&found) != comparable(&variant.with_seed(seed)) {
                 return Err(StudyError::Place {
                     path: dir,
                     what: "this run was made with other settings (see its config.toml); choose \
@@ -172,6 +181,7 @@ struct Runner<'a, B: ScanBackend> {
     backend: &'a B,
     study: &'a StudyConfig,
     network: &'a dyn FeatureNetwork,
+    policy: DataPolicy,
     instruction_set: &'a str,
     observer: &'a mut dyn StudyObserver,
     stop: &'a AtomicBool,
@@ -240,15 +250,21 @@ impl<B: ScanBackend> Runner<'_, B> {
                 total: self.total,
                 observer: &mut *self.observer,
             };
-            train(
+            let trained = train(
                 self.backend.clone(),
                 config.clone(),
                 dir,
                 start,
+                self.policy,
                 self.instruction_set,
                 &mut watch,
                 &pause,
-            )?;
+            );
+            match trained {
+                // Before the first step: whether that was wanted is asked above.
+                Err(TrainError::Data(DataError::Stopped)) => {}
+                trained => drop(trained?),
+            }
         }
     }
 
@@ -291,6 +307,15 @@ impl<B: ScanBackend> Runner<'_, B> {
     }
 }
 
+/// What makes two runs the same: their data wherever they are named from, and whether or not bad
+/// pictures were left out, which a run finds out itself.
+fn comparable(config: &RunConfig) -> RunConfig {
+    let mut config = config.clone();
+    config.data = config.data.absolute();
+    config.data.skip.clear();
+    config
+}
+
 /// Step of the newest checkpoint; 0 where there is none.
 fn newest(dir: &Path) -> Result<u64> {
     if !RunDir::is_run(dir) {
@@ -312,6 +337,13 @@ struct Watch<'a> {
 }
 
 impl Observer for Watch<'_> {
+    fn checking(&mut self, done: usize, all: usize) {
+        self.observer.checking(done, all);
+        if self.stop.load(Ordering::Relaxed) {
+            self.pause.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn step(&mut self, report: &StepReport, _mean_loss: f64) {
         let due = report.step.is_multiple_of(self.every);
         if due || self.stop.load(Ordering::Relaxed) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dis_tensor::Cpu;
-use dis_train::run::{Observer, Start, find_weights, train};
+use dis_train::run::{DataPolicy, Observer, Start, find_weights, train};
 use dis_train::{RunConfig, StepReport};
 
 /// Says what a step gave, and asks the run to stop after some step.
@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             config.clone(),
             out,
             start,
+            DataPolicy::default(),
             instructions,
             &mut watch,
             &stop,

@@ -43,6 +43,10 @@ pub struct RunConfig {
 pub struct DataConfig {
     /// What to train on; see [`dis_data::DataSpec`].
     pub spec: String,
+    /// Pictures of a folder to leave out, by their names relative to it. Those that do not decode are
+    /// listed here when a run begins without them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skip: Vec<String>,
 }
 
 /// `[train]`.

@@ -195,6 +195,9 @@ pub struct ClassifierArgs {
     /// Seed of weights and order.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+    /// Leave out pictures that do not decode, instead of refusing to begin.
+    #[arg(long)]
+    pub skip_bad: bool,
     /// Device; the processor serves.
     #[command(flatten)]
     pub device: DeviceArgs,

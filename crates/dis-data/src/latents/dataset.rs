@@ -166,8 +166,14 @@ impl Dataset for LatentDataset {
 
     fn identity(&self) -> String {
         let mut hash = Sha256::new();
-        // An index always serialises; it holds the hashes of all shards.
-        hash.update(serde_json::to_string(&self.index).unwrap_or_default());
+        // Where the latents come from says no more than the hashes of all shards do.
+        let index = LatentIndex {
+            sources: Vec::new(),
+            skipped: Vec::new(),
+            ..self.index.clone()
+        };
+        // An index always serialises.
+        hash.update(serde_json::to_string(&index).unwrap_or_default());
         hash.update([u8::from(self.labels.is_some())]);
         let (n, shape, classes) = (self.len(), self.shape(), self.class_names.len());
         format!(

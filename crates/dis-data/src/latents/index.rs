@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{LABELS, NAMES};
-use crate::{DataError, Dataset, ImageShape, Result};
+use crate::{DataError, Dataset, ImageShape, Result, short_hash};
 
 /// Name of the index in its folder.
 pub const INDEX: &str = "latents.json";
@@ -48,6 +48,12 @@ pub struct LatentIndex {
     pub autoencoder: String,
     /// SHA-256 of the shards that are done, in order.
     pub shards: Vec<String>,
+    /// [`LatentIndex::source_of`] each shard that is done; empty where contents are not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
+    /// Pictures of the folder that were left out, since they are bad.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<String>,
 }
 
 /// The content of a shard. Means and log variances are (n, channels, height, width).
@@ -87,7 +93,34 @@ impl LatentIndex {
             source: data.identity(),
             autoencoder,
             shards: Vec::new(),
+            sources: Vec::new(),
+            skipped: Vec::new(),
         }
+    }
+
+    /// A hash of the contents and labels of the images of shard `i`; `None` where contents of single
+    /// images are not known.
+    pub fn source_of(&self, data: &dyn Dataset, i: usize) -> Option<String> {
+        let mut hash = Sha256::new();
+        for image in self.shard_images(i) {
+            hash.update(data.content(image)?);
+            hash.update(data.label(image).unwrap_or(u32::MAX).to_le_bytes());
+        }
+        Some(short_hash(hash))
+    }
+
+    /// Whether latents of the same images would be the same, whatever the images are.
+    pub fn same_making(&self, other: &Self) -> bool {
+        let making = |index: &Self| Self {
+            count: 0,
+            class_names: Vec::new(),
+            source: String::new(),
+            shards: Vec::new(),
+            sources: Vec::new(),
+            skipped: Vec::new(),
+            ..index.clone()
+        };
+        making(self) == making(other)
     }
 
     /// Size of a latent.

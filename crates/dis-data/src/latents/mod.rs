@@ -11,9 +11,11 @@
 //! `(z - shift[c]) * scale[c]` with `z = mean + exp(log_var / 2) * noise`. The noise is keyed, so
 //! it depends on seed, image and epoch alone.
 
+mod check;
 mod dataset;
 mod index;
 
+pub(super) use check::{check_latents, compare_shards};
 pub use dataset::LatentDataset;
 pub(super) use dataset::NOT_MIRRORED;
 pub(super) use index::is_latents_folder;

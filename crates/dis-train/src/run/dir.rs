@@ -15,11 +15,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use dis_files::{write_atomic, write_atomic_with};
-use dis_model::checkpoint::{Entry, Holds, WeightFile, write_arena};
+use dis_model::checkpoint::{Entry, Holds, InferHints, WeightFile, write_arena};
 use dis_model::{DisModel, Metadata};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::data::DataChange;
 use super::found::{step_of, verify};
 use super::transfer::Transfer;
 use crate::config::RunConfig;
@@ -43,6 +44,9 @@ pub struct Manifest {
     pub seed: u64,
     /// What the data were, see [`dis_data::Dataset::identity`].
     pub data: String,
+    /// Other data before, that were replaced on purpose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data_changes: Vec<DataChange>,
     /// Instruction set that computed it: another gives the same results only within rounding.
     pub instruction_set: String,
     /// SHA-256 of each file.
@@ -289,6 +293,12 @@ impl RunDir {
                 what: "no checkpoint can be read".into(),
             }),
         }
+    }
+
+    /// What a checkpoint says of its model.
+    pub(super) fn metadata(&self, folder: &Path) -> Result<Metadata> {
+        let file = WeightFile::open(&file(folder, Holds::Weights), &Entry::Auto)?;
+        Ok(file.describe(&InferHints::default())?)
     }
 
     /// Reads a checkpoint of this model that was verified.

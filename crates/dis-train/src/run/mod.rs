@@ -1,5 +1,6 @@
 //! A run: its directory, and the loop that fills it.
 
+mod data;
 mod dir;
 mod found;
 mod metadata;
@@ -7,6 +8,7 @@ mod metrics;
 mod train;
 mod transfer;
 
+pub use data::{DataChange, DataPolicy};
 pub use dir::{Manifest, RunDir};
 pub use found::{Found, find_weights, is_checkpoint};
 pub use metadata::extra_metadata;

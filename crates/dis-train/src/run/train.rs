@@ -17,6 +17,7 @@ use dis_scan::ScanBackend;
 use dis_ssm::MixerInit;
 use dis_tensor::machine::require_memory;
 
+use super::data::{DataChange, DataPolicy, compare, open_data, same_classes};
 use super::dir::{Manifest, RunDir};
 use super::metadata::extra_metadata;
 use super::metrics::MetricsLog;
@@ -24,9 +25,7 @@ use super::transfer::transfer;
 use crate::config::RunConfig;
 use crate::error::{Result, TrainError};
 use crate::trainer::{StepReport, TrainState, Trainer};
-use dis_data::{
-    DataSpec, Dataset, ImageShape, Loader, LoaderOptions, describe_unoccupied, grid, open,
-};
+use dis_data::{Dataset, ImageShape, Loader, LoaderOptions, describe_unoccupied, grid};
 
 /// Batches that are in memory at once: the one that is trained on, two that are ready, one in the making.
 const READ_AHEAD: u128 = 4;
@@ -73,6 +72,8 @@ pub struct Started {
 
 /// Watches a run. All methods may do nothing.
 pub trait Observer {
+    /// Pictures are looked at before the run starts: how many are done, and how many there are.
+    fn checking(&mut self, _done: usize, _all: usize) {}
     /// The run starts.
     fn started(&mut self, _start: &Started) {}
     /// A step is done; `mean_loss` is over the last hundred that were no failures, not a number if there
@@ -112,12 +113,16 @@ pub fn train<B: ScanBackend>(
     mut config: RunConfig,
     out: &Path,
     start: Start,
+    policy: DataPolicy,
     instruction_set: &str,
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
-    let spec: DataSpec = config.data.spec.parse()?;
-    let data = open(&spec)?;
+    let stored = match start {
+        Start::Resume => Some(RunDir::open(out)?.1),
+        Start::New | Start::From { .. } => None,
+    };
+    let (spec, data) = open_data(&mut config, stored.as_ref(), out, policy, observer, stop)?;
     let model_config = config.resolve(&*data)?;
     let init = MixerInit {
         repaired_reverse_step: config.train.repaired_reverse_step,
@@ -130,10 +135,6 @@ pub fn train<B: ScanBackend>(
         .extra
         .extend(extra_metadata(&config.diffusion, &*data));
 
-    if matches!(start, Start::Resume) {
-        // Before the lock, which makes a directory that is not there.
-        RunDir::open(out)?;
-    }
     let begun = match &start {
         // Before the lock too: of what is refused nothing is left.
         Start::From { checkpoint, origin } => {
@@ -147,6 +148,7 @@ pub fn train<B: ScanBackend>(
     let taken = taken.map(|(_, origin, transfer)| format!("{origin}: {transfer}"));
     // Held until the run ends, however it ends.
     let _lock = DirLock::acquire(out, "dis train")?;
+    let mut data_changes = Vec::new();
     let (dir, state) = match (start, begun) {
         (Start::New | Start::From { .. }, None) => {
             let state = TrainState::new(model.table().initial(config.train.seed));
@@ -159,7 +161,18 @@ pub fn train<B: ScanBackend>(
         }
         (Start::Resume, None) => {
             let (dir, found) = RunDir::open(out)?;
-            let state = resume(&dir, &model, &config, &*data, instruction_set, observer)?;
+            let accept = policy.accept_changed;
+            let resumed = resume(
+                &dir,
+                &model,
+                &config,
+                &*data,
+                accept,
+                instruction_set,
+                observer,
+            )?;
+            let state;
+            (state, data_changes) = resumed;
             if state.step >= config.train.steps {
                 return Ok(Outcome {
                     step: state.step,
@@ -195,6 +208,7 @@ pub fn train<B: ScanBackend>(
         updates: 0,
         seed: config.train.seed,
         data: data.identity(),
+        data_changes,
         instruction_set: instruction_set.to_string(),
         sha256: BTreeMap::new(),
     };
@@ -262,15 +276,17 @@ fn check_memory(
     Ok(())
 }
 
-/// The newest whole checkpoint; the start of the run if there is none.
+/// The newest whole checkpoint, with the changes of data up to it; the start of the run if there is
+/// none.
 fn resume(
     dir: &RunDir,
     model: &DisModel,
     config: &RunConfig,
     data: &dyn Dataset,
+    accept_changed: bool,
     instruction_set: &str,
     observer: &mut dyn Observer,
-) -> Result<TrainState> {
+) -> Result<(TrainState, Vec<DataChange>)> {
     dir.sweep()?;
     let mut unreadable = Vec::new();
     let newest = dir.newest_whole(&mut |folder, error| {
@@ -280,18 +296,19 @@ fn resume(
         unreadable.push(folder.to_path_buf());
     })?;
     let Some((folder, manifest)) = newest else {
-        return Ok(TrainState::new(model.table().initial(config.train.seed)));
+        let start = TrainState::new(model.table().initial(config.train.seed));
+        return Ok((start, Vec::new()));
     };
     let state = dir.load(&folder, &manifest, model)?;
-    if manifest.data != data.identity() {
-        return Err(TrainError::RunDir {
-            path: folder.clone(),
-            what: format!(
-                "the data have changed since this checkpoint: they were {}, now they are {}",
-                manifest.data,
-                data.identity()
-            ),
-        });
+    let mut changes = manifest.data_changes;
+    let (was, step) = (&manifest.data, manifest.step);
+    if let Some(change) = compare(&folder, was, step, data, accept_changed)? {
+        same_classes(&folder, &dir.metadata(&folder)?, data)?;
+        observer.warning(&format!(
+            "the data are others than those of the first {step} steps: {} in place of {}",
+            change.now, change.was
+        ));
+        changes.push(change);
     }
     if manifest.seed != config.train.seed {
         return Err(TrainError::RunDir {
@@ -312,7 +329,7 @@ fn resume(
     for folder in unreadable {
         dir.set_aside(&folder)?;
     }
-    Ok(state)
+    Ok((state, changes))
 }
 
 struct Run<B: ScanBackend> {
@@ -344,7 +361,14 @@ impl<B: ScanBackend> Run<B> {
         };
         while self.trainer.steps_done() < train.steps && !stop.load(Ordering::Relaxed) {
             let begun = Instant::now();
-            let batch = loader.next_batch()?;
+            let batch = match loader.next_batch() {
+                Ok(batch) => batch,
+                Err(error) => {
+                    // Nothing is lost but the time to mend the data. The error that matters is theirs.
+                    let _ = self.save();
+                    return Err(error.into());
+                }
+            };
             let report = self.trainer.step(&batch)?;
             busy += begun.elapsed();
             steps += 1;
