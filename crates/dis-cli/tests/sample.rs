@@ -396,6 +396,14 @@ fn sizes_beyond_the_memory_are_refused() {
     ] {
         fail(at, args, &[option]);
     }
+    fs::create_dir(at.join("photos")).unwrap();
+    for i in 0..3 {
+        let name = format!("photos/{i}.png");
+        image::GrayImage::new(8, 8).save(at.join(name)).unwrap();
+    }
+    let photos = "photos,size=10000000";
+    let args = ["eval", photos, "--reference", photos];
+    fail(at, &args, &["--batch-size", "this machine has"]);
     // No batch is larger than what is asked for.
     let args = ["sample", "--num", "2", "--steps", "2", "--batch-size", huge];
     succeed(at, &args);

@@ -193,7 +193,7 @@ fn every_metric_takes_constant_images_and_duplicates() {
     }
 
     // Every point three times: nothing is negative, nothing above its most, intervals included.
-    let twins = Array2::from_shape_fn((60, 6), |(i, j)| ((i / 3 * 7 + j * 5) % 11) as f32 / 11.0);
+    let twins = Array2::from_shape_fn((60, 6), |(i, j)| ((i / 3 * 7 + j * 5) % 61) as f32 / 61.0);
     let logits = Array2::from_shape_fn((60, 4), |(i, j)| if i % 4 == j { 9.0 } else { 0.0 });
     let side = given(twins.clone(), logits);
     let pixels = Some((twins.view(), twins.view()));

@@ -18,7 +18,7 @@ use super::args::EvalArgs;
 use super::output;
 use super::source::{self, Source};
 use crate::device::{self, with_backend};
-use crate::{progress, say};
+use crate::{memory, progress, say};
 
 /// Measures the likelihood of images under a model.
 pub fn run(args: &EvalArgs) -> Result<()> {
@@ -51,6 +51,11 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         _ => None,
     };
     let device = device::open(&args.device, args.precision)?;
+    if device.on_host() {
+        let batch = args.batch_size.min(data.len());
+        let needed = memory::inference(weights.model.config(), batch)?;
+        memory::check("--batch-size", args.batch_size, needed)?;
+    }
     let settings = BitsOptions {
         batch_size: args.batch_size,
         seed: args.seed,

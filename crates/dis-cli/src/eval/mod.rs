@@ -255,6 +255,12 @@ fn take(
             anyhow::bail!("folders of pictures on both sides: say with ,size=N how large they are")
         }
     };
+    let batch = memory::images(args.batch_size.min(data.len()), data.shape());
+    memory::check("--batch-size", args.batch_size, 3 * batch)?;
+    if args.features == FeatureSpec::Pixels {
+        let pixels = memory::images(data.len(), data.shape());
+        memory::check("pixels as features, images:", data.len(), 2 * pixels)?;
+    }
     let bar = progress::features(data.len() as u64);
     let features = extract(network, &*data, args.batch_size, &mut |n| bar.inc(n as u64));
     bar.finish_and_clear();
