@@ -68,8 +68,8 @@ pub fn run(args: &StudyArgs) -> Result<ExitCode> {
         };
         let mut observer = progress::Study::default();
         let instruction_set = device.instruction_set();
-        let end = device.cpu.install(|| {
-            with_backend!(device, |backend| run_study(
+        let end: Result<_> = device.cpu.install(|| {
+            let end = with_backend!(device, |backend| run_study(
                 backend,
                 &study,
                 &grid,
@@ -79,7 +79,8 @@ pub fn run(args: &StudyArgs) -> Result<ExitCode> {
                 &instruction_set,
                 &mut observer,
                 &stop,
-            ))
+            ));
+            Ok(end?)
         });
         observer.finish();
         let end = end?;
