@@ -140,7 +140,7 @@ pub enum DataError {
         what: String,
     },
     /// A path at which nothing lies.
-    #[error("{}: no such {what}{hint}", path.display())]
+    #[error("{}: no such {what}{hint}", shown(path))]
     NoSuch {
         /// The path.
         path: PathBuf,
@@ -169,6 +169,15 @@ pub enum DataError {
         /// The step that was waited for.
         step: u64,
     },
+}
+
+/// A path on one line, whatever somebody typed.
+fn shown(path: &Path) -> String {
+    let text = path.display().to_string();
+    match text.contains(char::is_control) {
+        true => text.escape_debug().to_string(),
+        false => text,
+    }
 }
 
 /// A decoder's reason without its line breaks.
