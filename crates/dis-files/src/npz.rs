@@ -86,6 +86,15 @@ impl<R: Read + Seek> NpzFile<R> {
     /// If it is missing, of a type that is no plain number, or its size is not the one that its
     /// header says.
     pub fn reader(&mut self, name: &str) -> Result<ArrayReader<'_>> {
+        self.open_array(name, |header| header)
+    }
+
+    /// Opens an array whose header is first changed by `read_as`.
+    fn open_array(
+        &mut self,
+        name: &str,
+        read_as: fn(NpyHeader) -> NpyHeader,
+    ) -> Result<ArrayReader<'_>> {
         if !self.contains(name) {
             let names = self.names();
             let few: Vec<&&str> = names.iter().take(8).collect();
@@ -96,7 +105,7 @@ impl<R: Read + Seek> NpzFile<R> {
             .archive
             .place(&mut self.source, &format!("{name}.npy"))
             .map_err(zip_error(&self.origin))?;
-        ArrayReader::new(&mut self.source, place, &self.origin, name)
+        ArrayReader::new(&mut self.source, place, &self.origin, name, read_as)
     }
 
     /// Reads a list of texts, of NumPy's type `<U`.
@@ -104,7 +113,7 @@ impl<R: Read + Seek> NpzFile<R> {
     /// # Errors
     /// As [`NpzFile::array`], or if it is no list of texts.
     pub fn texts(&mut self, name: &str) -> Result<Vec<String>> {
-        let reader = self.reader(name)?;
+        let reader = self.open_array(name, NpyHeader::texts_as_numbers)?;
         // Texts without characters would take no room in the file, however many there are.
         let (count, length) = match *reader.header().shape.as_slice() {
             [count, length] if count <= MOST_TEXTS && length > 0 => (count, length),
@@ -182,6 +191,7 @@ impl<'a> ArrayReader<'a> {
         place: Place,
         origin: &Path,
         name: &str,
+        read_as: fn(NpyHeader) -> NpyHeader,
     ) -> Result<Self> {
         let refuse = |what: String| FileError::format(origin, format!("array {name} {what}"));
         if place.size > place.stored.saturating_mul(EXPANSION) {
@@ -200,7 +210,7 @@ impl<'a> ArrayReader<'a> {
             read: 0,
         };
         let header = NpyHeader::read(&mut data).map_err(|e| refuse(e.to_string()))?;
-        let header = header.texts_as_numbers();
+        let header = read_as(header);
         let Some((element, big_endian)) = header.element() else {
             let what = match header.descr.contains('O') {
                 true => "holds Python objects, which cannot be read without running code".into(),
