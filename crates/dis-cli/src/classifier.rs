@@ -8,7 +8,7 @@ use dis_eval::classifier::{ClassifierOptions, train_classifier};
 
 use crate::eval::args::ClassifierArgs;
 use crate::places::Places;
-use crate::sample::output::parent_exists;
+use crate::places::parent_exists;
 use crate::{device, memory, note, progress, say};
 
 /// One image of this many is tested on where the data have no part for it.

@@ -10,7 +10,7 @@ use dis_train::run::Found;
 use crate::args::ConvertArgs;
 use crate::bundled::{self, BUNDLED, add_hint};
 use crate::places::Places;
-use crate::sample::output::extension;
+use crate::places::extension;
 use crate::say;
 
 /// Writes a checkpoint in the format that the output's name says.

@@ -97,6 +97,21 @@ fn real(path: &Path) -> PathBuf {
     real(parent).join(path.file_name().unwrap_or_default())
 }
 
+/// What follows the last dot of a file's name, in small letters; empty without.
+pub fn extension(path: &Path) -> String {
+    let extension = path.extension().unwrap_or_default();
+    extension.to_string_lossy().to_lowercase()
+}
+
+/// Refuses a file in a directory that is not there.
+pub fn parent_exists(file: &Path) -> Result<()> {
+    let parent = file.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Some(parent) = parent.filter(|p| !p.is_dir()) {
+        bail!("{}: there is no such directory", parent.display());
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,8 +8,9 @@ use dis_tensor::Backend;
 use super::args::EvalArgs;
 use super::source;
 use crate::bundled::Weights;
+use crate::decode::Decoder;
 use crate::device::{Device, with_backend};
-use crate::sample::{decode::Decoder, pictures, plan};
+use crate::drawing::{self, pictures};
 use crate::{memory, progress};
 
 /// Draws `num` images, as many of each class: those that `dis sample` draws with the same options.
@@ -25,8 +26,8 @@ pub fn draw(
     let shape = decoder
         .as_ref()
         .map_or_else(|| ImageShape::from(config.image_shape()), Decoder::shape);
-    let classes = plan::classes(&weights.metadata)?;
-    let rows = plan::balanced(num, classes.as_ref())?;
+    let classes = drawing::classes(&weights.metadata)?;
+    let rows = drawing::balanced(num, classes.as_ref())?;
     let drawable = classes.as_ref().map_or(0, |c| c.occupied().len());
     let warning = (num < drawable).then(|| {
         format!(
@@ -34,13 +35,13 @@ pub fn draw(
              least {drawable}"
         )
     });
-    let guidance = plan::guidance(&args.how, false, &config)?;
+    let guidance = drawing::guidance(&args.how, false, &config)?;
     let steps = plan_for(
         &weights.metadata,
-        plan::sampler(&args.how)?,
+        drawing::sampler(&args.how)?,
         args.how.steps,
         args.how.spacing,
-        plan::limit(&args.how)?,
+        drawing::limit(&args.how)?,
     )?;
     // The bytes, and as features float32.
     let images = num as u128 * 5 * shape.len() as u128;
@@ -56,7 +57,10 @@ pub fn draw(
     }
     let mut bytes = Vec::with_capacity(num * shape.len());
     let bar = progress::sampling();
-    bar.start(0, num as u64 * plan::iterations(&steps, &Task::Generate)?);
+    bar.start(
+        0,
+        num as u64 * drawing::iterations(&steps, &Task::Generate)?,
+    );
     with_backend!(device, |backend| {
         let table = weights.model.table();
         let mut params = weights.file.read_params(backend, table)?;

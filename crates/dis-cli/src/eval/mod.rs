@@ -23,7 +23,7 @@ use ndarray::Array2;
 
 use crate::device::{self, Device};
 use crate::places::Places;
-use crate::sample::output::parent_exists;
+use crate::places::parent_exists;
 use crate::{memory, progress, say};
 use args::{EvalArgs, FeatureSpec};
 use network::Network;

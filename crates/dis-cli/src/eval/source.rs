@@ -13,8 +13,8 @@ use dis_train::run::is_checkpoint;
 
 use super::args::EvalArgs;
 use crate::bundled::{self, BUNDLED, Weights};
-use crate::sample::decode::Decoder;
-use crate::sample::output::extension;
+use crate::decode::Decoder;
+use crate::places::extension;
 
 /// One side.
 pub enum Source {

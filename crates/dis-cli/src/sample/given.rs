@@ -10,8 +10,8 @@ use dis_pipeline::Task;
 use dis_tensor::Cpu;
 use ndarray::Array4;
 
-use super::decode::Decoder;
 use crate::args::SampleArgs;
+use crate::decode::Decoder;
 use crate::note;
 
 /// Most given images: they are all held in memory.

@@ -1,22 +1,22 @@
 //! `dis sample`.
 
-pub mod decode;
 mod folder;
 mod given;
 pub mod output;
 pub mod plan;
 mod trajectory;
 
-use anyhow::{Result, bail, ensure};
-use dis_data::{ImageShape, grid};
+use anyhow::{Result, ensure};
+use dis_data::ImageShape;
 use dis_pipeline::{Artist, Row, Task, plan_for};
 use dis_tensor::{Backend, Reals};
 
 use crate::args::SampleArgs;
+use crate::decode::Decoder;
 use crate::device::{self, with_backend};
+use crate::drawing::{self, pictures};
 use crate::places::Places;
 use crate::{bundled, memory, note, progress, say};
-use decode::Decoder;
 use output::{Contents, Target};
 use trajectory::Recorder;
 
@@ -44,20 +44,20 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
         "--trajectory: goes with pictures, not with --out {}",
         args.out.display()
     );
-    let guidance = plan::guidance(&args.how, args.invert, &config)?;
+    let guidance = drawing::guidance(&args.how, args.invert, &config)?;
     let steps = plan_for(
         metadata,
-        plan::sampler(&args.how)?,
+        drawing::sampler(&args.how)?,
         args.how.steps,
         args.how.spacing,
-        plan::limit(&args.how)?,
+        drawing::limit(&args.how)?,
     )?;
     let strength = plan::strength(&args)?;
     if strength < 1.0 {
         steps.step_of_strength(strength)?;
     }
     let given = given::open(&args, shape)?;
-    let classes = plan::classes(metadata)?;
+    let classes = drawing::classes(metadata)?;
     let job = plan::rows(&args, classes.as_ref(), given.as_ref())?;
     let device = device::open(&args.device, args.precision)?;
     let (cpu, instructions) = (&device.cpu, device.instruction_set());
@@ -124,7 +124,7 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
             };
             let mut recorder = recorder;
             let bar = progress::sampling();
-            let calls = plan::iterations(&steps, &task)?;
+            let calls = drawing::iterations(&steps, &task)?;
             bar.start(done as u64 * calls, job.rows.len() as u64 * calls);
             for numbers in missing.chunks(args.batch_size) {
                 let rows: Vec<Row> = numbers.iter().map(|&i| job.rows[i]).collect();
@@ -165,26 +165,6 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
             Ok(())
         })
     })
-}
-
-/// Bytes of what a model draws, decoded if they are latents.
-pub fn pictures(
-    cpu: &dis_tensor::Cpu,
-    decoder: Option<&Decoder>,
-    values: Vec<f32>,
-) -> Result<Vec<u8>> {
-    if let Some(bad) = values.iter().position(|x| !x.is_finite()) {
-        bail!("the model's value {bad} is not a finite number");
-    }
-    match decoder {
-        Some(decoder) => {
-            let bar = progress::decoding((values.len() / decoder.latent().len()) as u64);
-            let bytes = decoder.decode(cpu, values, &|| bar.inc(1));
-            bar.finish_and_clear();
-            bytes
-        }
-        None => Ok(grid::to_bytes(&values)),
-    }
 }
 
 /// CRC-32 of weights: tells models apart that only differ in these.

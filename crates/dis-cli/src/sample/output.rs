@@ -7,6 +7,8 @@ use dis_data::{ImageShape, NpzImages, grid};
 use dis_model::Classes;
 use dis_pipeline::Row;
 
+use crate::places::{extension, parent_exists};
+
 use super::folder::{Folder, refuse_others};
 use crate::args::SampleArgs;
 use crate::memory;
@@ -134,21 +136,6 @@ impl Target {
             kind,
         })
     }
-}
-
-/// What follows the last dot of a file's name, in small letters; empty without.
-pub fn extension(path: &Path) -> String {
-    let extension = path.extension().unwrap_or_default();
-    extension.to_string_lossy().to_lowercase()
-}
-
-/// Refuses a file in a directory that is not there.
-pub fn parent_exists(file: &Path) -> Result<()> {
-    let parent = file.parent().filter(|p| !p.as_os_str().is_empty());
-    if let Some(parent) = parent.filter(|p| !p.is_dir()) {
-        bail!("{}: there is no such directory", parent.display());
-    }
-    Ok(())
 }
 
 enum Kind {

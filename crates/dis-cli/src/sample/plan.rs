@@ -3,17 +3,15 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
-use dis_diffusion::{Guidance, GuidedChannels, Limit, Plan, SamplerSpec};
+use dis_model::Classes;
 use dis_model::classes::Division;
-use dis_model::{Classes, ConditionKind, DisConfig, Metadata};
 use dis_pipeline::{Row, Task};
 
 use super::given::Given;
-use crate::args::{Between, SampleArgs, SamplerArgs};
+use crate::args::{Between, SampleArgs};
+use crate::drawing::{MOST, divided, usual};
 use crate::{memory, note};
 
-/// Most images of one run: a bound for typing errors.
-const MOST: usize = 10_000_000;
 /// Given images that are taken when nothing says how many.
 const FEW: usize = 8;
 
@@ -47,29 +45,6 @@ pub fn rows(args: &SampleArgs, classes: Option<&Classes>, given: Option<&Given>)
     Ok(job)
 }
 
-/// `num` images from noise, as many of each class that has images; those of `dis sample` with the
-/// same numbers.
-pub fn balanced(num: usize, classes: Option<&Classes>) -> Result<Vec<Row>> {
-    ensure!((1..=MOST).contains(&num), "--num must be 1 to {MOST}");
-    Ok(fresh(Some(num), &usual(classes)).rows)
-}
-
-/// The classes of a model that can be drawn from; none if it has none.
-pub fn classes(metadata: &Metadata) -> Result<Option<Classes>> {
-    ensure!(
-        !matches!(metadata.model.condition, ConditionKind::Context { .. }),
-        "this model needs a sequence of embeddings for every image; sample it from Rust"
-    );
-    Ok(Classes::of(metadata)?)
-}
-
-/// The classes that are drawn where none is named: those with images.
-fn usual(classes: Option<&Classes>) -> Vec<Option<u32>> {
-    classes.map_or(vec![None], |classes| {
-        classes.occupied().into_iter().map(Some).collect()
-    })
-}
-
 /// The classes that `--classes` names; those that the model was trained on if it names none.
 fn chosen(args: &SampleArgs, classes: Option<&Classes>) -> Result<Vec<Option<u32>>> {
     let Some(classes) = classes else {
@@ -98,10 +73,8 @@ fn chosen(args: &SampleArgs, classes: Option<&Classes>) -> Result<Vec<Option<u32
 fn fresh(num: Option<usize>, classes: &[Option<u32>]) -> Job {
     let conditional = classes[0].is_some();
     let total = num.unwrap_or(if conditional { 8 * classes.len() } else { 16 });
-    let division = Division::new(total, classes.len());
-    let row = |i| Row::new(i as u64, classes[division.in_blocks(i)]);
     Job {
-        rows: (0..total).map(row).collect(),
+        rows: divided(total, classes),
         columns: match conditional {
             true => total.div_ceil(classes.len()),
             false => total.isqrt(),
@@ -219,57 +192,6 @@ fn walks(args: &SampleArgs, classes: &[Option<u32>], between: Between) -> Result
     })
 }
 
-/// Guidance, as far as the model allows it.
-pub fn guidance(how: &SamplerArgs, invert: bool, config: &DisConfig) -> Result<Guidance> {
-    let can_guide = config.null_label().is_some();
-    // Inversion under guidance would have to invert both halves at once.
-    let usual = if can_guide && !invert { 1.5 } else { 1.0 };
-    let scale = how.cfg.unwrap_or(usual);
-    ensure!(
-        scale.is_finite() && scale >= 0.0,
-        "--cfg must be a number that is not negative"
-    );
-    ensure!(
-        scale == 1.0 || can_guide,
-        "--cfg {scale}: guidance needs a model with a null label, and this one has none"
-    );
-    let mut guidance = Guidance::new(scale);
-    if how.cfg_published {
-        guidance.channels = GuidedChannels::FirstThree;
-    }
-    if let Some((low, high)) = how.cfg_interval {
-        guidance.interval = Some(low..=high);
-    }
-    ensure!(
-        (0.0..=1.0).contains(&how.cfg_rescale),
-        "--cfg-rescale must be 0 to 1"
-    );
-    guidance.rescale = how.cfg_rescale;
-    Ok(guidance)
-}
-
-/// The sampler asked for, with DDIM's noise.
-pub fn sampler(how: &SamplerArgs) -> Result<SamplerSpec> {
-    match how.sampler {
-        _ if !(0.0..=1.0).contains(&how.eta) => bail!("--eta must be 0 to 1"),
-        SamplerSpec::Ddim { .. } => Ok(SamplerSpec::Ddim { eta: how.eta }),
-        _ if how.eta != 0.0 => bail!("--eta is for --sampler ddim only"),
-        other => Ok(other),
-    }
-}
-
-/// How the estimate of the image is limited in every step.
-pub fn limit(how: &SamplerArgs) -> Result<Option<Limit>> {
-    match how.clip_quantile {
-        None => Ok(how.clip.then_some(Limit::Clip(1.0))),
-        Some(ratio) if ratio > 0.0 && ratio <= 1.0 => Ok(Some(Limit::Dynamic {
-            ratio,
-            max: f64::INFINITY,
-        })),
-        Some(ratio) => bail!("--clip-quantile {ratio}: must be above 0 and at most 1"),
-    }
-}
-
 /// How much of a given image is changed.
 pub fn strength(args: &SampleArgs) -> Result<f64> {
     let usual = match (&args.init_image, &args.mask) {
@@ -282,20 +204,6 @@ pub fn strength(args: &SampleArgs) -> Result<f64> {
         "--strength must be above 0 and at most 1"
     );
     Ok(strength)
-}
-
-/// Calls of the progress function for one image.
-pub fn iterations(plan: &Plan, task: &Task) -> Result<u64> {
-    let steps = plan.iterations();
-    Ok(match task {
-        Task::Generate => steps as u64,
-        Task::Change { strength, .. } => {
-            let levels = plan.grid().timesteps().len().max(1);
-            let skipped = plan.step_of_strength(*strength)?;
-            (steps * (levels - skipped)).div_ceil(levels) as u64
-        }
-        Task::Reconstruct { .. } => (steps + plan.grid().timesteps().len()) as u64,
-    })
 }
 
 /// Everything that decides what the images are, a line each: an unfinished output is continued only

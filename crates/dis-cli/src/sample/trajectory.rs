@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use dis_data::{ImageShape, grid};
 use ndarray::{Array4, s};
 
-use super::output::{extension, parent_exists};
+use crate::places::{extension, parent_exists};
 
 /// Moments in a strip.
 const MOMENTS: usize = 10;

@@ -1,0 +1,130 @@
+//! What `dis sample` and `dis eval` draw with: classes, guidance, sampler, and pictures of what comes.
+
+use anyhow::{Result, bail, ensure};
+use dis_data::grid;
+use dis_diffusion::{Guidance, GuidedChannels, Limit, Plan, SamplerSpec};
+use dis_model::classes::Division;
+use dis_model::{Classes, ConditionKind, DisConfig, Metadata};
+use dis_pipeline::{Row, Task};
+
+use crate::args::SamplerArgs;
+use crate::decode::Decoder;
+use crate::progress;
+
+/// Most images of one run: a bound for typing errors.
+pub const MOST: usize = 10_000_000;
+
+/// `num` images from noise, as many of each class that has images; those of `dis sample` with the
+/// same numbers.
+pub fn balanced(num: usize, classes: Option<&Classes>) -> Result<Vec<Row>> {
+    ensure!((1..=MOST).contains(&num), "--num must be 1 to {MOST}");
+    Ok(divided(num, &usual(classes)))
+}
+
+/// The classes of a model that can be drawn from; none if it has none.
+pub fn classes(metadata: &Metadata) -> Result<Option<Classes>> {
+    ensure!(
+        !matches!(metadata.model.condition, ConditionKind::Context { .. }),
+        "this model needs a sequence of embeddings for every image; sample it from Rust"
+    );
+    Ok(Classes::of(metadata)?)
+}
+
+/// The classes that are drawn where none is named: those with images.
+pub fn usual(classes: Option<&Classes>) -> Vec<Option<u32>> {
+    classes.map_or(vec![None], |classes| {
+        classes.occupied().into_iter().map(Some).collect()
+    })
+}
+
+/// `total` images from noise, divided over `classes` block by block.
+pub fn divided(total: usize, classes: &[Option<u32>]) -> Vec<Row> {
+    let division = Division::new(total, classes.len());
+    let row = |i| Row::new(i as u64, classes[division.in_blocks(i)]);
+    (0..total).map(row).collect()
+}
+
+/// Guidance, as far as the model allows it.
+pub fn guidance(how: &SamplerArgs, invert: bool, config: &DisConfig) -> Result<Guidance> {
+    let can_guide = config.null_label().is_some();
+    // Inversion under guidance would have to invert both halves at once.
+    let usual = if can_guide && !invert { 1.5 } else { 1.0 };
+    let scale = how.cfg.unwrap_or(usual);
+    ensure!(
+        scale.is_finite() && scale >= 0.0,
+        "--cfg must be a number that is not negative"
+    );
+    ensure!(
+        scale == 1.0 || can_guide,
+        "--cfg {scale}: guidance needs a model with a null label, and this one has none"
+    );
+    let mut guidance = Guidance::new(scale);
+    if how.cfg_published {
+        guidance.channels = GuidedChannels::FirstThree;
+    }
+    if let Some((low, high)) = how.cfg_interval {
+        guidance.interval = Some(low..=high);
+    }
+    ensure!(
+        (0.0..=1.0).contains(&how.cfg_rescale),
+        "--cfg-rescale must be 0 to 1"
+    );
+    guidance.rescale = how.cfg_rescale;
+    Ok(guidance)
+}
+
+/// The sampler asked for, with DDIM's noise.
+pub fn sampler(how: &SamplerArgs) -> Result<SamplerSpec> {
+    match how.sampler {
+        _ if !(0.0..=1.0).contains(&how.eta) => bail!("--eta must be 0 to 1"),
+        SamplerSpec::Ddim { .. } => Ok(SamplerSpec::Ddim { eta: how.eta }),
+        _ if how.eta != 0.0 => bail!("--eta is for --sampler ddim only"),
+        other => Ok(other),
+    }
+}
+
+/// How the estimate of the image is limited in every step.
+pub fn limit(how: &SamplerArgs) -> Result<Option<Limit>> {
+    match how.clip_quantile {
+        None => Ok(how.clip.then_some(Limit::Clip(1.0))),
+        Some(ratio) if ratio > 0.0 && ratio <= 1.0 => Ok(Some(Limit::Dynamic {
+            ratio,
+            max: f64::INFINITY,
+        })),
+        Some(ratio) => bail!("--clip-quantile {ratio}: must be above 0 and at most 1"),
+    }
+}
+
+/// Calls of the progress function for one image.
+pub fn iterations(plan: &Plan, task: &Task) -> Result<u64> {
+    let steps = plan.iterations();
+    Ok(match task {
+        Task::Generate => steps as u64,
+        Task::Change { strength, .. } => {
+            let levels = plan.grid().timesteps().len().max(1);
+            let skipped = plan.step_of_strength(*strength)?;
+            (steps * (levels - skipped)).div_ceil(levels) as u64
+        }
+        Task::Reconstruct { .. } => (steps + plan.grid().timesteps().len()) as u64,
+    })
+}
+
+/// Bytes of what a model draws, decoded if they are latents.
+pub fn pictures(
+    cpu: &dis_tensor::Cpu,
+    decoder: Option<&Decoder>,
+    values: Vec<f32>,
+) -> Result<Vec<u8>> {
+    if let Some(bad) = values.iter().position(|x| !x.is_finite()) {
+        bail!("the model's value {bad} is not a finite number");
+    }
+    match decoder {
+        Some(decoder) => {
+            let bar = progress::decoding((values.len() / decoder.latent().len()) as u64);
+            let bytes = decoder.decode(cpu, values, &|| bar.inc(1));
+            bar.finish_and_clear();
+            bytes
+        }
+        None => Ok(grid::to_bytes(&values)),
+    }
+}
