@@ -1,10 +1,10 @@
 //! Bits per dimension of images under a model, with the parts of the bound over time.
 
 use dis_diffusion::{Denoiser, GaussianDiffusion, SeededNoise};
+use dis_model::ModelBackend;
 use dis_model::classes::ClassMap;
 use dis_model::{ConditionKind, DisModel};
 use dis_pipeline::ModelDenoiser;
-use dis_scan::ScanBackend;
 use dis_tensor::Reals;
 use ndarray::Array4;
 use serde::Serialize;
@@ -84,7 +84,7 @@ impl<D: Denoiser> Denoiser for Counted<'_, D> {
 ///
 /// # Errors
 /// Data of another size or without classes that the model needs, and what the network fails with.
-pub fn bits_per_dim<B: ScanBackend>(
+pub fn bits_per_dim<B: ModelBackend>(
     backend: &B,
     model: &DisModel,
     params: &Reals<B>,

@@ -1,6 +1,6 @@
 //! Backward pass of the model.
 
-use dis_scan::ScanBackend;
+use crate::ModelBackend;
 use dis_ssm::{BlockGrads, Scratch};
 use dis_tensor::{Buffer, Layout, PatchOrder, Reals};
 
@@ -14,7 +14,7 @@ impl DisModel {
     ///
     /// # Errors
     /// A gradient or an input whose shape does not fit the model, a device that failed.
-    pub fn backward<B: ScanBackend>(
+    pub fn backward<B: ModelBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
@@ -101,7 +101,7 @@ impl DisModel {
         )
     }
 
-    fn decode_backward<B: ScanBackend>(
+    fn decode_backward<B: ModelBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,

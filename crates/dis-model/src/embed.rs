@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dis_scan::ScanBackend;
+use crate::ModelBackend;
 use dis_ssm::Scratch;
 use dis_tensor::{Buffer, Layout, PatchOrder, Reals, Tokens, TokensMut};
 
@@ -13,7 +13,7 @@ use crate::model::DisModel;
 
 /// What the embedding keeps for the backward.
 #[derive(Debug)]
-pub(crate) struct SavedEmbedding<B: ScanBackend> {
+pub(crate) struct SavedEmbedding<B: ModelBackend> {
     patches: Scratch<B>,
     inputs: Arc<ModelInputs<B>>,
     /// Before and after the SiLU of the time MLP.
@@ -26,7 +26,7 @@ pub(crate) struct SavedEmbedding<B: ScanBackend> {
 
 impl DisModel {
     /// Tokens (batch, tokens, D), with positions.
-    pub(crate) fn embed<B: ScanBackend>(
+    pub(crate) fn embed<B: ModelBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
@@ -89,7 +89,7 @@ impl DisModel {
     }
 
     #[allow(clippy::type_complexity)]
-    fn embed_time<B: ScanBackend>(
+    fn embed_time<B: ModelBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
@@ -110,7 +110,7 @@ impl DisModel {
     }
 
     /// Condition tokens (batch, n, D) before positions.
-    fn embed_condition<B: ScanBackend>(
+    fn embed_condition<B: ModelBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
@@ -128,7 +128,7 @@ impl DisModel {
         }
     }
 
-    fn embed_context<B: ScanBackend>(
+    fn embed_context<B: ModelBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
@@ -162,7 +162,7 @@ impl DisModel {
 
     /// Backward of the embedding. `dtokens` is the gradient of the tokens, `dact` that of SiLU of
     /// the condition. Overwrites `dimage` if given.
-    pub(crate) fn embed_backward<B: ScanBackend>(
+    pub(crate) fn embed_backward<B: ModelBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
@@ -209,7 +209,7 @@ impl DisModel {
         self.condition_backward(backend, &saved, dtokens, dsum, grads)
     }
 
-    fn time_backward<B: ScanBackend>(
+    fn time_backward<B: ModelBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
@@ -229,7 +229,7 @@ impl DisModel {
         Ok(())
     }
 
-    fn condition_backward<B: ScanBackend>(
+    fn condition_backward<B: ModelBackend>(
         &self,
         backend: &B,
         saved: &SavedEmbedding<B>,

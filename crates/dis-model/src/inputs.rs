@@ -1,7 +1,7 @@
 //! Times and conditions of a batch on the device: all that a model is told besides the image, and all
 //! that comes from the host.
 
-use dis_scan::ScanBackend;
+use crate::ModelBackend;
 use dis_ssm::Scratch;
 use dis_tensor::Layout;
 
@@ -12,7 +12,7 @@ use crate::time::time_embedding;
 
 /// Times and conditions of a batch, on the device. From [`DisModel::inputs`].
 #[derive(Debug)]
-pub struct ModelInputs<B: ScanBackend> {
+pub struct ModelInputs<B: ModelBackend> {
     /// Embedded times, (batch, 1, D).
     pub(crate) sinusoid: Scratch<B>,
     pub(crate) labels: Option<B::Buf<u32>>,
@@ -21,13 +21,13 @@ pub struct ModelInputs<B: ScanBackend> {
 
 /// A context, (batch, tokens, dim).
 #[derive(Debug)]
-pub(crate) struct ContextInputs<B: ScanBackend> {
+pub(crate) struct ContextInputs<B: ModelBackend> {
     pub(crate) embeddings: Scratch<B>,
     /// Per sample 1 where the given context is used, and where the null one is.
     pub(crate) masks: Option<[Scratch<B>; 2]>,
 }
 
-impl<B: ScanBackend> ModelInputs<B> {
+impl<B: ModelBackend> ModelInputs<B> {
     /// Samples.
     pub fn batch(&self) -> usize {
         self.sinusoid.layout.batch
@@ -46,7 +46,7 @@ impl DisModel {
     /// # Errors
     /// No sample, a time that is not finite, a condition that is not the model's kind or does not fit
     /// the batch, labels outside of the table.
-    pub fn inputs<B: ScanBackend>(
+    pub fn inputs<B: ModelBackend>(
         &self,
         backend: &B,
         t: &[f64],
@@ -83,7 +83,7 @@ impl DisModel {
     ///
     /// # Errors
     /// As [`DisModel::inputs`], or a batch of another size.
-    pub fn rewrite_inputs<B: ScanBackend>(
+    pub fn rewrite_inputs<B: ModelBackend>(
         &self,
         backend: &B,
         inputs: &mut ModelInputs<B>,

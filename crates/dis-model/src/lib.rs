@@ -19,11 +19,12 @@
 //! ```
 //!
 //! * [`DisModel`] is an architecture, [`DisConfig`] its numbers; weights are a flat arena that the caller
-//!   owns, on any [`dis_scan::ScanBackend`], laid out by [`DisModel::table`] under the published names.
+//!   owns, on any [`ModelBackend`], laid out by [`DisModel::table`] under the published names.
 //! * [`DisModel::forward_saved`] and [`DisModel::backward`] give gradients.
 //! * [`Checkpoint`] reads and writes `.safetensors` and the `.pt` files of the published code.
 //! * [`Classes`] are the names of a model's classes; [`cost`] counts multiply-adds and memory.
 
+mod backend;
 mod backward;
 pub mod checkpoint;
 pub mod classes;
@@ -38,6 +39,7 @@ pub mod model;
 pub mod positions;
 pub mod time;
 
+pub use backend::ModelBackend;
 pub use checkpoint::{Checkpoint, Metadata};
 pub use classes::{ClassError, Classes};
 pub use config::{

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use dis_scan::ScanBackend;
+use crate::ModelBackend;
 use dis_ssm::{
     Block, BlockConfig, BlockInput, Init, Linear, MixerInit, NormParams, Param, ParamTable,
     SavedBlock, Scratch, SkipKind,
@@ -41,7 +41,7 @@ pub enum Condition<'a> {
 
 /// A batch to run through the model.
 #[derive(Debug)]
-pub struct ModelInput<'a, B: ScanBackend> {
+pub struct ModelInput<'a, B: ModelBackend> {
     /// Noisy images (batch, channels, height, width), dense.
     pub image: &'a Reals<B>,
     /// Diffusion time of each sample, in steps of the original schedule; may be fractional.
@@ -89,7 +89,7 @@ pub struct DisModel {
 
 /// What the decoder keeps.
 #[derive(Debug)]
-pub(crate) struct SavedHead<B: ScanBackend> {
+pub(crate) struct SavedHead<B: ModelBackend> {
     pub(crate) sum: Scratch<B>,
     pub(crate) sum_stats: Scratch<B>,
     pub(crate) normed: Scratch<B>,
@@ -100,7 +100,7 @@ pub(crate) struct SavedHead<B: ScanBackend> {
 
 /// What [`DisModel::forward_saved`] keeps for [`DisModel::backward`].
 #[derive(Debug)]
-pub struct SavedModel<B: ScanBackend> {
+pub struct SavedModel<B: ModelBackend> {
     pub(crate) embedding: SavedEmbedding<B>,
     /// Residual sums; the first block's is the token sequence itself.
     pub(crate) sums: Vec<Option<Scratch<B>>>,
@@ -250,7 +250,7 @@ impl DisModel {
     }
 
     /// Predicts noise and covariance: (batch, out_channels, height, width), dense.
-    pub fn forward<B: ScanBackend>(
+    pub fn forward<B: ModelBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
@@ -261,7 +261,7 @@ impl DisModel {
     }
 
     /// As [`DisModel::forward`], showing each block's output and residual sum to `observe`.
-    pub fn forward_observed<B: ScanBackend>(
+    pub fn forward_observed<B: ModelBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
@@ -274,7 +274,7 @@ impl DisModel {
 
     /// As [`DisModel::forward`], keeping what [`DisModel::backward`] needs. `recompute` keeps only
     /// the streams between blocks and runs the blocks again in the backward.
-    pub fn forward_saved<B: ScanBackend>(
+    pub fn forward_saved<B: ModelBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
@@ -287,7 +287,7 @@ impl DisModel {
 
     /// As [`DisModel::forward`], with times and conditions that are on the device already: nothing
     /// comes from the host, so that a device can record it.
-    pub fn forward_inputs<B: ScanBackend>(
+    pub fn forward_inputs<B: ModelBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
@@ -300,7 +300,7 @@ impl DisModel {
         Ok(out)
     }
 
-    fn run_input<B: ScanBackend>(
+    fn run_input<B: ModelBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
@@ -313,7 +313,7 @@ impl DisModel {
         self.run(backend, params, input.image, inputs, drops, keep, observe)
     }
 
-    fn run<B: ScanBackend>(
+    fn run<B: ModelBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
@@ -371,7 +371,7 @@ impl DisModel {
     }
 
     /// Gives back the streams that no later block reads.
-    fn release<B: ScanBackend>(
+    fn release<B: ModelBackend>(
         &self,
         i: usize,
         sums: &mut [Option<Scratch<B>>],
@@ -389,7 +389,7 @@ impl DisModel {
     }
 
     /// What block `i` reads.
-    pub(crate) fn block_input<'a, B: ScanBackend>(
+    pub(crate) fn block_input<'a, B: ModelBackend>(
         &self,
         i: usize,
         sums: &'a [Option<Scratch<B>>],
@@ -421,7 +421,7 @@ impl DisModel {
         })
     }
 
-    fn drop_factors<B: ScanBackend>(
+    fn drop_factors<B: ModelBackend>(
         &self,
         backend: &B,
         factors: Option<&[Vec<f32>]>,
@@ -447,7 +447,7 @@ impl DisModel {
 
     /// From the last streams to the image. Only patch tokens are decoded: those of time and
     /// condition would be dropped.
-    fn decode<B: ScanBackend>(
+    fn decode<B: ModelBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,
@@ -514,7 +514,7 @@ impl DisModel {
 }
 
 /// A stream that must still be there.
-pub(crate) fn stream<B: ScanBackend>(slot: &Option<Scratch<B>>) -> Result<&Scratch<B>> {
+pub(crate) fn stream<B: ModelBackend>(slot: &Option<Scratch<B>>) -> Result<&Scratch<B>> {
     slot.as_ref()
         .ok_or_else(|| ModelError::Input("a stream between blocks was released early".into()))
 }

@@ -3,11 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+use dis_model::ModelBackend;
 use dis_model::{
     AttentionOptions, Condition, ConditionKind, Conditioning, DisConfig, DisModel, MixerKind,
     ModelInput, SsmConfig,
 };
-use dis_scan::{Discretization, ScanBackend};
+use dis_scan::Discretization;
 use dis_ssm::SkipKind;
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::{Backend, Cpu, NormKind, Reals, Reference};
@@ -87,7 +88,7 @@ impl Case {
         }
     }
 
-    fn input<'a, B: ScanBackend>(&'a self, image: &'a Reals<B>) -> ModelInput<'a, B> {
+    fn input<'a, B: ModelBackend>(&'a self, image: &'a Reals<B>) -> ModelInput<'a, B> {
         let condition = match self.model.config().condition {
             ConditionKind::None => Condition::None,
             ConditionKind::Classes { .. } => Condition::Classes(&self.labels),
@@ -105,7 +106,7 @@ impl Case {
     }
 
     /// Output, gradients of the parameters and of the image.
-    fn gradients<B: ScanBackend>(&self, backend: &B, recompute: bool) -> [Vec<f32>; 3] {
+    fn gradients<B: ModelBackend>(&self, backend: &B, recompute: bool) -> [Vec<f32>; 3] {
         let params = backend.from_f32(&self.weights);
         let image = backend.from_f32(&self.image);
         let (out, saved) = self

@@ -1,8 +1,8 @@
 //! A [`DisModel`] as the network that samplers see.
 
 use dis_diffusion::{Conditional, Denoiser, Error, OnDevice, Result, State};
+use dis_model::ModelBackend;
 use dis_model::{Condition, ConditionKind, DisModel};
-use dis_scan::ScanBackend;
 use dis_tensor::Reals;
 use ndarray::Array4;
 
@@ -13,7 +13,7 @@ use crate::repeat::Repeated;
 /// On a device that can, what it launches for a batch is recorded at the second call and repeated at
 /// all later ones (see [`ModelDenoiser::recorded`]).
 #[derive(Debug)]
-pub struct ModelDenoiser<'a, B: ScanBackend> {
+pub struct ModelDenoiser<'a, B: ModelBackend> {
     backend: &'a B,
     model: &'a DisModel,
     params: &'a Reals<B>,
@@ -21,7 +21,7 @@ pub struct ModelDenoiser<'a, B: ScanBackend> {
     repeated: Repeated<B>,
 }
 
-impl<'a, B: ScanBackend> ModelDenoiser<'a, B> {
+impl<'a, B: ModelBackend> ModelDenoiser<'a, B> {
     /// `labels` holds one class a sample, and is empty for an unconditional model.
     pub fn new(
         backend: &'a B,
@@ -68,7 +68,7 @@ impl<'a, B: ScanBackend> ModelDenoiser<'a, B> {
     }
 }
 
-impl<B: ScanBackend> Conditional<OnDevice<B>> for ModelDenoiser<'_, B> {
+impl<B: ModelBackend> Conditional<OnDevice<B>> for ModelDenoiser<'_, B> {
     fn predict_rows(
         &mut self,
         x: &OnDevice<B>,
@@ -99,7 +99,7 @@ impl<B: ScanBackend> Conditional<OnDevice<B>> for ModelDenoiser<'_, B> {
     }
 }
 
-impl<B: ScanBackend> Conditional for ModelDenoiser<'_, B> {
+impl<B: ModelBackend> Conditional for ModelDenoiser<'_, B> {
     fn predict_rows(
         &mut self,
         x: &Array4<f32>,
@@ -111,14 +111,14 @@ impl<B: ScanBackend> Conditional for ModelDenoiser<'_, B> {
     }
 }
 
-impl<B: ScanBackend> Denoiser<OnDevice<B>> for ModelDenoiser<'_, B> {
+impl<B: ModelBackend> Denoiser<OnDevice<B>> for ModelDenoiser<'_, B> {
     fn predict(&mut self, x: &OnDevice<B>, t: &[f64]) -> Result<OnDevice<B>> {
         let rows: Vec<Option<usize>> = (0..x.dims()[0]).map(Some).collect();
         self.predict_rows(x, t, &rows)
     }
 }
 
-impl<B: ScanBackend> Denoiser for ModelDenoiser<'_, B> {
+impl<B: ModelBackend> Denoiser for ModelDenoiser<'_, B> {
     fn predict(&mut self, x: &Array4<f32>, t: &[f64]) -> Result<Array4<f32>> {
         let rows: Vec<Option<usize>> = (0..x.dim().0).map(Some).collect();
         self.predict_rows(x, t, &rows)

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use dis_diffusion::{Guidance, Limit, Plan, SamplerSpec, Spacing};
+use dis_model::ModelBackend;
 use dis_model::checkpoint::InferHints;
 use dis_model::classes::Division;
 use dis_model::{Checkpoint, Classes, ConditionKind, DisModel, Metadata};
-use dis_scan::ScanBackend;
 use dis_tensor::Reals;
 use ndarray::{Array4, Axis, concatenate};
 
@@ -49,14 +49,14 @@ impl Default for Settings {
 
 /// A model with its weights on a device.
 #[derive(Debug)]
-pub struct Pipeline<B: ScanBackend> {
+pub struct Pipeline<B: ModelBackend> {
     backend: B,
     model: DisModel,
     metadata: Metadata,
     params: Reals<B>,
 }
 
-impl<B: ScanBackend> Pipeline<B> {
+impl<B: ModelBackend> Pipeline<B> {
     /// Reads a checkpoint, `.safetensors` or `.pt`: of a `.pt` file the moving average, where it has
     /// one.
     ///

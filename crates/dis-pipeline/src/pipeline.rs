@@ -4,8 +4,8 @@ use dis_diffusion::{
     Blended, Conditional, Guidance, Guided, OnDevice, Plan, Progress, SeededNoise, State,
     image_to_image, inpaint, invert, sample, slerp,
 };
+use dis_model::ModelBackend;
 use dis_model::{ConditionKind, DisModel};
-use dis_scan::ScanBackend;
 use dis_tensor::Reals;
 use ndarray::{Array4, Axis};
 
@@ -86,7 +86,7 @@ impl Watched<'_> {
 
 /// A model ready to draw.
 #[derive(Debug)]
-pub struct Artist<'a, B: ScanBackend> {
+pub struct Artist<'a, B: ModelBackend> {
     /// Device.
     pub backend: &'a B,
     /// Architecture.
@@ -101,7 +101,7 @@ pub struct Artist<'a, B: ScanBackend> {
     pub guidance: Guidance,
 }
 
-impl<B: ScanBackend> Artist<'_, B> {
+impl<B: ModelBackend> Artist<'_, B> {
     /// Draws one batch, an image for each row. `watch` is called after every step.
     ///
     /// # Errors

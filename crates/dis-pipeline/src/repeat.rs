@@ -9,8 +9,8 @@
 use std::sync::Arc;
 
 use dis_diffusion::{Error, Result};
+use dis_model::ModelBackend;
 use dis_model::{Condition, DisModel, ModelInputs};
-use dis_scan::ScanBackend;
 use dis_tensor::{Buffer, Layout, Reals, Tokens, TokensMut};
 
 /// Sizes of batches that are kept: the whole, the doubled one of guidance, a last smaller one.
@@ -18,14 +18,14 @@ const KEPT: usize = 3;
 
 /// Forward passes that are recorded where the device can.
 #[derive(Debug)]
-pub(crate) struct Repeated<B: ScanBackend> {
+pub(crate) struct Repeated<B: ModelBackend> {
     allowed: bool,
     slots: Vec<Slot<B>>,
 }
 
 /// One size of batch.
 #[derive(Debug)]
-struct Slot<B: ScanBackend> {
+struct Slot<B: ModelBackend> {
     batch: usize,
     image: Reals<B>,
     inputs: Arc<ModelInputs<B>>,
@@ -34,7 +34,7 @@ struct Slot<B: ScanBackend> {
     apart: B,
 }
 
-impl<B: ScanBackend> Repeated<B> {
+impl<B: ModelBackend> Repeated<B> {
     pub(crate) fn new(backend: &B) -> Self {
         Self {
             allowed: backend.can_record(),
@@ -126,7 +126,7 @@ impl<B: ScanBackend> Repeated<B> {
     }
 }
 
-impl<B: ScanBackend> Slot<B> {
+impl<B: ModelBackend> Slot<B> {
     /// Takes a batch's image, times and conditions to their fixed places.
     fn fill(
         &mut self,
@@ -161,7 +161,7 @@ impl<B: ScanBackend> Slot<B> {
 }
 
 /// The same values in other memory.
-fn copied<B: ScanBackend>(backend: &B, from: &Reals<B>) -> Result<Reals<B>> {
+fn copied<B: ModelBackend>(backend: &B, from: &Reals<B>) -> Result<Reals<B>> {
     let all = Layout::vector(from.len());
     let mut to = backend.alloc(from.len());
     backend.copy(Tokens::new(from, all), TokensMut::new(&mut to, all))?;

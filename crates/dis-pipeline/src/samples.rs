@@ -1,8 +1,8 @@
 //! Images from a model, and the diffusion that its checkpoint describes.
 
 use dis_diffusion::{Guidance, Limit, Options, Plan, SamplerSpec, Spacing, Variance};
+use dis_model::ModelBackend;
 use dis_model::{ConditionKind, DisModel, Metadata};
-use dis_scan::ScanBackend;
 use dis_tensor::Reals;
 
 use crate::error::{PipelineError, Result};
@@ -75,7 +75,7 @@ pub fn plan_for(
 ///
 /// # Errors
 /// Labels of another number than images, and what sampling fails with.
-pub fn generate<B: ScanBackend>(
+pub fn generate<B: ModelBackend>(
     backend: &B,
     model: &DisModel,
     params: &Reals<B>,

@@ -7,9 +7,9 @@ use dis_diffusion::{
     Error, Guidance, Guided, Limit, OnDevice, Options, Plan, SamplerSpec, SeededNoise, Spacing,
     State, Variance, normals, sample,
 };
+use dis_model::ModelBackend;
 use dis_model::{ConditionKind, DisConfig, DisModel};
 use dis_pipeline::ModelDenoiser;
-use dis_scan::ScanBackend;
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::{Cpu, Reals};
 use ndarray::Array4;
@@ -153,11 +153,11 @@ impl Tiny {
     }
 
     /// A guided run on a device.
-    fn run<B: ScanBackend>(&self, backend: &B, plan: &Plan, recorded: bool) -> OnDevice<B> {
+    fn run<B: ModelBackend>(&self, backend: &B, plan: &Plan, recorded: bool) -> OnDevice<B> {
         self.run_with(backend, &backend.from_f32(&self.weights), plan, recorded)
     }
 
-    fn run_with<B: ScanBackend>(
+    fn run_with<B: ModelBackend>(
         &self,
         backend: &B,
         params: &Reals<B>,

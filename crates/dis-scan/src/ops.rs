@@ -3,7 +3,7 @@
 //! Shapes are (batch, tokens, channels); D is the number of channels, N that of states. Both
 //! directions read and write the same memory: [`Direction::Reverse`] walks it from the end.
 
-use dis_tensor::{Backend, ImageOps, Reals, Recorder, Result, Tokens, TokensMut, ViewMut};
+use dis_tensor::{Backend, Reals, Result, Tokens, TokensMut, ViewMut};
 
 /// Which way the tokens are walked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,8 +216,8 @@ pub struct ScanPairGrads<'a, Bf: ?Sized> {
     pub arena: &'a mut Bf,
 }
 
-/// All that models and samplers need of a backend: those of a state space model besides the others.
-pub trait ScanBackend: Backend + ImageOps + Recorder {
+/// What a state space model needs of a backend besides the other operations.
+pub trait ScanBackend: Backend {
     /// Causal depthwise convolution and SiLU; `out` (batch, tokens, D) is overwritten.
     ///
     /// # Errors

@@ -2,9 +2,9 @@
 //! nearest real images, coverage.
 
 use dis_diffusion::{Guidance, SamplerSpec, Spacing};
+use dis_model::ModelBackend;
 use dis_model::classes::Division;
 use dis_model::{Checkpoint, ClassError, Classes};
-use dis_scan::ScanBackend;
 use dis_tensor::machine::require_memory;
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
@@ -114,7 +114,7 @@ impl<'a> Judge<'a> {
     ///
     /// # Errors
     /// If the model is for other images, or cannot be sampled.
-    pub fn judge<B: ScanBackend>(
+    pub fn judge<B: ModelBackend>(
         &self,
         backend: &B,
         checkpoint: &Checkpoint,

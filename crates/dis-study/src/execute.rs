@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dis_files::{DirLock, write_atomic};
-use dis_scan::ScanBackend;
+use dis_model::ModelBackend;
 
 use super::config::StudyConfig;
 use super::ending::Ending;
@@ -84,7 +84,7 @@ pub(super) fn evaluation_steps(every: u64, steps: u64) -> impl Iterator<Item = u
 ///
 /// # Errors
 /// If a run of other settings is in the way, or what belongs to no run cannot be read or written.
-pub fn run_study<B: ScanBackend>(
+pub fn run_study<B: ModelBackend>(
     backend: &B,
     study: &StudyConfig,
     grid: &Grid,
@@ -177,7 +177,7 @@ fn refuse_other_settings(grid: &Grid, out: &Path) -> Result<()> {
     Ok(())
 }
 
-struct Runner<'a, B: ScanBackend> {
+struct Runner<'a, B: ModelBackend> {
     backend: &'a B,
     study: &'a StudyConfig,
     network: &'a dyn FeatureNetwork,
@@ -192,7 +192,7 @@ struct Runner<'a, B: ScanBackend> {
     judges: Vec<(String, Rc<Judge<'a>>)>,
 }
 
-impl<B: ScanBackend> Runner<'_, B> {
+impl<B: ModelBackend> Runner<'_, B> {
     /// Brings a run to its end, unless it is known to diverge, and records what kept it from it. Returns
     /// whether it got there.
     fn attempt(

@@ -4,8 +4,8 @@
 //! five arenas and two counters: so a run that is stopped and continued gives the same bits.
 
 use dis_diffusion::{GaussianDiffusion, OnDevice, normals, uniform_timesteps};
+use dis_model::ModelBackend;
 use dis_model::{Condition, ConditionKind, DisModel, ModelInput};
-use dis_scan::ScanBackend;
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::{AdamState, AdamW, Layout, Reals, TensorError, TokensMut};
 use ndarray::Array4;
@@ -71,7 +71,7 @@ pub struct StepReport {
 
 /// A model in training on a backend.
 #[derive(Debug)]
-pub struct Trainer<B: ScanBackend> {
+pub struct Trainer<B: ModelBackend> {
     backend: B,
     model: DisModel,
     diffusion: GaussianDiffusion,
@@ -97,7 +97,7 @@ struct Sums {
     vb: Option<f64>,
 }
 
-impl<B: ScanBackend> Trainer<B> {
+impl<B: ModelBackend> Trainer<B> {
     /// Takes up a run at `state`.
     pub fn new(
         backend: B,

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use dis_diffusion::SuppliedNoise;
-use dis_scan::ScanBackend;
+use dis_model::ModelBackend;
 
 use super::case::{Case, Rule};
 use super::config::model_config;
@@ -13,7 +13,7 @@ use super::network::{Network, image, labels, other_weights};
 const PARTS: [&str; 5] = ["total_bpd", "prior_bpd", "vb", "xstart_mse", "mse"];
 
 /// "bits_per_dim".
-pub fn bits_per_dim<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
+pub fn bits_per_dim<B: ModelBackend>(case: &Case, backend: &B) -> Result<()> {
     let config = model_config(case.object("config")?)?;
     let network = Network::new(config, backend, |table| {
         other_weights(case, case.text("weights")?, table)

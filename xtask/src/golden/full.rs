@@ -1,7 +1,7 @@
 //! Published entries at full size, with weights from an integer hash instead of a file.
 
 use anyhow::{Context, Result, ensure};
-use dis_scan::ScanBackend;
+use dis_model::ModelBackend;
 use dis_ssm::{ParamSpec, ParamTable};
 use serde_json::Value;
 
@@ -95,7 +95,7 @@ fn fill(spec: &ParamSpec, case_seed: u32, dt_rank: usize, out: &mut [f32]) {
 }
 
 /// "full_model".
-pub fn full_model<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
+pub fn full_model<B: ModelBackend>(case: &Case, backend: &B) -> Result<()> {
     let config = zoo_config(case.text("model")?, case.object("setting")?)?;
     let case_seed = u32::try_from(whole(&case.manifest.json, "case_seed")?)?;
     let batch = whole(&case.manifest.json, "batch")?;

@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
-use dis_scan::ScanBackend;
+use dis_model::ModelBackend;
 use dis_tensor::{Cpu, Reference};
 
 use case::{Case, Comparison};
@@ -112,7 +112,7 @@ pub fn run(args: &Args) -> Result<bool> {
     }
 }
 
-fn run_all<B: ScanBackend>(args: &Args, kinds: &Kinds, backend: &B) -> Result<bool> {
+fn run_all<B: ModelBackend>(args: &Args, kinds: &Kinds, backend: &B) -> Result<bool> {
     println!("backend: {}", backend.describe());
     let mut report = Report::new(args.verbose);
     for dir in &args.dirs {
@@ -148,7 +148,7 @@ fn run_all<B: ScanBackend>(args: &Args, kinds: &Kinds, backend: &B) -> Result<bo
 
 /// A shortened check of the first manifest of a kind, for backends that are slow: the first five
 /// steps of a training replay, the shortest sampling runs. Names, errors and tolerances.
-pub fn first_of<B: ScanBackend>(
+pub fn first_of<B: ModelBackend>(
     dir: &Path,
     kind: &str,
     backend: &B,
@@ -172,7 +172,7 @@ pub fn first_of<B: ScanBackend>(
 }
 
 /// Checks a manifest. A panic in our code is a failure of this case alone.
-fn check<B: ScanBackend>(case: Case, backend: &B) -> Result<Vec<Comparison>> {
+fn check<B: ModelBackend>(case: Case, backend: &B) -> Result<Vec<Comparison>> {
     match catch_unwind(AssertUnwindSafe(|| dispatch(&case, backend))) {
         Ok(outcome) => outcome?,
         Err(panic) => {
@@ -184,7 +184,7 @@ fn check<B: ScanBackend>(case: Case, backend: &B) -> Result<Vec<Comparison>> {
     case.finish()
 }
 
-fn dispatch<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
+fn dispatch<B: ModelBackend>(case: &Case, backend: &B) -> Result<()> {
     match case.manifest.kind.as_str() {
         "selective_scan" => scan::selective_scan(case, backend),
         "selective_scan_more" => scan_more::selective_scan_more(case, backend),

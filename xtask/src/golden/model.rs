@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use dis_diffusion::{Denoiser, PublishedGuidance};
+use dis_model::ModelBackend;
 use dis_model::time::time_embedding;
-use dis_scan::ScanBackend;
 
 use super::case::{Case, Rule, number, string};
 use super::config::model_config;
@@ -13,7 +13,7 @@ use super::network::{Batch, Network, image, labels, own_weights};
 const FLOAT32_RATE: Rule = Rule::Absolute(1e-6);
 
 /// "model".
-pub fn model<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
+pub fn model<B: ModelBackend>(case: &Case, backend: &B) -> Result<()> {
     let config = model_config(case.object("config")?)?;
     let network = Network::new(config, backend, |table| own_weights(case, "param.", table))?;
     if let Some(built) = case.key("blocks_built").and_then(serde_json::Value::as_f64) {
@@ -66,7 +66,7 @@ pub fn model<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
 }
 
 /// Outputs of the published `forward_with_cfg`, the scale being in the tensor's name.
-fn guided<B: ScanBackend>(case: &Case, network: &Network<'_, B>, rule: Rule) -> Result<()> {
+fn guided<B: ModelBackend>(case: &Case, network: &Network<'_, B>, rule: Rule) -> Result<()> {
     const PREFIX: &str = "out_cfg_";
     let names = case.names(PREFIX);
     if names.is_empty() {
@@ -92,7 +92,7 @@ fn guided<B: ScanBackend>(case: &Case, network: &Network<'_, B>, rule: Rule) -> 
 }
 
 /// "model_drop_path".
-pub fn drop_path<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
+pub fn drop_path<B: ModelBackend>(case: &Case, backend: &B) -> Result<()> {
     let config = model_config(case.object("config")?)?;
     let network = Network::new(config, backend, |table| own_weights(case, "param.", table))?;
     let x = case.tensor("x")?.f32();

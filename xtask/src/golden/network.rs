@@ -1,10 +1,10 @@
 //! A model with weights on a backend, as the checks use it.
 
 use anyhow::{Context, Result, bail};
+use dis_model::ModelBackend;
 use dis_model::checkpoint::{NamedTensor, arena_from_tensors};
 use dis_model::{Condition, DisConfig, DisModel, ModelInput};
 use dis_pipeline::ModelDenoiser;
-use dis_scan::ScanBackend;
 use dis_ssm::{ParamTable, Scratch};
 use dis_tensor::{Backend, Buffer, Reals};
 use ndarray::Array4;
@@ -91,7 +91,7 @@ pub fn other_weights(case: &Case, reference: &str, table: &ParamTable) -> Result
 }
 
 /// A model with weights.
-pub struct Network<'a, B: ScanBackend> {
+pub struct Network<'a, B: ModelBackend> {
     /// The architecture.
     pub model: DisModel,
     /// The parameter arena.
@@ -113,7 +113,7 @@ pub struct Batch<'a> {
     pub drop_path: Option<&'a [Vec<f32>]>,
 }
 
-impl<'a, B: ScanBackend> Network<'a, B> {
+impl<'a, B: ModelBackend> Network<'a, B> {
     /// A model of this configuration with the weights that `load` gives for its parameters.
     pub fn new(
         config: DisConfig,

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use dis_diffusion::GaussianDiffusion;
 use dis_model::DisConfig;
-use dis_scan::ScanBackend;
+use dis_model::ModelBackend;
 use dis_tensor::{AdamState, AdamW};
 use ndarray::Array4;
 use serde_json::Value;
@@ -17,7 +17,7 @@ use super::training::{LossInputs, loss_and_gradients};
 use dis_golden::Tensor;
 
 /// What both runs share.
-struct Replay<'a, B: ScanBackend> {
+struct Replay<'a, B: ModelBackend> {
     case: &'a Case,
     backend: &'a B,
     config: DisConfig,
@@ -46,7 +46,7 @@ struct Outcome {
 }
 
 /// "training_replay".
-pub fn training_replay<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
+pub fn training_replay<B: ModelBackend>(case: &Case, backend: &B) -> Result<()> {
     let config = model_config(case.object("config")?)?;
     ensure!(
         config.drop_path_rate == 0.0,
@@ -69,7 +69,7 @@ pub fn training_replay<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
 }
 
 /// The first `steps` steps of the plain run alone: losses and gradient norms.
-pub fn first_steps<B: ScanBackend>(case: &Case, backend: &B, steps: usize) -> Result<()> {
+pub fn first_steps<B: ModelBackend>(case: &Case, backend: &B, steps: usize) -> Result<()> {
     let config = model_config(case.object("config")?)?;
     let mut batches = batches(case, &config)?;
     batches.truncate(steps + 1);
@@ -223,7 +223,7 @@ fn batch_labels(
     Ok(Some(ids))
 }
 
-impl<B: ScanBackend> Replay<'_, B> {
+impl<B: ModelBackend> Replay<'_, B> {
     fn network(&self) -> Result<Network<'_, B>> {
         Network::new(self.config, self.backend, |table| {
             other_weights(self.case, self.case.text("weights_init")?, table)

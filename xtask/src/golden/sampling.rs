@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use dis_diffusion::{
     Denoiser, Limit, OnDevice, Plan, PublishedGuidance, Run, SamplerSpec, State, SuppliedNoise,
 };
-use dis_scan::ScanBackend;
+use dis_model::ModelBackend;
 use serde_json::Value;
 
 use super::case::{Case, Rule, flag, number, string};
@@ -13,7 +13,7 @@ use super::diffusion::diffusion;
 use super::network::{Network, image, labels, other_weights};
 
 /// "sampling_loops".
-pub fn sampling_loops<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
+pub fn sampling_loops<B: ModelBackend>(case: &Case, backend: &B) -> Result<()> {
     let config = model_config(case.object("config")?)?;
     let network = Network::new(config, backend, |table| {
         other_weights(case, case.text("weights")?, table)
@@ -26,7 +26,7 @@ pub fn sampling_loops<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
 }
 
 /// The loops of fewest iterations alone.
-pub fn shortest<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
+pub fn shortest<B: ModelBackend>(case: &Case, backend: &B) -> Result<()> {
     let config = model_config(case.object("config")?)?;
     let network = Network::new(config, backend, |table| {
         other_weights(case, case.text("weights")?, table)
@@ -41,7 +41,7 @@ pub fn shortest<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
     Ok(())
 }
 
-fn one_loop<B: ScanBackend>(
+fn one_loop<B: ModelBackend>(
     case: &Case,
     network: &Network<'_, B>,
     json: &Value,

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use dis_files::torch::TorchFile;
+use dis_model::ModelBackend;
 use dis_model::checkpoint::{Entry, InferHints, WeightFile, write_torch};
 use dis_model::{ConditionKind, DisConfig, DisModel};
-use dis_scan::ScanBackend;
 use serde_json::Value;
 
 use super::case::{Case, Rule, number};
@@ -19,7 +19,7 @@ use dis_golden::shape_of;
 const SUMS: f64 = 1e-10;
 
 /// "torch_checkpoint".
-pub fn torch_checkpoint<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
+pub fn torch_checkpoint<B: ModelBackend>(case: &Case, backend: &B) -> Result<()> {
     let path = case.manifest.dir.join(case.text("checkpoint")?);
     let config = model_config(case.object("config")?)?;
     let model = DisModel::new(config)?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use dis_diffusion::{GaussianDiffusion, Loss};
-use dis_scan::ScanBackend;
+use dis_model::ModelBackend;
 use dis_tensor::Reals;
 use ndarray::{Array4, s};
 
@@ -24,7 +24,7 @@ pub struct LossInputs<'a> {
 }
 
 /// The training loss of a batch; its gradients are added to `grads`.
-pub fn loss_and_gradients<B: ScanBackend>(
+pub fn loss_and_gradients<B: ModelBackend>(
     network: &Network<'_, B>,
     diffusion: &GaussianDiffusion,
     inputs: &LossInputs<'_>,
@@ -74,7 +74,7 @@ pub fn norm(arena: &[f64]) -> f64 {
 }
 
 /// "training_losses".
-pub fn training_losses<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
+pub fn training_losses<B: ModelBackend>(case: &Case, backend: &B) -> Result<()> {
     let config = model_config(case.object("config")?)?;
     let network = Network::new(config, backend, |table| match case.key("weights") {
         Some(_) => other_weights(case, case.text("weights")?, table),

@@ -1,6 +1,6 @@
 //! Random operands, the same for every backend.
 
-use dis_scan::ScanBackend;
+use dis_model::ModelBackend;
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::{Element, Layout, Reals, Tokens, TokensMut, View, ViewMut};
 
@@ -45,25 +45,25 @@ impl Number for Off {
 }
 
 /// A backend that problems run on.
-pub trait Probe: ScanBackend<Real: Number> {}
-impl<B: ScanBackend<Real: Number>> Probe for B {}
+pub trait Probe: ModelBackend<Real: Number> {}
+impl<B: ModelBackend<Real: Number>> Probe for B {}
 
 /// A source of operands: everything follows from the seed and the order of the draws.
-pub struct Draw<'a, B: ScanBackend> {
+pub struct Draw<'a, B: ModelBackend> {
     backend: &'a B,
     stream: Stream,
     pad: usize,
 }
 
 /// A token matrix on a backend.
-pub struct Field<B: ScanBackend> {
+pub struct Field<B: ModelBackend> {
     /// The memory, padding included.
     pub buf: Reals<B>,
     /// Where the matrix lies in it.
     pub layout: Layout,
 }
 
-impl<B: ScanBackend> Field<B> {
+impl<B: ModelBackend> Field<B> {
     /// To read.
     pub fn view(&self) -> View<'_, B> {
         Tokens::new(&self.buf, self.layout)
@@ -75,7 +75,7 @@ impl<B: ScanBackend> Field<B> {
     }
 }
 
-impl<'a, B: ScanBackend> Draw<'a, B> {
+impl<'a, B: ModelBackend> Draw<'a, B> {
     /// Matrices get rows `pad` longer than needed.
     pub fn new(backend: &'a B, seed: u64, pad: usize) -> Self {
         Self {

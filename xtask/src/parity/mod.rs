@@ -31,7 +31,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use dis_kernels::ptx::FILES;
 use dis_kernels::sim::{Approx, Coverage, Options, Order, Sim};
-use dis_scan::ScanBackend;
+use dis_model::ModelBackend;
 use dis_tensor::{Backend, Cpu, Cuda, Precision};
 
 use crate::golden;
@@ -366,7 +366,7 @@ fn compare(
 }
 
 /// A recorded run of the golden set, on the device alone: what is stored is float64's.
-fn recorded<B: ScanBackend>(
+fn recorded<B: ModelBackend>(
     args: &Args,
     device: &B,
     family: &'static str,

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use dis_diffusion::{GaussianDiffusion, Guidance, SamplerSpec, Spacing};
 use dis_files::DirLock;
 use dis_files::write_atomic;
+use dis_model::ModelBackend;
 use dis_model::classes::Division;
 use dis_model::cost::Memory;
 use dis_model::{Checkpoint, Classes, DisConfig, DisModel, Metadata, cost::Cost};
 use dis_pipeline::{SampleSpec, generate, plan_for};
-use dis_scan::ScanBackend;
 use dis_ssm::MixerInit;
 use dis_tensor::machine::require_memory;
 
@@ -108,7 +108,7 @@ pub struct Outcome {
 /// # Errors
 /// Settings, data and checkpoints that do not fit together, more memory than there is, what reading
 /// and writing fails with, and a loss that stays infinite.
-pub fn train<B: ScanBackend>(
+pub fn train<B: ModelBackend>(
     backend: B,
     mut config: RunConfig,
     out: &Path,
@@ -332,7 +332,7 @@ fn resume(
     Ok((state, changes))
 }
 
-struct Run<B: ScanBackend> {
+struct Run<B: ModelBackend> {
     dir: RunDir,
     config: RunConfig,
     data: Arc<dyn Dataset>,
@@ -342,7 +342,7 @@ struct Run<B: ScanBackend> {
     log: MetricsLog,
 }
 
-impl<B: ScanBackend> Run<B> {
+impl<B: ModelBackend> Run<B> {
     fn finish(
         mut self,
         mut loader: Loader,
