@@ -412,9 +412,9 @@ pub struct InfoArgs {
     /// A published entry: DiS-{S,B,M,L,H}/{2,4,8}.
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
-    /// Side of the images.
-    #[arg(long, value_name = "N", default_value_t = 32, requires = "model")]
-    pub image_size: usize,
+    /// Side of the images, or WIDTHxHEIGHT.
+    #[arg(long, value_name = "SIZE", default_value = "32", requires = "model")]
+    pub image_size: CropSize,
     /// Channels of the images.
     #[arg(
         long,
@@ -469,6 +469,9 @@ pub struct ConvertArgs {
     /// For files without metadata: whether the last row of the label table is the null label.
     #[arg(long, value_name = "BOOL")]
     pub null_label: Option<bool>,
+    /// For files without metadata: the images' WIDTHxHEIGHT, where they are not square.
+    #[arg(long, value_name = "SIZE")]
+    pub image_size: Option<CropSize>,
 }
 
 /// Names of values that may begin with a minus.

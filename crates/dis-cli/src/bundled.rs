@@ -92,8 +92,11 @@ impl Weights {
 
 /// Says which option answers a question that shapes leave open.
 pub fn add_hint(error: anyhow::Error) -> anyhow::Error {
-    if error.to_string().contains("say which") {
+    let text = error.to_string();
+    if text.contains("say which") {
         anyhow::anyhow!("{error} (--null-label true or false)")
+    } else if text.contains("say the height and width") {
+        anyhow::anyhow!("{error} (dis convert IN OUT --image-size WIDTHxHEIGHT)")
     } else {
         error
     }

@@ -31,16 +31,17 @@ pub fn run(args: InfoArgs) -> Result<()> {
 }
 
 fn zoo(name: &str, args: &InfoArgs) -> Result<DisConfig> {
+    let sides = [args.image_size.height, args.image_size.width];
     let (size, channels) = if args.latent {
-        if !args.image_size.is_multiple_of(8) {
+        if sides.iter().any(|side| !side.is_multiple_of(8)) {
             anyhow::bail!(
                 "--image-size {} is not a multiple of 8, as latents need",
                 args.image_size
             );
         }
-        (args.image_size / 8, 4)
+        (sides.map(|side| side / 8), 4)
     } else {
-        (args.image_size, args.channels)
+        (sides, args.channels)
     };
     let mut config = DisConfig::zoo(name, size, channels)?;
     if let Some(num_classes) = args.num_classes {

@@ -306,3 +306,34 @@ fn what_cannot_be_converted_is_said_before_anything_is_written() {
     );
     assert_eq!(fs::read_dir(dir).unwrap().count(), 1);
 }
+
+/// Shapes tell how many patches there are, not how they lie.
+#[test]
+fn sides_of_a_rectangle_are_asked_for_once() {
+    use dis_model::{DisConfig, DisModel};
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let model = DisModel::new(DisConfig::new([4, 6], 2, 1, 16, 2)).unwrap();
+    let weights = model.table().initial(0);
+    let bare = dis_model::checkpoint::serialize_arena(model.table(), &weights, None).unwrap();
+    fs::write(dir.join("bare.safetensors"), bare).unwrap();
+    let convert = ["convert", "bare.safetensors", "wide.safetensors"];
+    let words = ["6 left are not a square", "--image-size WIDTHxHEIGHT"];
+    fail(dir, &["info", "--checkpoint", "bare.safetensors"], &words);
+    fail(
+        dir,
+        &[&convert[..], &["--image-size", "6x6"]].concat(),
+        &["6x6 have 9 patches"],
+    );
+    succeed(dir, &[&convert[..], &["--image-size", "6x4"]].concat());
+    let info = succeed(dir, &["info", "--checkpoint", "wide.safetensors"]);
+    assert!(info.contains("1 x 4 x 6, patch 2"), "{info}");
+    let zoo = ["info", "--model", "DiS-S/2", "--image-size", "96x64"];
+    let info = succeed(dir, &zoo);
+    assert!(
+        info.contains("3 x 64 x 96") && info.contains("1536 patches"),
+        "{info}"
+    );
+    let latent = succeed(dir, &[&zoo[..], &["--latent"]].concat());
+    assert!(latent.contains("4 x 8 x 12"), "{latent}");
+}
