@@ -33,7 +33,8 @@ pub mod random;
 pub mod record;
 pub mod reference;
 pub mod scalar;
-pub mod simd;
+
+pub use dis_simd as simd;
 
 pub use backend::{
     AdamState, AdamW, Backend, Buffer, Element, Norm, NormGrads, NormKind, PatchGrid, PatchOrder,

@@ -15,18 +15,18 @@ use std::arch::asm;
 use std::convert::Infallible as Proof;
 
 /// Rows of a tile.
-pub(crate) const ROWS: usize = 14;
+pub const ROWS: usize = 14;
 
 /// Proof that the processor can do this, for float32 or for pairs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct InPlace {
+pub struct InPlace {
     proof: Proof,
     pairs: bool,
 }
 
 /// What is added to the sums of a tile.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Addend<'a> {
+pub enum Addend<'a> {
     /// To every row the first numbers of these.
     Row(&'a [f32]),
     /// What is in the result.
@@ -35,7 +35,7 @@ pub(crate) enum Addend<'a> {
 
 /// Where a tile of a result goes: [`ROWS`] rows of `V` vectors, `stride` elements apart.
 #[derive(Debug)]
-pub(crate) struct Tile<'a, const V: usize> {
+pub struct Tile<'a, const V: usize> {
     start: *mut f32,
     stride: usize,
     memory: std::marker::PhantomData<&'a mut [f32]>,
@@ -43,7 +43,7 @@ pub(crate) struct Tile<'a, const V: usize> {
 
 impl<'a, const V: usize> Tile<'a, V> {
     /// All of an array.
-    pub(crate) fn of(rows: &'a mut [[[f32; LANES]; V]; ROWS]) -> Self {
+    pub fn of(rows: &'a mut [[[f32; LANES]; V]; ROWS]) -> Self {
         Self {
             start: rows.as_flattened_mut().as_flattened_mut().as_mut_ptr(),
             stride: V * LANES,
@@ -54,7 +54,7 @@ impl<'a, const V: usize> Tile<'a, V> {
     /// # Safety
     /// For the time of the borrow, elements `i * stride .. i * stride + V * LANES` from `start`,
     /// i below [`ROWS`], belong to this tile alone.
-    pub(crate) unsafe fn new(start: *mut f32, stride: usize) -> Self {
+    pub unsafe fn new(start: *mut f32, stride: usize) -> Self {
         Self {
             start,
             stride,
@@ -209,7 +209,7 @@ macro_rules! tile {
 
 impl InPlace {
     /// The proof, if it holds; of the instructions for pairs, if asked for.
-    pub(crate) fn detect(pairs: bool) -> Option<Self> {
+    pub fn detect(pairs: bool) -> Option<Self> {
         if pairs && !super::pairs::has_pairs() {
             return None;
         }
@@ -220,7 +220,7 @@ impl InPlace {
     }
 
     /// Whether elements are pairs of bfloat16.
-    pub(crate) fn pairs(self) -> bool {
+    pub fn pairs(self) -> bool {
         self.pairs
     }
 
@@ -230,7 +230,7 @@ impl InPlace {
     /// # Panics
     /// If `a` or the row that is added is too short.
     #[inline]
-    pub(crate) fn times<const V: usize>(
+    pub fn times<const V: usize>(
         self,
         a: &[f32],
         stride: usize,

@@ -5,7 +5,7 @@
 //! instruction set and picks one at run time:
 //!
 //! ```
-//! use dis_tensor::simd::{self, Kernel, Row, Simd, Vector};
+//! use dis_simd::{Kernel, Row, Simd, Vector, dispatch, level};
 //!
 //! struct Double<'a>(&'a mut Row);
 //! impl Kernel for Double<'_> {
@@ -17,7 +17,7 @@
 //!     }
 //! }
 //! let mut row = Row([1.5; 16]);
-//! simd::dispatch(simd::level(), Double(&mut row));
+//! dispatch(level(), Double(&mut row));
 //! assert_eq!(row.0, [3.0; 16]);
 //! ```
 //!
@@ -32,7 +32,8 @@ mod level;
 pub mod math;
 pub mod pairs;
 mod portable;
-pub(crate) mod rows;
+#[doc(hidden)]
+pub mod rows;
 pub mod slices;
 
 #[cfg(target_arch = "x86_64")]
