@@ -475,7 +475,7 @@ pub struct ConvertArgs {
 }
 
 /// Names of values that may begin with a minus.
-const SIGNED: [&str; 6] = ["N", "X", "K", "Q", "LIST", "LOW,HIGH"];
+const SIGNED: [&str; 7] = ["N", "X", "K", "Q", "LIST", "LOW,HIGH", "SIZE"];
 
 /// Options with numbers take negative ones: those that make sense, as in `--onnx-range -1,1`, and those
 /// that are then refused by the name of the option.

@@ -401,7 +401,7 @@ fn sizes_beyond_the_memory_are_refused() {
         let name = format!("photos/{i}.png");
         image::GrayImage::new(8, 8).save(at.join(name)).unwrap();
     }
-    let photos = "photos,size=10000000";
+    let photos = "photos,size=60000";
     let args = ["eval", photos, "--reference", photos];
     fail(at, &args, &["--batch-size", "this machine has"]);
     // No batch is larger than what is asked for.
