@@ -7,8 +7,6 @@
 //! parameter list follow. A [`Driver`] executes them: [`sim::Sim`] (feature `sim`) or `cuda::CudaDriver` (feature
 //! `cuda`). Memory comes from a [`Pool`]; operands are [`Mat`] and [`MatMut`].
 
-#![warn(clippy::missing_errors_doc)]
-
 pub mod contract;
 pub mod driver;
 pub mod error;

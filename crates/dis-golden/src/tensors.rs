@@ -73,6 +73,9 @@ impl Tensor {
     }
 
     /// All values as indices; fails on fractions and negative numbers.
+    ///
+    /// # Errors
+    /// A value that is no index.
     pub fn indices(&self) -> Result<Vec<usize>> {
         let index = |x: f64| {
             ensure!(x >= 0.0 && x.fract() == 0.0, "{x} is not an index");
@@ -82,6 +85,9 @@ impl Tensor {
     }
 
     /// Rows `row` of the first dimension.
+    ///
+    /// # Errors
+    /// A row that is not there.
     pub fn row(&self, row: usize) -> Result<Self> {
         let (&rows, rest) = self.shape.split_first().context("a scalar has no rows")?;
         ensure!(row < rows, "row {row} of {rows}");
@@ -105,6 +111,9 @@ fn words<const N: usize, T>(bytes: &[u8], word: fn([u8; N]) -> T) -> Vec<T> {
 }
 
 /// All tensors of a file.
+///
+/// # Errors
+/// A file that cannot be read.
 pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let bytes = std::fs::read(path).with_context(|| format!("{}", path.display()))?;
     let file = SafeTensors::deserialize(&bytes)
@@ -133,6 +142,9 @@ pub struct Manifest {
 
 impl Manifest {
     /// Only the text: what is needed to decide whether a manifest is asked for.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or names no kind.
     pub fn read_json(path: &Path) -> Result<(String, Value)> {
         let text = std::fs::read_to_string(path)?;
         let json: Value = serde_json::from_str(&quote_words(&text)).context("not valid JSON")?;
@@ -144,6 +156,9 @@ impl Manifest {
     }
 
     /// Reads the tensors that a manifest of this text names, and holds them against its list.
+    ///
+    /// # Errors
+    /// Tensors that are not those of the list.
     pub fn with_tensors(path: &Path, kind: String, json: Value) -> Result<Self> {
         let dir = path.parent().unwrap_or(Path::new(".")).to_path_buf();
         let tensors = match json.get("file").and_then(Value::as_str) {

@@ -170,6 +170,9 @@ impl DisConfig {
 
     /// A published entry such as `DiS-S/2`, for images or latents of this size: the side of a square
     /// or `[height, width]`.
+    ///
+    /// # Errors
+    /// A name that is no published entry, a size that patches do not divide.
     pub fn zoo(name: &str, image_size: impl Into<ImageSize>, channels: usize) -> Result<Self> {
         let unknown = || {
             ModelError::Config(format!(
@@ -192,6 +195,9 @@ impl DisConfig {
     }
 
     /// Refuses what cannot be built, naming the option at fault.
+    ///
+    /// # Errors
+    /// Numbers that cannot be built, naming the key.
     pub fn validate(&self) -> Result<()> {
         let refuse = |what: String| Err(ModelError::Config(what));
         // Generous bounds that keep every product of sizes within 64 bits.

@@ -113,11 +113,17 @@ pub struct SavedModel<B: ModelBackend> {
 
 impl DisModel {
     /// Lays out the parameters of this configuration, initialised as published.
+    ///
+    /// # Errors
+    /// A configuration that cannot be built.
     pub fn new(config: DisConfig) -> Result<Self> {
         Self::with_init(config, MixerInit::default())
     }
 
     /// As [`DisModel::new`], with choices at initialisation.
+    ///
+    /// # Errors
+    /// A configuration that cannot be built.
     pub fn with_init(config: DisConfig, init: MixerInit) -> Result<Self> {
         config.validate()?;
         let d = config.embed_dim;
@@ -250,6 +256,9 @@ impl DisModel {
     }
 
     /// Predicts noise and covariance: (batch, out_channels, height, width), dense.
+    ///
+    /// # Errors
+    /// What a block refuses: inputs that do not fit the model, a device that failed.
     pub fn forward<B: ModelBackend>(
         &self,
         backend: &B,
@@ -261,6 +270,9 @@ impl DisModel {
     }
 
     /// As [`DisModel::forward`], showing each block's output and residual sum to `observe`.
+    ///
+    /// # Errors
+    /// What a block refuses: inputs that do not fit the model, a device that failed.
     pub fn forward_observed<B: ModelBackend>(
         &self,
         backend: &B,
@@ -274,6 +286,9 @@ impl DisModel {
 
     /// As [`DisModel::forward`], keeping what [`DisModel::backward`] needs. `recompute` keeps only
     /// the streams between blocks and runs the blocks again in the backward.
+    ///
+    /// # Errors
+    /// What a block refuses: inputs that do not fit the model, a device that failed.
     pub fn forward_saved<B: ModelBackend>(
         &self,
         backend: &B,
@@ -287,6 +302,9 @@ impl DisModel {
 
     /// As [`DisModel::forward`], with times and conditions that are on the device already: nothing
     /// comes from the host, so that a device can record it.
+    ///
+    /// # Errors
+    /// What a block refuses: inputs that do not fit the model, a device that failed.
     pub fn forward_inputs<B: ModelBackend>(
         &self,
         backend: &B,

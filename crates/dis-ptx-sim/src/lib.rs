@@ -72,8 +72,6 @@
 //! actual results of `.approx` instructions within their bounds (see [`Approx`]), and what the
 //! assembler makes of the text.
 
-#![warn(clippy::missing_errors_doc)]
-
 mod approx;
 mod code;
 mod cost;

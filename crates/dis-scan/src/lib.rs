@@ -21,8 +21,6 @@
 //! outputs of the whole, bit for bit; gradients of A, D and the bias of the steps are sums over tokens, and then differ in
 //! the order of addition. `DIS_SIMD=portable|avx2|avx512` forces an instruction set.
 
-#![warn(clippy::missing_errors_doc)]
-
 mod arrays;
 mod backend;
 mod check;

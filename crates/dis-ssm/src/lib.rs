@@ -8,8 +8,6 @@
 //! `forward_saved` returns what `backward` needs, by value; `backward` consumes it. The types of dis-scan and
 //! dis-tensor that signatures name are exported from here too.
 
-#![warn(clippy::missing_errors_doc)]
-
 pub mod attention;
 pub mod block;
 mod branch;

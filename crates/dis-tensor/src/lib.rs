@@ -12,8 +12,6 @@
 //! - [`Reference`]: the same operations as plain loops in float64, or on any [`Scalar`].
 //! - [`random`]: draws addressed by (seed, purpose, sample, step), so that there is no generator to save.
 
-#![warn(clippy::missing_errors_doc)]
-
 pub mod backend;
 mod block;
 mod check;

@@ -160,6 +160,9 @@ impl TrainConfig {
 
 impl RunConfig {
     /// Parses a file's text; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// What is wrong, with the line and key.
     pub fn parse(text: &str, origin: &str) -> Result<Self> {
         toml::from_str(text).map_err(|e| {
             let line = e
@@ -177,12 +180,18 @@ impl RunConfig {
     }
 
     /// Reads a file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and as [`RunConfig::parse`].
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| TrainError::io(path, "read it", e))?;
         Self::parse(&text, &path.display().to_string())
     }
 
     /// A built-in configuration.
+    ///
+    /// # Errors
+    /// No preset of this name.
     pub fn preset(name: &str) -> Result<Self> {
         let Some((_, text)) = PRESETS.iter().find(|(n, _)| *n == name) else {
             let names: Vec<&str> = PRESETS.iter().map(|(n, _)| *n).collect();
@@ -195,12 +204,18 @@ impl RunConfig {
     }
 
     /// As TOML.
+    ///
+    /// # Errors
+    /// A value that TOML cannot say.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string_pretty(self).map_err(|e| TrainError::config(e.to_string()))
     }
 
     /// Fills in from the data what the model section leaves open, writes the full model back, and
     /// checks that everything fits together.
+    ///
+    /// # Errors
+    /// Sections that do not fit the data or each other, naming the key.
     pub fn resolve(&mut self, data: &dyn Dataset) -> Result<DisConfig> {
         let shape = data.shape();
         let mut map = self.model.clone();

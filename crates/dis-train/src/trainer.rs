@@ -99,6 +99,9 @@ struct Sums {
 
 impl<B: ModelBackend> Trainer<B> {
     /// Takes up a run at `state`.
+    ///
+    /// # Errors
+    /// Settings or a state that do not fit the model, a device that failed.
     pub fn new(
         backend: B,
         model: DisModel,
@@ -172,6 +175,9 @@ impl<B: ModelBackend> Trainer<B> {
 
     /// Does one step on `batch`, which must hold `batch_size * accumulation` images. All of it is queued
     /// on the device before anything waits: for the loss terms and the norm, a few numbers, at the end.
+    ///
+    /// # Errors
+    /// A batch that does not fit, too many steps in a row that were not finite, a device that failed.
     pub fn step(&mut self, batch: &Batch) -> Result<StepReport> {
         let micro = self.config.batch_size;
         let count = self.config.accumulation;

@@ -61,6 +61,9 @@ pub struct RunDir {
 
 impl RunDir {
     /// Makes the directory of a new run. Refuses one that already holds a run.
+    ///
+    /// # Errors
+    /// A directory that holds a run, or cannot be made.
     pub fn create(path: &Path, config: &RunConfig) -> Result<Self> {
         let dir = Self {
             path: path.to_path_buf(),
@@ -81,6 +84,9 @@ impl RunDir {
     }
 
     /// Opens the directory of a run.
+    ///
+    /// # Errors
+    /// No run there, or a configuration that cannot be read.
     pub fn open(path: &Path) -> Result<(Self, RunConfig)> {
         let dir = Self {
             path: path.to_path_buf(),
@@ -116,6 +122,9 @@ impl RunDir {
     }
 
     /// Records what the weights began with, in `init-from.json`.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
     pub fn record_transfer(&self, origin: &str, transfer: &Transfer) -> Result<()> {
         #[derive(Serialize)]
         struct Record<'a> {
@@ -151,6 +160,9 @@ impl RunDir {
     }
 
     /// Finished checkpoints, oldest first.
+    ///
+    /// # Errors
+    /// A folder that cannot be listed.
     pub fn list(&self) -> Result<Vec<(u64, PathBuf)>> {
         let folder = self.checkpoints();
         let entries = match fs::read_dir(&folder) {
@@ -170,6 +182,9 @@ impl RunDir {
     }
 
     /// Writes a checkpoint, then removes all but the newest `keep` (0 keeps all).
+    ///
+    /// # Errors
+    /// Files that cannot be written; what was begun is then removed.
     pub fn save(
         &self,
         model: &DisModel,
@@ -245,6 +260,9 @@ impl RunDir {
     }
 
     /// Removes what an interrupted write left behind.
+    ///
+    /// # Errors
+    /// A folder that cannot be removed.
     pub fn sweep(&self) -> Result<()> {
         let folder = self.checkpoints();
         let Ok(entries) = fs::read_dir(&folder) else {
@@ -261,6 +279,9 @@ impl RunDir {
 
     /// Sets a checkpoint that cannot be read aside under the name `damaged-...`, so that the run can
     /// write it again.
+    ///
+    /// # Errors
+    /// A folder that cannot be renamed.
     pub fn set_aside(&self, folder: &Path) -> Result<()> {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let aside = folder.with_file_name(format!("damaged-{name}"));
