@@ -5,7 +5,7 @@
 //! cargo run --release -p dis-model --example checkpoint_memory -- read x.safetensors
 //! ```
 //!
-//! A name ending in `.pt` writes a PyTorch file. Peak memory is the kernel's (`VmHWM`), for the
+//! Without arguments it writes a DiS-S/4 and removes it. A name ending in `.pt` writes a PyTorch file. Peak memory is the kernel's (`VmHWM`), for the
 //! whole process, so write and read in processes of their own.
 
 use std::error::Error;
@@ -17,7 +17,12 @@ use dis_model::{Checkpoint, ConditionKind, DisConfig, DisModel, Metadata};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let temporary = std::env::temp_dir().join("checkpoint_memory.safetensors");
+    let temporary = temporary.to_string_lossy();
+    let words: Vec<&str> = match args.is_empty() {
+        true => vec!["write", "DiS-S/4", &temporary],
+        false => args.iter().map(String::as_str).collect(),
+    };
     let (checkpoint, start) = match words[..] {
         ["write", model, path] => {
             let checkpoint = random(model)?;
@@ -51,6 +56,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             peak / f64::from(1 << 20),
             peak / bytes
         );
+    }
+    if args.is_empty() {
+        std::fs::remove_file(&*temporary)?;
     }
     Ok(())
 }
