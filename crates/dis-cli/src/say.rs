@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result};
 
-/// Writes a line of results; for [`say!`](crate::say).
+/// Writes a line of results; for `say!`.
 ///
 /// # Errors
 /// If nobody reads it, or it cannot be written.
@@ -17,7 +17,7 @@ pub fn result(text: Arguments<'_>) -> Result<()> {
     write(&mut out, text).context("cannot write to standard output")
 }
 
-/// Writes a line for people, if there is anybody to read it; for [`note!`](crate::note).
+/// Writes a line for people, if there is anybody to read it; for `note!`.
 pub fn remark(text: Arguments<'_>) {
     let _ = write(&mut io::stderr().lock(), text);
 }

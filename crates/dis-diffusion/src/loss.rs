@@ -1,6 +1,6 @@
 //! Training losses with their gradient with respect to the network output (Ho et al., 2020,
 //! equation 14; the hybrid with learned variances: Nichol and Dhariwal, 2021, equation 16). Computed
-//! where a backend computes ([`ImageOps::gaussian_loss`](dis_tensor::ImageOps::gaussian_loss)), all in
+//! where a backend computes ([`ImageOps::gaussian_loss`]), all in
 //! float64; only inputs and the gradient are float32.
 
 use std::f64::consts::LN_2;

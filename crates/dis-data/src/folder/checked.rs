@@ -15,7 +15,7 @@ use crate::{DataError, Dataset, Result, short_hash};
 
 impl FolderDataset {
     /// Lists a folder and looks at every picture that its index does not know, see
-    /// [`super::open_checked`].
+    /// [`open_checked`](crate::open_checked).
     ///
     /// # Errors
     /// As [`FolderDataset::open`], and those of the check.

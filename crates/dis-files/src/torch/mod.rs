@@ -2,10 +2,10 @@
 //!
 //! Such a file is a zip archive of a pickle (`data.pkl`), which describes the objects, and one
 //! stored entry for each storage (`data/0`, `data/1`, ...). The pickle is read by a small machine
-//! that knows only what tensors and plain settings need ([`pickle`]); it builds a description, from
+//! that knows only what tensors and plain settings need (`pickle`); it builds a description, from
 //! which tensors are read where they lie.
 //!
-//! What a file can make this use: its pickle is read whole (at most [`MAX_PICKLE`]), its
+//! What a file can make this use: its pickle is read whole (at most `MAX_PICKLE`), its
 //! description takes a small multiple of that, and tensors together never have more elements than
 //! the file has bytes.
 
