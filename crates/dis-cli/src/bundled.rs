@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use dis_eval::sha256_hex;
-use dis_model::checkpoint::{Entry, InferHints, WeightFile};
-use dis_model::{Checkpoint, DisModel, Metadata};
+use dis_model::checkpoint::{Entry, InferError, InferHints, WeightFile};
+use dis_model::{Checkpoint, DisModel, Metadata, ModelError};
 use dis_train::run::{Found, find_weights};
 
 use crate::note;
@@ -58,7 +58,7 @@ pub fn describe(path: Option<&Path>, raw: bool, null_label: Option<bool>) -> Res
         null_label,
         ..InferHints::default()
     };
-    let metadata = file.describe(&hints).map_err(|e| add_hint(e.into()))?;
+    let metadata = file.describe(&hints).map_err(add_hint)?;
     let model = DisModel::new(metadata.model)
         .with_context(|| format!("{}: its configuration", origin.display()))?;
     Ok(Weights {
@@ -91,13 +91,14 @@ impl Weights {
 }
 
 /// Says which option answers a question that shapes leave open.
-pub fn add_hint(error: anyhow::Error) -> anyhow::Error {
-    let text = error.to_string();
-    if text.contains("say which") {
-        anyhow::anyhow!("{error} (--null-label true or false)")
-    } else if text.contains("say the height and width") {
-        anyhow::anyhow!("{error} (dis convert IN OUT --image-size WIDTHxHEIGHT)")
-    } else {
-        error
-    }
+pub fn add_hint(error: ModelError) -> anyhow::Error {
+    let option = match &error {
+        ModelError::Infer { what, .. } => match what {
+            InferError::NullLabel { .. } => "--null-label true or false",
+            InferError::ImageSize { .. } => "dis convert IN OUT --image-size WIDTHxHEIGHT",
+            _ => return error.into(),
+        },
+        _ => return error.into(),
+    };
+    anyhow::anyhow!("{error} ({option})")
 }

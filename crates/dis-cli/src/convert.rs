@@ -108,6 +108,6 @@ fn read(args: &ConvertArgs, format: Format) -> Result<(Checkpoint, Option<Vec<f3
         image_size: args.image_size.map(|size| [size.height, size.width].into()),
         ..InferHints::default()
     };
-    let checkpoint = Checkpoint::read(file, &hints).map_err(|e| add_hint(e.into()))?;
+    let checkpoint = Checkpoint::read(file, &hints).map_err(add_hint)?;
     Ok((checkpoint, None, taken))
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dis_tensor::TensorError;
 
-use crate::checkpoint::Holds;
+use crate::checkpoint::{Holds, InferError};
 use crate::classes::ClassError;
 
 /// Errors of this crate.
@@ -39,6 +39,14 @@ pub enum ModelError {
         path: PathBuf,
         /// Which moments.
         holds: Holds,
+    },
+    /// A file without metadata whose shapes say no configuration.
+    #[error("{}: {what}", path.display())]
+    Infer {
+        /// The file, or a description of where the bytes came from.
+        path: PathBuf,
+        /// What the shapes are not, or leave open.
+        what: InferError,
     },
     /// A file is not a valid checkpoint.
     #[error("{}: {what}", path.display())]

@@ -23,7 +23,7 @@ pub fn weights(case: &Case) -> Result<()> {
                 null_label: Some(true),
                 ..InferHints::default()
             };
-            infer_config(&tensors, &hints).map_err(anyhow::Error::msg)?
+            infer_config(&tensors, &hints)?
         }
     };
     let model = DisModel::new(config)?;

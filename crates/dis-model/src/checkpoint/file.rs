@@ -183,8 +183,10 @@ impl<R: Read + Seek> WeightFile<R> {
             None => {
                 let shapes = self.tensors.iter();
                 let shapes = shapes.map(|t| (t.name.as_str(), t.shape.as_slice()));
-                let config = infer_from_shapes(shapes, hints, &self.arguments);
-                Metadata::new(config.map_err(|e| self.refuse(e))?)
+                let path = self.origin.clone();
+                let config = infer_from_shapes(shapes, hints, &self.arguments)
+                    .map_err(|what| ModelError::Infer { path, what })?;
+                Metadata::new(config)
             }
         };
         if metadata.holds == Some(Holds::Both) {

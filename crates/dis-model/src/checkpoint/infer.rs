@@ -24,12 +24,53 @@ pub struct InferHints {
     pub image_size: Option<ImageSize>,
 }
 
+/// Why shapes say no configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InferError {
+    /// The shapes are not those of a model.
+    #[error("{0}")]
+    Shapes(String),
+    /// They leave [`InferHints::null_label`] open.
+    #[error(
+        "the label table has {rows} rows, and shapes cannot tell whether the last one is the null \
+         label ({} classes) or a class ({rows} classes){why}: say which",
+        rows - 1
+    )]
+    NullLabel {
+        /// Rows of the label table.
+        rows: usize,
+        /// Why the arguments of the training script do not tell either, after a comma; empty where
+        /// there are none.
+        why: String,
+    },
+    /// They leave [`InferHints::image_size`] open.
+    #[error(
+        "pos_embed has {positions} tokens, {extra} of them in front of the patches; the {patches} \
+         left are not a square, and there is no metadata: say the height and width of the images"
+    )]
+    ImageSize {
+        /// Tokens of the position table.
+        positions: usize,
+        /// Those of condition and time.
+        extra: usize,
+        /// Those of patches.
+        patches: usize,
+    },
+}
+
+impl From<String> for InferError {
+    fn from(what: String) -> Self {
+        Self::Shapes(what)
+    }
+}
+
 /// Reads the configuration off the shapes. The rest is as published; errors say what is missing or
 /// open.
 ///
 /// # Errors
 /// If the shapes are not those of a model, or leave open what `hints` do not say.
-pub fn infer_config(tensors: &[NamedTensor], hints: &InferHints) -> Result<DisConfig, String> {
+pub fn infer_config(tensors: &[NamedTensor], hints: &InferHints) -> Result<DisConfig, InferError> {
     let shapes = tensors
         .iter()
         .map(|t| (t.name.as_str(), t.shape.as_slice()));
@@ -42,7 +83,7 @@ pub(super) fn infer_from_shapes<'a>(
     shapes: impl Iterator<Item = (&'a str, &'a [usize])>,
     hints: &InferHints,
     args: &Map<String, Value>,
-) -> Result<DisConfig, String> {
+) -> Result<DisConfig, InferError> {
     let shapes: HashMap<&str, &[usize]> = shapes.collect();
     let rows = match shapes.get(LABEL_TABLE) {
         Some([rows, _]) => *rows,
@@ -57,13 +98,8 @@ pub(super) fn infer_from_shapes<'a>(
     };
     let mut config = from_shapes(&shapes, &assumed)?;
     if open {
-        let null_label = arguments::null_label(args, rows, &config).map_err(|why| {
-            format!(
-                "the label table has {rows} rows, and shapes cannot tell whether the last one is \
-                 the null label ({} classes) or a class ({rows} classes){why}: say which",
-                rows - 1
-            )
-        })?;
+        let null_label = arguments::null_label(args, rows, &config)
+            .map_err(|why| InferError::NullLabel { rows, why })?;
         config.condition = ConditionKind::Classes {
             num_classes: rows - usize::from(null_label),
             null_label,
@@ -72,7 +108,10 @@ pub(super) fn infer_from_shapes<'a>(
     Ok(config)
 }
 
-fn from_shapes(shapes: &HashMap<&str, &[usize]>, hints: &InferHints) -> Result<DisConfig, String> {
+fn from_shapes(
+    shapes: &HashMap<&str, &[usize]>,
+    hints: &InferHints,
+) -> Result<DisConfig, InferError> {
     let has = |name: &str| shapes.contains_key(name);
     let find = |name: &str, dims: usize| match shapes.get(name) {
         Some(shape) if shape.len() == dims => Ok(*shape),
@@ -93,9 +132,8 @@ fn from_shapes(shapes: &HashMap<&str, &[usize]>, hints: &InferHints) -> Result<D
     let dt_rank = find("mid_block.mixer.dt_proj.weight", 2)?[1];
     let head = find("final_layer.linear.weight", 2)?[0];
     if embed_dim == 0 || d_inner % embed_dim != 0 {
-        return Err(format!(
-            "d_inner {d_inner} is not a multiple of the width {embed_dim}"
-        ));
+        let what = format!("d_inner {d_inner} is not a multiple of the width {embed_dim}");
+        return Err(what.into());
     }
 
     let ada_ln = has("mid_block.adaLN_modulation.1.weight");
@@ -135,11 +173,11 @@ fn from_shapes(shapes: &HashMap<&str, &[usize]>, hints: &InferHints) -> Result<D
         Some(size) => size,
         None if patches > 0 && side * side == patches => side.saturating_mul(patch_size).into(),
         None => {
-            return Err(format!(
-                "pos_embed has {positions} tokens, {extra} of them in front of the patches; the \
-                 {patches} left are not a square, and there is no metadata: say the height and width \
-                 of the images"
-            ));
+            return Err(InferError::ImageSize {
+                positions,
+                extra,
+                patches,
+            });
         }
     };
 
@@ -162,9 +200,8 @@ fn from_shapes(shapes: &HashMap<&str, &[usize]>, hints: &InferHints) -> Result<D
         1 => false,
         2 => true,
         _ => {
-            return Err(format!(
-                "the decoder has {head} outputs; expected {outputs} or twice that"
-            ));
+            let what = format!("the decoder has {head} outputs; expected {outputs} or twice that");
+            return Err(what.into());
         }
     };
     let config = DisConfig {
@@ -201,7 +238,8 @@ fn from_shapes(shapes: &HashMap<&str, &[usize]>, hints: &InferHints) -> Result<D
             "pos_embed has {positions} tokens, {extra} of them in front of the patches; images of \
              {image_size} have {} patches of {patch_size}x{patch_size}, but {patches} are left",
             config.patches()
-        ));
+        )
+        .into());
     }
     Ok(config)
 }
@@ -211,7 +249,7 @@ mod tests {
     use super::*;
     use crate::model::DisModel;
 
-    fn inferred(config: DisConfig, image_size: Option<ImageSize>) -> Result<DisConfig, String> {
+    fn inferred(config: DisConfig, image_size: Option<ImageSize>) -> Result<DisConfig, InferError> {
         let model = DisModel::new(config).map_err(|e| e.to_string())?;
         let specs = model.table().specs().iter();
         let shapes = specs.map(|s| (s.name.as_str(), s.shape.as_slice()));
@@ -225,15 +263,19 @@ mod tests {
     #[test]
     fn a_rectangle_is_asked_for_and_held_to_the_table() {
         let config = DisConfig::new([4, 6], 2, 3, 16, 4);
-        let message = inferred(config, None).unwrap_err();
-        assert!(message.contains("the 6 left are not a square"), "{message}");
-        assert!(message.contains("height and width"), "{message}");
+        let open = InferError::ImageSize {
+            positions: 7,
+            extra: 1,
+            patches: 6,
+        };
+        assert_eq!(inferred(config, None).unwrap_err(), open);
         let found = |size: [usize; 2]| inferred(config, Some(size.into()));
         assert_eq!(found([4, 6]).unwrap().image_size, [4, 6].into());
         assert_eq!(found([6, 4]).unwrap().image_size, [6, 4].into());
-        let message = found([4, 8]).unwrap_err();
+        let message = found([4, 8]).unwrap_err().to_string();
         assert!(message.contains("4x8 have 8 patches"), "{message}");
-        assert!(found([0, 6]).unwrap_err().contains("image_size is 0"));
+        let message = found([0, 6]).unwrap_err().to_string();
+        assert!(message.contains("image_size is 0"), "{message}");
         // As many patches as a square has: only a hint tells them apart.
         let config = DisConfig::new([2, 8], 2, 3, 16, 4);
         let size = |hint: Option<ImageSize>| inferred(config, hint).unwrap().image_size;

@@ -25,7 +25,7 @@ pub use config_json::{config_from_json, config_to_json};
 pub use dis_files::{ElementType, StoredTensor};
 pub use entry::Entry;
 pub use file::{Format, WeightFile, read_tensors};
-pub use infer::{InferHints, infer_config};
+pub use infer::{InferError, InferHints, infer_config};
 pub use metadata::{Holds, METADATA_KEY, Metadata};
 pub use tensors::{NamedTensor, arena_from_tensors};
 pub use whole::Checkpoint;
