@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::simd::{Kernel, Simd, Vector, dispatch, level};
-use dis_tensor::{Backend, Cpu, Layout, Precision, Tokens, TokensMut};
+use dis_tensor::{Accum, Backend, Cpu, Layout, Precision, Tokens, TokensMut};
 
 /// (rows, length of the sum, columns): in_proj, x_proj, dt_proj, out_proj of DiS-S, then larger.
 const SHAPES: [(usize, usize, usize); 7] = [
@@ -79,7 +79,7 @@ fn products(c: &mut Criterion) {
                         Tokens::new(&weight, Layout::dense(1, n, k)),
                     );
                     let out = TokensMut::new(&mut out, Layout::dense(1, m, n));
-                    cpu.gemm(x, false, weight, true, None, false, out)
+                    cpu.gemm(x, weight.t(), None, Accum::Replace, out)
                         .expect("a product");
                 });
             });
@@ -93,7 +93,7 @@ fn products(c: &mut Criterion) {
                         Tokens::new(&ready, Layout::dense(1, n, k)),
                     );
                     let out = TokensMut::new(&mut out, Layout::dense(1, m, n));
-                    cpu.gemm(x, false, weight, true, None, false, out)
+                    cpu.gemm(x, weight.t(), None, Accum::Replace, out)
                         .expect("a product");
                 });
             });
@@ -105,7 +105,7 @@ fn products(c: &mut Criterion) {
                         Tokens::new(&weight, Layout::dense(1, n, k)),
                     );
                     let out = TokensMut::new(&mut out, Layout::dense(1, m, n));
-                    half.gemm(x, false, weight, true, None, false, out)
+                    half.gemm(x, weight.t(), None, Accum::Replace, out)
                         .expect("a product");
                 });
             });
@@ -168,7 +168,7 @@ fn training(c: &mut Criterion) {
                 b.iter(|| {
                     let (x, weight) = (Tokens::new(&x, input), Tokens::new(&weight, by));
                     let y = TokensMut::new(&mut y, output);
-                    cpu.gemm(x, false, weight, true, None, false, y)
+                    cpu.gemm(x, weight.t(), None, Accum::Replace, y)
                         .expect("a product");
                 });
             });
@@ -176,7 +176,7 @@ fn training(c: &mut Criterion) {
                 b.iter(|| {
                     let (dy, weight) = (Tokens::new(&dy, output), Tokens::new(&weight, by));
                     let dx = TokensMut::new(&mut dx, input);
-                    cpu.gemm(dy, false, weight, false, None, false, dx)
+                    cpu.gemm(dy, weight, None, Accum::Replace, dx)
                         .expect("a product");
                 });
             });
@@ -184,7 +184,7 @@ fn training(c: &mut Criterion) {
                 b.iter(|| {
                     let (dy, x) = (Tokens::new(&dy, output), Tokens::new(&x, input));
                     let dw = TokensMut::new(&mut dw, by);
-                    cpu.gemm(dy, true, x, false, None, true, dw)
+                    cpu.gemm(dy.t(), x, None, Accum::Add, dw)
                         .expect("a product");
                 });
             });

@@ -10,9 +10,9 @@ use dis_data::{Batch, ImageShape, LoaderOptions, MemoryDataset, load_batch, open
 use dis_diffusion::{
     GaussianDiffusion, Guidance, Guided, Options, SamplerSpec, SeededNoise, Spacing, sample,
 };
-use dis_model::{Condition, ConditionKind, DisConfig, DisModel, ModelInput};
+use dis_model::{Condition, ConditionKind, Ctx, DisConfig, DisModel, ModelInput};
 use dis_pipeline::ModelDenoiser;
-use dis_ssm::{Mixer, MixerConfig, MixerInit, ParamTable, Scratch};
+use dis_ssm::{Mixer, MixerConfig, MixerInit, ParamTable, TokenBuf};
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::{Backend, Cpu, Layout, Precision};
 use dis_train::config::TrainConfig;
@@ -53,7 +53,7 @@ fn forward(c: &mut Criterion) {
                     };
                     cpu.install(|| {
                         model
-                            .forward(&cpu, &params, black_box(&input))
+                            .forward(Ctx::new(&cpu, &params), black_box(&input))
                             .expect("output")
                     })
                 });
@@ -74,13 +74,13 @@ fn mixer(c: &mut Criterion) {
         cpu.prepare_weights(&mut params, table.products())
             .expect("prepared weights");
         let layout = Layout::dense(1, 257, 368);
-        let x = Scratch::<Cpu>::from_f32(&cpu, layout, &normals(257 * 368));
-        let mut y = Scratch::<Cpu>::new(&cpu, layout);
+        let x = TokenBuf::<Cpu>::from_f32(&cpu, layout, &normals(257 * 368));
+        let mut y = TokenBuf::<Cpu>::new(&cpu, layout);
         group.bench_function(format!("threads {threads}"), |b| {
             b.iter(|| {
                 cpu.install(|| {
                     mixer
-                        .forward(&cpu, &params, x.view(), y.view_mut())
+                        .forward(Ctx::new(&cpu, &params), x.view(), y.view_mut())
                         .expect("output");
                 });
             });

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use dis_ssm::Ctx;
 use dis_tensor::{Cpu, Reals};
 use ndarray::Array2;
 use sha2::{Digest, Sha256};
@@ -171,7 +172,9 @@ impl FeatureNetwork for ClassifierFeatures<'_> {
     }
 
     fn run(&self, images: &[f32], _: ImageShape) -> Result<FeatureBatch> {
-        let out = self.classifier.run(self.cpu, &self.params, images)?;
+        let out = self
+            .classifier
+            .run(Ctx::new(self.cpu, &self.params), images)?;
         Ok(FeatureBatch {
             features: out.features,
             logits: Some(out.logits),

@@ -2,7 +2,7 @@
 //! `cargo run --release -p dis-model --example forward`
 
 use dis_model::cost::Cost;
-use dis_model::{Condition, DisConfig, DisModel, ModelInput};
+use dis_model::{Condition, Ctx, DisConfig, DisModel, ModelInput};
 use dis_tensor::{Backend, Cpu};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         condition: Condition::None,
         drop_path: None,
     };
-    let out = cpu.to_f32(&model.forward(&cpu, &params, &input)?);
+    let out = cpu.to_f32(&model.forward(Ctx::new(&cpu, &params), &input)?);
     // Noise and what the variance is made of, three channels each.
     assert_eq!(out.len(), 6 * 32 * 32);
     println!("output of {} values, the first is {}", out.len(), out[0]);

@@ -1,8 +1,8 @@
 //! Backward pass of the model.
 
 use crate::ModelBackend;
-use dis_ssm::{BlockGrads, Scratch};
-use dis_tensor::{Buffer, Layout, PatchOrder, Reals};
+use dis_ssm::{BlockGrads, Ctx, TokenBuf};
+use dis_tensor::{Accum, AddNormBackward, Buffer, Layout, PatchOrder, Reals};
 
 use crate::error::{ModelError, Result};
 use crate::model::{DisModel, SavedHead, SavedModel, stream};
@@ -16,13 +16,13 @@ impl DisModel {
     /// A gradient or an input whose shape does not fit the model, a device that failed.
     pub fn backward<B: ModelBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         saved: SavedModel<B>,
         dout: &Reals<B>,
         grads: &mut Reals<B>,
         dimage: Option<&mut Reals<B>>,
     ) -> Result<()> {
+        let backend = ctx.backend;
         let SavedModel {
             embedding,
             sums,
@@ -35,13 +35,12 @@ impl DisModel {
         let layout = stream(&sums[n - 1])?.layout;
         let [batch, _, d] = layout.shape();
         let condition = embedding.condition_act.as_ref();
-        let mut dcondition = condition.map(|_| Scratch::zeros(backend, batch, 1, d));
+        let mut dcondition = condition.map(|_| TokenBuf::zeros(backend, batch, 1, d));
 
         // Gradient of the residual sum, updated in place from block to block.
-        let mut dresidual = Scratch::zeros(backend, batch, layout.tokens, d);
+        let mut dresidual = TokenBuf::zeros(backend, batch, layout.tokens, d);
         self.decode_backward(
-            backend,
-            params,
+            ctx,
             head,
             dout,
             condition,
@@ -49,7 +48,7 @@ impl DisModel {
             &mut dresidual,
             grads,
         )?;
-        let mut dhidden = Scratch::new(backend, layout);
+        let mut dhidden = TokenBuf::new(backend, layout);
         match drops.get(n).and_then(Option::as_ref) {
             Some(drop) => {
                 backend.scale_samples(drop.view(), dresidual.view(), dhidden.view_mut())?;
@@ -58,34 +57,36 @@ impl DisModel {
         }
 
         // Gradients of outputs that were skipped to later blocks; the next block's joins them.
-        let mut dskips: Vec<Option<Scratch<B>>> = (0..n).map(|_| None).collect();
+        let mut dskips: Vec<Option<TokenBuf<B>>> = (0..n).map(|_| None).collect();
         for i in (0..n).rev() {
             let sum = stream(&sums[i])?;
-            let condition = condition.map(Scratch::view);
+            let condition = condition.map(TokenBuf::view);
             let saved = match blocks[i].take() {
                 Some(saved) => saved,
-                None => self.blocks[i].recompute(backend, params, sum.view(), condition)?,
+                None => self.blocks[i].recompute(ctx, sum.view(), condition)?,
             };
             let input = self.block_input(i, &sums, &outs, &drops, condition)?;
             let pending = if i > 0 { dskips[i - 1].take() } else { None };
-            let accumulate_hidden = pending.is_some();
+            let accum_hidden = match pending {
+                Some(_) => Accum::Add,
+                None => Accum::Replace,
+            };
             let mut target =
-                (i > 0).then(|| pending.unwrap_or_else(|| Scratch::new(backend, layout)));
+                (i > 0).then(|| pending.unwrap_or_else(|| TokenBuf::new(backend, layout)));
             let source = self.skip_source(i);
-            let mut dskip = source.map(|_| Scratch::new(backend, layout));
+            let mut dskip = source.map(|_| TokenBuf::new(backend, layout));
             self.blocks[i].backward(
-                backend,
-                params,
+                ctx,
                 saved,
                 input,
                 sum.view(),
                 dhidden.view(),
                 BlockGrads {
                     residual: dresidual.view_mut(),
-                    hidden: target.as_mut().map(Scratch::view_mut),
-                    accumulate_hidden,
-                    skip: dskip.as_mut().map(Scratch::view_mut),
-                    condition: dcondition.as_mut().map(Scratch::view_mut),
+                    hidden: target.as_mut().map(TokenBuf::view_mut),
+                    accum_hidden,
+                    skip: dskip.as_mut().map(TokenBuf::view_mut),
+                    condition: dcondition.as_mut().map(TokenBuf::view_mut),
                     params: grads,
                 },
             )?;
@@ -96,22 +97,20 @@ impl DisModel {
                 dhidden = target;
             }
         }
-        self.embed_backward(
-            backend, params, embedding, &dresidual, dcondition, grads, dimage,
-        )
+        self.embed_backward(ctx, embedding, &dresidual, dcondition, grads, dimage)
     }
 
     fn decode_backward<B: ModelBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         saved: SavedHead<B>,
         dout: &Reals<B>,
-        condition: Option<&Scratch<B>>,
-        dcondition: Option<&mut Scratch<B>>,
-        dresidual: &mut Scratch<B>,
+        condition: Option<&TokenBuf<B>>,
+        dcondition: Option<&mut TokenBuf<B>>,
+        dresidual: &mut TokenBuf<B>,
         grads: &mut Reals<B>,
     ) -> Result<()> {
+        let Ctx { backend, params } = ctx;
         let SavedHead {
             sum,
             sum_stats,
@@ -129,44 +128,39 @@ impl DisModel {
                 grid.elements()
             )));
         }
-        let mut dpixels = Scratch::dense(backend, batch, patches, grid.patch_len());
+        let mut dpixels = TokenBuf::dense(backend, batch, patches, grid.patch_len());
         backend.patchify(dout, grid, dpixels.view_mut())?;
         self.head
             .backward_params(backend, modulated.view(), dpixels.view(), grads)?;
         let mut dmodulated = modulated;
-        self.head.backward_input(
-            backend,
-            params,
-            dpixels.view(),
-            false,
-            dmodulated.view_mut(),
-        )?;
+        self.head
+            .backward_input(ctx, dpixels.view(), Accum::Replace, dmodulated.view_mut())?;
 
         let mut dshift_scale = shift_scale
             .as_ref()
-            .map(|s| Scratch::new(backend, s.layout));
-        let mut dnormed = Scratch::new(backend, normed.layout);
-        backend.add_norm_backward(
-            normed.view(),
-            normed_stats.view(),
-            self.head_norm
-                .with::<B>(params, shift_scale.as_ref().map(Scratch::view)),
-            dmodulated.view(),
-            false,
-            dnormed.view_mut(),
-            None,
-            dshift_scale.as_mut().map(Scratch::view_mut),
-        )?;
+            .map(|s| TokenBuf::new(backend, s.layout));
+        let mut dnormed = TokenBuf::new(backend, normed.layout);
+        backend.add_norm_backward(AddNormBackward {
+            x: normed.view(),
+            stats: normed_stats.view(),
+            norm: self
+                .head_norm
+                .with::<B>(params, shift_scale.as_ref().map(TokenBuf::view)),
+            dout: dmodulated.view(),
+            accum: Accum::Replace,
+            dx: dnormed.view_mut(),
+            grads: None,
+            d_shift_scale: dshift_scale.as_mut().map(TokenBuf::view_mut),
+        })?;
         if let (Some(linear), Some(condition), Some(dshift_scale)) =
             (&self.head_modulation, condition, &dshift_scale)
         {
             linear.backward_params(backend, condition.view(), dshift_scale.view(), grads)?;
             if let Some(dcondition) = dcondition {
                 linear.backward_input(
-                    backend,
-                    params,
+                    ctx,
                     dshift_scale.view(),
-                    true,
+                    Accum::Add,
                     dcondition.view_mut(),
                 )?;
             }
@@ -176,16 +170,16 @@ impl DisModel {
             dresidual.layout,
             Layout::dense(batch, self.config.tokens(), d)
         );
-        backend.add_norm_backward(
-            sum.view(),
-            sum_stats.view(),
-            self.norm_f.with::<B>(params, None),
-            dnormed.view(),
-            false,
-            dresidual.tokens_mut(start, patches),
-            Some(self.norm_f.grads(grads)),
-            None,
-        )?;
+        backend.add_norm_backward(AddNormBackward {
+            x: sum.view(),
+            stats: sum_stats.view(),
+            norm: self.norm_f.with::<B>(params, None),
+            dout: dnormed.view(),
+            accum: Accum::Replace,
+            dx: dresidual.tokens_mut(start, patches),
+            grads: Some(self.norm_f.grads(grads)),
+            d_shift_scale: None,
+        })?;
         Ok(())
     }
 }

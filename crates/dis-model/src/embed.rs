@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::ModelBackend;
-use dis_ssm::Scratch;
-use dis_tensor::{Buffer, Layout, PatchOrder, Reals, Tokens, TokensMut};
+use dis_ssm::{Ctx, TokenBuf};
+use dis_tensor::{Accum, Buffer, Layout, PatchOrder, Reals, Tokens, TokensMut};
 
 use crate::config::{ConditionKind, Conditioning};
 use crate::error::{ModelError, Result};
@@ -14,25 +14,25 @@ use crate::model::DisModel;
 /// What the embedding keeps for the backward.
 #[derive(Debug)]
 pub(crate) struct SavedEmbedding<B: ModelBackend> {
-    patches: Scratch<B>,
+    patches: TokenBuf<B>,
     inputs: Arc<ModelInputs<B>>,
     /// Before and after the SiLU of the time MLP.
-    mlp: Option<[Scratch<B>; 2]>,
+    mlp: Option<[TokenBuf<B>; 2]>,
     /// Time + condition before SiLU, (batch, 1, D), where norms are modulated.
-    condition: Option<Scratch<B>>,
+    condition: Option<TokenBuf<B>>,
     /// SiLU of it.
-    pub(crate) condition_act: Option<Scratch<B>>,
+    pub(crate) condition_act: Option<TokenBuf<B>>,
 }
 
 impl DisModel {
     /// Tokens (batch, tokens, D), with positions.
     pub(crate) fn embed<B: ModelBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         image: &Reals<B>,
         inputs: Arc<ModelInputs<B>>,
-    ) -> Result<(Scratch<B>, SavedEmbedding<B>)> {
+    ) -> Result<(TokenBuf<B>, SavedEmbedding<B>)> {
+        let Ctx { backend, params } = ctx;
         let config = &self.config;
         let (batch, d) = (inputs.batch(), config.embed_dim);
         let grid = self.grid(batch, config.channels, PatchOrder::ChannelFirst);
@@ -44,18 +44,18 @@ impl DisModel {
                 config.image_size
             )));
         }
-        let mut tokens = Scratch::dense(backend, batch, config.tokens(), d);
+        let mut tokens = TokenBuf::dense(backend, batch, config.tokens(), d);
 
-        let mut patches = Scratch::dense(backend, batch, grid.tokens(), grid.patch_len());
+        let mut patches = TokenBuf::dense(backend, batch, grid.tokens(), grid.patch_len());
         backend.patchify(image, grid, patches.view_mut())?;
-        let mut embedded = Scratch::dense(backend, batch, grid.tokens(), d);
+        let mut embedded = TokenBuf::dense(backend, batch, grid.tokens(), d);
         self.patch_embed
-            .forward(backend, params, patches.view(), embedded.view_mut())?;
+            .forward(ctx, patches.view(), embedded.view_mut())?;
         let extra = config.extra_tokens();
         backend.copy(embedded.view(), tokens.tokens_mut(extra, grid.tokens()))?;
 
-        let (time, mlp) = self.embed_time(backend, params, &inputs.sinusoid)?;
-        let condition_tokens = self.embed_condition(backend, params, &inputs)?;
+        let (time, mlp) = self.embed_time(ctx, &inputs.sinusoid)?;
+        let condition_tokens = self.embed_condition(ctx, &inputs)?;
         if config.conditioning == Conditioning::Tokens {
             if let Some(condition) = &condition_tokens {
                 let count = condition.layout.tokens;
@@ -71,9 +71,9 @@ impl DisModel {
             let mut sum = time;
             if let Some(tokens) = &condition_tokens {
                 let mean = 1.0 / tokens.layout.tokens as f64;
-                backend.token_sums(mean, tokens.view(), true, sum.view_mut())?;
+                backend.token_sums(mean, Accum::Add, tokens.view(), sum.view_mut())?;
             }
-            let mut act = Scratch::dense(backend, batch, 1, d);
+            let mut act = TokenBuf::dense(backend, batch, 1, d);
             backend.silu(sum.view(), act.view_mut())?;
             condition = Some(sum);
             condition_act = Some(act);
@@ -91,68 +91,63 @@ impl DisModel {
     #[allow(clippy::type_complexity)]
     fn embed_time<B: ModelBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
-        sinusoid: &Scratch<B>,
-    ) -> Result<(Scratch<B>, Option<[Scratch<B>; 2]>)> {
+        ctx: Ctx<'_, B>,
+        sinusoid: &TokenBuf<B>,
+    ) -> Result<(TokenBuf<B>, Option<[TokenBuf<B>; 2]>)> {
+        let backend = ctx.backend;
         let [batch, _, d] = sinusoid.view().shape();
-        let mut time = Scratch::dense(backend, batch, 1, d);
+        let mut time = TokenBuf::dense(backend, batch, 1, d);
         let Some([first, second]) = &self.time_mlp else {
             backend.copy(sinusoid.view(), time.view_mut())?;
             return Ok((time, None));
         };
-        let mut before = Scratch::dense(backend, batch, 1, 4 * d);
-        first.forward(backend, params, sinusoid.view(), before.view_mut())?;
-        let mut after = Scratch::dense(backend, batch, 1, 4 * d);
+        let mut before = TokenBuf::dense(backend, batch, 1, 4 * d);
+        first.forward(ctx, sinusoid.view(), before.view_mut())?;
+        let mut after = TokenBuf::dense(backend, batch, 1, 4 * d);
         backend.silu(before.view(), after.view_mut())?;
-        second.forward(backend, params, after.view(), time.view_mut())?;
+        second.forward(ctx, after.view(), time.view_mut())?;
         Ok((time, Some([before, after])))
     }
 
     /// Condition tokens (batch, n, D) before positions.
     fn embed_condition<B: ModelBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         inputs: &ModelInputs<B>,
-    ) -> Result<Option<Scratch<B>>> {
+    ) -> Result<Option<TokenBuf<B>>> {
+        let Ctx { backend, params } = ctx;
         if let Some(ids) = &inputs.labels {
             let table = self.label_table.ok_or_else(missing_table)?;
-            let mut out = Scratch::dense(backend, inputs.batch(), 1, self.config.embed_dim);
+            let mut out = TokenBuf::dense(backend, inputs.batch(), 1, self.config.embed_dim);
             backend.gather(table.view(params), ids, out.view_mut())?;
             return Ok(Some(out));
         }
         match &inputs.context {
-            Some(context) => self.embed_context(backend, params, context).map(Some),
+            Some(context) => self.embed_context(ctx, context).map(Some),
             None => Ok(None),
         }
     }
 
     fn embed_context<B: ModelBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         context: &ContextInputs<B>,
-    ) -> Result<Scratch<B>> {
+    ) -> Result<TokenBuf<B>> {
+        let Ctx { backend, params } = ctx;
         let [batch, tokens, _] = context.embeddings.view().shape();
         let d = self.config.embed_dim;
         let linear = self.context_embed.as_ref().ok_or_else(missing_table)?;
-        let mut projected = Scratch::dense(backend, batch, tokens, d);
-        linear.forward(
-            backend,
-            params,
-            context.embeddings.view(),
-            projected.view_mut(),
-        )?;
+        let mut projected = TokenBuf::dense(backend, batch, tokens, d);
+        linear.forward(ctx, context.embeddings.view(), projected.view_mut())?;
         let (Some(table), Some(masks)) = (self.null_context, &context.masks) else {
             return Ok(projected);
         };
-        let mut nulls = Scratch::<B>::zeros(backend, batch, tokens, d);
+        let mut nulls = TokenBuf::<B>::zeros(backend, batch, tokens, d);
         let table = Tokens::new(params, Layout::dense(1, tokens, d).at(table.offset));
         backend.add_to_samples(1.0, table, nulls.view_mut())?;
         let (mut kept, mut replaced) = (
-            Scratch::new(backend, projected.layout),
-            Scratch::new(backend, projected.layout),
+            TokenBuf::new(backend, projected.layout),
+            TokenBuf::new(backend, projected.layout),
         );
         backend.scale_samples(masks[0].view(), projected.view(), kept.view_mut())?;
         backend.scale_samples(masks[1].view(), nulls.view(), replaced.view_mut())?;
@@ -164,66 +159,65 @@ impl DisModel {
     /// the condition. Overwrites `dimage` if given.
     pub(crate) fn embed_backward<B: ModelBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         saved: SavedEmbedding<B>,
-        dtokens: &Scratch<B>,
-        dact: Option<Scratch<B>>,
+        dtokens: &TokenBuf<B>,
+        dact: Option<TokenBuf<B>>,
         grads: &mut Reals<B>,
         dimage: Option<&mut Reals<B>>,
     ) -> Result<()> {
+        let backend = ctx.backend;
         let config = &self.config;
         let [batch, tokens, d] = dtokens.view().shape();
         let positions = Layout::dense(1, tokens, d).at(self.pos_embed.offset);
         backend.add_batch_sums(dtokens.view(), TokensMut::new(&mut *grads, positions))?;
 
         let (extra, patches) = (config.extra_tokens(), config.patches());
-        let mut dembedded = Scratch::dense(backend, batch, patches, d);
+        let mut dembedded = TokenBuf::dense(backend, batch, patches, d);
         backend.copy(dtokens.tokens(extra, patches), dembedded.view_mut())?;
         self.patch_embed
             .backward_params(backend, saved.patches.view(), dembedded.view(), grads)?;
         if let Some(dimage) = dimage {
-            let mut dpatches = Scratch::new(backend, saved.patches.layout);
+            let mut dpatches = TokenBuf::new(backend, saved.patches.layout);
             self.patch_embed.backward_input(
-                backend,
-                params,
+                ctx,
                 dembedded.view(),
-                false,
+                Accum::Replace,
                 dpatches.view_mut(),
             )?;
             let grid = self.grid(batch, config.channels, PatchOrder::ChannelFirst);
             backend.unpatchify(dpatches.view(), grid, dimage)?;
         }
 
-        let mut dtime = Scratch::<B>::zeros(backend, batch, 1, d);
+        let mut dtime = TokenBuf::<B>::zeros(backend, batch, 1, d);
         let mut dsum = None;
         if let (Some(condition), Some(dact)) = (&saved.condition, &dact) {
-            let dcondition = dsum.insert(Scratch::dense(backend, batch, 1, d));
+            let dcondition = dsum.insert(TokenBuf::dense(backend, batch, 1, d));
             backend.silu_backward(condition.view(), dact.view(), dcondition.view_mut())?;
             backend.axpy(1.0, dcondition.view(), dtime.view_mut())?;
         }
         if config.conditioning == Conditioning::Tokens {
             backend.axpy(1.0, dtokens.tokens(extra - 1, 1), dtime.view_mut())?;
         }
-        self.time_backward(backend, params, &saved, &dtime, grads)?;
+        self.time_backward(ctx, &saved, &dtime, grads)?;
         self.condition_backward(backend, &saved, dtokens, dsum, grads)
     }
 
     fn time_backward<B: ModelBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         saved: &SavedEmbedding<B>,
-        dtime: &Scratch<B>,
+        dtime: &TokenBuf<B>,
         grads: &mut Reals<B>,
     ) -> Result<()> {
+        let backend = ctx.backend;
         let (Some([first, second]), Some([before, after])) = (&self.time_mlp, &saved.mlp) else {
             return Ok(());
         };
         second.backward_params(backend, after.view(), dtime.view(), grads)?;
-        let mut dafter = Scratch::new(backend, after.layout);
-        second.backward_input(backend, params, dtime.view(), false, dafter.view_mut())?;
-        let mut dbefore = Scratch::new(backend, before.layout);
+        let mut dafter = TokenBuf::new(backend, after.layout);
+        second.backward_input(ctx, dtime.view(), Accum::Replace, dafter.view_mut())?;
+        let mut dbefore = TokenBuf::new(backend, before.layout);
         backend.silu_backward(before.view(), dafter.view(), dbefore.view_mut())?;
         first.backward_params(backend, saved.inputs.sinusoid.view(), dbefore.view(), grads)?;
         Ok(())
@@ -233,8 +227,8 @@ impl DisModel {
         &self,
         backend: &B,
         saved: &SavedEmbedding<B>,
-        dtokens: &Scratch<B>,
-        dsum: Option<Scratch<B>>,
+        dtokens: &TokenBuf<B>,
+        dsum: Option<TokenBuf<B>>,
         grads: &mut Reals<B>,
     ) -> Result<()> {
         let [batch, _, d] = dtokens.view().shape();
@@ -243,7 +237,7 @@ impl DisModel {
             ConditionKind::Classes { .. } => 1,
             ConditionKind::Context { tokens, .. } => tokens,
         };
-        let mut dcondition = Scratch::<B>::zeros(backend, batch, count, d);
+        let mut dcondition = TokenBuf::<B>::zeros(backend, batch, count, d);
         if self.config.conditioning == Conditioning::Tokens {
             backend.copy(dtokens.tokens(0, count), dcondition.view_mut())?;
         }
@@ -255,7 +249,7 @@ impl DisModel {
         }
         if let (Some(linear), Some(context)) = (&self.context_embed, &saved.inputs.context) {
             if let (Some(null), Some([kept, replaced])) = (self.null_context, &context.masks) {
-                let mut masked = Scratch::new(backend, dcondition.layout);
+                let mut masked = TokenBuf::new(backend, dcondition.layout);
                 backend.scale_samples(replaced.view(), dcondition.view(), masked.view_mut())?;
                 let table = Layout::dense(1, count, d).at(null.offset);
                 backend.add_batch_sums(masked.view(), TokensMut::new(&mut *grads, table))?;

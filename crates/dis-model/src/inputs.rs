@@ -2,7 +2,7 @@
 //! that comes from the host.
 
 use crate::ModelBackend;
-use dis_ssm::Scratch;
+use dis_ssm::TokenBuf;
 use dis_tensor::Layout;
 
 use crate::config::ConditionKind;
@@ -14,7 +14,7 @@ use crate::time::time_embedding;
 #[derive(Debug)]
 pub struct ModelInputs<B: ModelBackend> {
     /// Embedded times, (batch, 1, D).
-    pub(crate) sinusoid: Scratch<B>,
+    pub(crate) sinusoid: TokenBuf<B>,
     pub(crate) labels: Option<B::Buf<u32>>,
     pub(crate) context: Option<ContextInputs<B>>,
 }
@@ -22,9 +22,9 @@ pub struct ModelInputs<B: ModelBackend> {
 /// A context, (batch, tokens, dim).
 #[derive(Debug)]
 pub(crate) struct ContextInputs<B: ModelBackend> {
-    pub(crate) embeddings: Scratch<B>,
+    pub(crate) embeddings: TokenBuf<B>,
     /// Per sample 1 where the given context is used, and where the null one is.
-    pub(crate) masks: Option<[Scratch<B>; 2]>,
+    pub(crate) masks: Option<[TokenBuf<B>; 2]>,
 }
 
 impl<B: ModelBackend> ModelInputs<B> {
@@ -54,7 +54,7 @@ impl DisModel {
     ) -> Result<ModelInputs<B>> {
         self.check_inputs(t, condition)?;
         let (batch, d) = (t.len(), self.config.embed_dim);
-        let mut sinusoid = Scratch::dense(backend, batch, 1, d);
+        let mut sinusoid = TokenBuf::dense(backend, batch, 1, d);
         backend.write_f64(&mut sinusoid.buf, 0, &time_embedding(t, d))?;
         let (mut labels, mut context) = (None, None);
         match condition {
@@ -64,9 +64,9 @@ impl DisModel {
                 let [tokens, dim] = self.context_shape();
                 let layout = Layout::dense(batch, tokens, dim);
                 let flags = Layout::dense(batch, 1, 1);
-                let put = |value| Scratch::from_f32(backend, flags, &mask(null, value));
+                let put = |value| TokenBuf::from_f32(backend, flags, &mask(null, value));
                 context = Some(ContextInputs {
-                    embeddings: Scratch::from_f32(backend, layout, embeddings),
+                    embeddings: TokenBuf::from_f32(backend, layout, embeddings),
                     masks: self.null_context.map(|_| [put(false), put(true)]),
                 });
             }

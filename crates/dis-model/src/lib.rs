@@ -4,7 +4,7 @@
 //! skips; a linear decoder predicts noise and a diagonal covariance (arXiv 2402.05608, section 3).
 //!
 //! ```
-//! use dis_model::{Backend, Condition, Cpu, DisConfig, DisModel, ModelInput};
+//! use dis_model::{Backend, Condition, Cpu, Ctx, DisConfig, DisModel, ModelInput};
 //!
 //! // Images of 8 x 8 in grey, patches of 2, width 16, two blocks; `DisConfig::zoo("DiS-S/2", 32, 3)` is published.
 //! let model = DisModel::new(DisConfig::new(8, 2, 1, 16, 2))?;
@@ -12,7 +12,7 @@
 //! let params = cpu.from_f32(&model.table().initial(0));
 //! let image = cpu.from_f32(&[0.5; 64]);
 //! let input = ModelInput { image: &image, t: &[500.0], condition: Condition::None, drop_path: None };
-//! let out = cpu.to_f32(&model.forward(&cpu, &params, &input)?);
+//! let out = cpu.to_f32(&model.forward(Ctx::new(&cpu, &params), &input)?);
 //! // Noise and what the variance is made of, a channel each.
 //! assert_eq!(out.len(), 2 * 64);
 //! # Ok::<(), dis_model::ModelError>(())
@@ -45,6 +45,7 @@ pub use classes::{ClassError, Classes};
 pub use config::{
     AttentionOptions, ConditionKind, Conditioning, DisConfig, MixerKind, SsmConfig, ZOO,
 };
+pub use dis_ssm::Ctx;
 pub use dis_tensor::{Backend, Cpu, Reals, TensorError};
 pub use error::{ModelError, Result};
 pub use image_size::ImageSize;

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use crate::ModelBackend;
 use dis_ssm::{
-    Block, BlockConfig, BlockInput, Init, Linear, MixerInit, NormParams, Param, ParamTable,
-    SavedBlock, Scratch, SkipKind,
+    Block, BlockConfig, BlockInput, Ctx, Init, Linear, MixerInit, NormParams, Param, ParamTable,
+    SavedBlock, SkipKind, TokenBuf,
 };
-use dis_tensor::{Layout, NormKind, PatchGrid, PatchOrder, Reals};
+use dis_tensor::{AddNorm, Layout, NormKind, PatchGrid, PatchOrder, Reals};
 
 use crate::config::{ConditionKind, Conditioning, DisConfig};
 use crate::embed::SavedEmbedding;
@@ -54,7 +54,7 @@ pub struct ModelInput<'a, B: ModelBackend> {
 }
 
 /// Sees the number of a block, its output and its residual sum.
-pub type Observe<'a, B> = &'a mut dyn FnMut(usize, &Scratch<B>, &Scratch<B>);
+pub type Observe<'a, B> = &'a mut dyn FnMut(usize, &TokenBuf<B>, &TokenBuf<B>);
 
 /// What a forward pass keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,12 +90,12 @@ pub struct DisModel {
 /// What the decoder keeps.
 #[derive(Debug)]
 pub(crate) struct SavedHead<B: ModelBackend> {
-    pub(crate) sum: Scratch<B>,
-    pub(crate) sum_stats: Scratch<B>,
-    pub(crate) normed: Scratch<B>,
-    pub(crate) normed_stats: Scratch<B>,
-    pub(crate) modulated: Scratch<B>,
-    pub(crate) shift_scale: Option<Scratch<B>>,
+    pub(crate) sum: TokenBuf<B>,
+    pub(crate) sum_stats: TokenBuf<B>,
+    pub(crate) normed: TokenBuf<B>,
+    pub(crate) normed_stats: TokenBuf<B>,
+    pub(crate) modulated: TokenBuf<B>,
+    pub(crate) shift_scale: Option<TokenBuf<B>>,
 }
 
 /// What [`DisModel::forward_saved`] keeps for [`DisModel::backward`].
@@ -103,11 +103,11 @@ pub(crate) struct SavedHead<B: ModelBackend> {
 pub struct SavedModel<B: ModelBackend> {
     pub(crate) embedding: SavedEmbedding<B>,
     /// Residual sums; the first block's is the token sequence itself.
-    pub(crate) sums: Vec<Option<Scratch<B>>>,
+    pub(crate) sums: Vec<Option<TokenBuf<B>>>,
     /// Outputs of the blocks.
-    pub(crate) outs: Vec<Option<Scratch<B>>>,
+    pub(crate) outs: Vec<Option<TokenBuf<B>>>,
     pub(crate) blocks: Vec<Option<SavedBlock<B>>>,
-    pub(crate) drops: Vec<Option<Scratch<B>>>,
+    pub(crate) drops: Vec<Option<TokenBuf<B>>>,
     pub(crate) head: SavedHead<B>,
 }
 
@@ -261,11 +261,10 @@ impl DisModel {
     /// What a block refuses: inputs that do not fit the model, a device that failed.
     pub fn forward<B: ModelBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         input: &ModelInput<'_, B>,
     ) -> Result<Reals<B>> {
-        let (out, _) = self.run_input(backend, params, input, Keep::Nothing, &mut |_, _, _| {})?;
+        let (out, _) = self.run_input(ctx, input, Keep::Nothing, &mut |_, _, _| {})?;
         Ok(out)
     }
 
@@ -275,12 +274,11 @@ impl DisModel {
     /// What a block refuses: inputs that do not fit the model, a device that failed.
     pub fn forward_observed<B: ModelBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         input: &ModelInput<'_, B>,
         observe: Observe<'_, B>,
     ) -> Result<Reals<B>> {
-        let (out, _) = self.run_input(backend, params, input, Keep::Nothing, observe)?;
+        let (out, _) = self.run_input(ctx, input, Keep::Nothing, observe)?;
         Ok(out)
     }
 
@@ -291,13 +289,12 @@ impl DisModel {
     /// What a block refuses: inputs that do not fit the model, a device that failed.
     pub fn forward_saved<B: ModelBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         input: &ModelInput<'_, B>,
         recompute: bool,
     ) -> Result<(Reals<B>, SavedModel<B>)> {
         let keep = if recompute { Keep::Streams } else { Keep::All };
-        self.run_input(backend, params, input, keep, &mut |_, _, _| {})
+        self.run_input(ctx, input, keep, &mut |_, _, _| {})
     }
 
     /// As [`DisModel::forward`], with times and conditions that are on the device already: nothing
@@ -307,61 +304,60 @@ impl DisModel {
     /// What a block refuses: inputs that do not fit the model, a device that failed.
     pub fn forward_inputs<B: ModelBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         image: &Reals<B>,
         inputs: Arc<ModelInputs<B>>,
     ) -> Result<Reals<B>> {
+        let backend = ctx.backend;
         let (keep, see) = (Keep::Nothing, &mut |_: usize, _: &_, _: &_| {});
         let drops = self.drop_factors(backend, None, inputs.batch())?;
-        let (out, _) = self.run(backend, params, image, inputs, drops, keep, see)?;
+        let (out, _) = self.run(ctx, image, inputs, drops, keep, see)?;
         Ok(out)
     }
 
     fn run_input<B: ModelBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         input: &ModelInput<'_, B>,
         keep: Keep,
         observe: Observe<'_, B>,
     ) -> Result<(Reals<B>, SavedModel<B>)> {
+        let backend = ctx.backend;
         let inputs = Arc::new(self.inputs(backend, input.t, input.condition)?);
         let drops = self.drop_factors(backend, input.drop_path, input.t.len())?;
-        self.run(backend, params, input.image, inputs, drops, keep, observe)
+        self.run(ctx, input.image, inputs, drops, keep, observe)
     }
 
     fn run<B: ModelBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         image: &Reals<B>,
         inputs: Arc<ModelInputs<B>>,
-        drops: Vec<Option<Scratch<B>>>,
+        drops: Vec<Option<TokenBuf<B>>>,
         keep: Keep,
         observe: Observe<'_, B>,
     ) -> Result<(Reals<B>, SavedModel<B>)> {
+        let backend = ctx.backend;
         let n = self.blocks.len();
-        let (tokens, embedding) = self.embed(backend, params, image, inputs)?;
+        let (tokens, embedding) = self.embed(ctx, image, inputs)?;
         let layout = tokens.layout;
-        let condition = embedding.condition_act.as_ref().map(Scratch::view);
+        let condition = embedding.condition_act.as_ref().map(TokenBuf::view);
 
-        let mut sums: Vec<Option<Scratch<B>>> = (0..n).map(|_| None).collect();
-        let mut outs: Vec<Option<Scratch<B>>> = (0..n).map(|_| None).collect();
+        let mut sums: Vec<Option<TokenBuf<B>>> = (0..n).map(|_| None).collect();
+        let mut outs: Vec<Option<TokenBuf<B>>> = (0..n).map(|_| None).collect();
         let mut blocks: Vec<Option<SavedBlock<B>>> = (0..n).map(|_| None).collect();
         sums[0] = Some(tokens);
         for i in 0..n {
-            let mut out = Scratch::new(backend, layout);
-            let mut sum = (i > 0).then(|| Scratch::new(backend, layout));
+            let mut out = TokenBuf::new(backend, layout);
+            let mut sum = (i > 0).then(|| TokenBuf::new(backend, layout));
             let block = &self.blocks[i];
             let block_input = self.block_input(i, &sums, &outs, &drops, condition)?;
-            let sum_view = sum.as_mut().map(Scratch::view_mut);
+            let sum_view = sum.as_mut().map(TokenBuf::view_mut);
             if keep == Keep::All {
-                let saved =
-                    block.forward_saved(backend, params, block_input, sum_view, out.view_mut())?;
+                let saved = block.forward_saved(ctx, block_input, sum_view, out.view_mut())?;
                 blocks[i] = Some(saved);
             } else {
-                block.forward(backend, params, block_input, sum_view, out.view_mut())?;
+                block.forward(ctx, block_input, sum_view, out.view_mut())?;
             }
             if let Some(sum) = sum {
                 sums[i] = Some(sum);
@@ -374,7 +370,7 @@ impl DisModel {
                 self.release(i, &mut sums, &mut outs);
             }
         }
-        let (image, head) = self.decode(backend, params, &embedding, &sums, &outs, &drops)?;
+        let (image, head) = self.decode(ctx, &embedding, &sums, &outs, &drops)?;
         Ok((
             image,
             SavedModel {
@@ -392,8 +388,8 @@ impl DisModel {
     fn release<B: ModelBackend>(
         &self,
         i: usize,
-        sums: &mut [Option<Scratch<B>>],
-        outs: &mut [Option<Scratch<B>>],
+        sums: &mut [Option<TokenBuf<B>>],
+        outs: &mut [Option<TokenBuf<B>>],
     ) {
         sums[i - 1] = None;
         let half = self.config.half_depth();
@@ -410,12 +406,12 @@ impl DisModel {
     pub(crate) fn block_input<'a, B: ModelBackend>(
         &self,
         i: usize,
-        sums: &'a [Option<Scratch<B>>],
-        outs: &'a [Option<Scratch<B>>],
-        drops: &'a [Option<Scratch<B>>],
+        sums: &'a [Option<TokenBuf<B>>],
+        outs: &'a [Option<TokenBuf<B>>],
+        drops: &'a [Option<TokenBuf<B>>],
         condition: Option<dis_tensor::View<'a, B>>,
     ) -> Result<BlockInput<'a, B>> {
-        let drop = drops.get(i).and_then(Option::as_ref).map(Scratch::view);
+        let drop = drops.get(i).and_then(Option::as_ref).map(TokenBuf::view);
         if i == 0 {
             let hidden = stream(&sums[0])?.view();
             return Ok(BlockInput {
@@ -444,7 +440,7 @@ impl DisModel {
         backend: &B,
         factors: Option<&[Vec<f32>]>,
         batch: usize,
-    ) -> Result<Vec<Option<Scratch<B>>>> {
+    ) -> Result<Vec<Option<TokenBuf<B>>>> {
         let sites = self.blocks.len() + 1;
         let Some(factors) = factors else {
             return Ok((0..sites).map(|_| None).collect());
@@ -458,7 +454,7 @@ impl DisModel {
             return Err(ModelError::Input("the first block never drops".into()));
         }
         let upload = |f: &Vec<f32>| {
-            (!f.is_empty()).then(|| Scratch::from_f32(backend, Layout::dense(batch, 1, 1), f))
+            (!f.is_empty()).then(|| TokenBuf::from_f32(backend, Layout::dense(batch, 1, 1), f))
         };
         Ok(factors.iter().map(upload).collect())
     }
@@ -467,56 +463,55 @@ impl DisModel {
     /// condition would be dropped.
     fn decode<B: ModelBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         embedding: &SavedEmbedding<B>,
-        sums: &[Option<Scratch<B>>],
-        outs: &[Option<Scratch<B>>],
-        drops: &[Option<Scratch<B>>],
+        sums: &[Option<TokenBuf<B>>],
+        outs: &[Option<TokenBuf<B>>],
+        drops: &[Option<TokenBuf<B>>],
     ) -> Result<(Reals<B>, SavedHead<B>)> {
+        let Ctx { backend, params } = ctx;
         let last = self.blocks.len() - 1;
         let (residual, hidden) = (stream(&sums[last])?, stream(&outs[last])?);
         let [batch, _, d] = residual.view().shape();
         let (start, patches) = (self.config.extra_tokens(), self.config.patches());
-        let tokens = || Scratch::dense(backend, batch, patches, d);
-        let stats = || Scratch::dense(backend, batch, patches, 2);
+        let tokens = || TokenBuf::dense(backend, batch, patches, d);
+        let stats = || TokenBuf::dense(backend, batch, patches, 2);
 
         let (mut sum, mut sum_stats, mut normed) = (tokens(), stats(), tokens());
-        backend.add_norm(
-            Some(residual.tokens(start, patches)),
-            hidden.tokens(start, patches),
-            drops
-                .get(last + 1)
-                .and_then(Option::as_ref)
-                .map(Scratch::view),
-            self.norm_f.with::<B>(params, None),
-            Some(sum.view_mut()),
-            Some(sum_stats.view_mut()),
-            normed.view_mut(),
-        )?;
+        let drop = drops.get(last + 1).and_then(Option::as_ref);
+        backend.add_norm(AddNorm {
+            residual: Some(residual.tokens(start, patches)),
+            hidden: hidden.tokens(start, patches),
+            hidden_scale: drop.map(TokenBuf::view),
+            norm: self.norm_f.with::<B>(params, None),
+            sum: Some(sum.view_mut()),
+            stats: Some(sum_stats.view_mut()),
+            out: normed.view_mut(),
+        })?;
         let shift_scale = match (&self.head_modulation, &embedding.condition_act) {
             (Some(linear), Some(condition)) => {
-                let mut shift_scale = Scratch::dense(backend, batch, 1, 2 * d);
-                linear.forward(backend, params, condition.view(), shift_scale.view_mut())?;
+                let mut shift_scale = TokenBuf::dense(backend, batch, 1, 2 * d);
+                linear.forward(ctx, condition.view(), shift_scale.view_mut())?;
                 Some(shift_scale)
             }
             _ => None,
         };
         let (mut normed_stats, mut modulated) = (stats(), tokens());
-        backend.add_norm(
-            None,
-            normed.view(),
-            None,
-            self.head_norm
-                .with::<B>(params, shift_scale.as_ref().map(Scratch::view)),
-            None,
-            Some(normed_stats.view_mut()),
-            modulated.view_mut(),
-        )?;
+        backend.add_norm(AddNorm {
+            residual: None,
+            hidden: normed.view(),
+            hidden_scale: None,
+            norm: self
+                .head_norm
+                .with::<B>(params, shift_scale.as_ref().map(TokenBuf::view)),
+            sum: None,
+            stats: Some(normed_stats.view_mut()),
+            out: modulated.view_mut(),
+        })?;
         let grid = self.grid(batch, self.config.out_channels(), PatchOrder::ChannelLast);
-        let mut pixels = Scratch::dense(backend, batch, patches, grid.patch_len());
+        let mut pixels = TokenBuf::dense(backend, batch, patches, grid.patch_len());
         self.head
-            .forward(backend, params, modulated.view(), pixels.view_mut())?;
+            .forward(ctx, modulated.view(), pixels.view_mut())?;
         let mut image = backend.alloc(grid.elements());
         backend.unpatchify(pixels.view(), grid, &mut image)?;
         let saved = SavedHead {
@@ -532,7 +527,7 @@ impl DisModel {
 }
 
 /// A stream that must still be there.
-pub(crate) fn stream<B: ModelBackend>(slot: &Option<Scratch<B>>) -> Result<&Scratch<B>> {
+pub(crate) fn stream<B: ModelBackend>(slot: &Option<TokenBuf<B>>) -> Result<&TokenBuf<B>> {
     slot.as_ref()
         .ok_or_else(|| ModelError::Input("a stream between blocks was released early".into()))
 }

@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 use dis_model::{
-    AttentionOptions, Condition, ConditionKind, Conditioning, DisConfig, DisModel, MixerKind,
+    AttentionOptions, Condition, ConditionKind, Conditioning, Ctx, DisConfig, DisModel, MixerKind,
     ModelInput,
 };
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::simd::supported;
-use dis_tensor::{Backend, Cpu, Layout, Precision, Reals, Tokens, TokensMut};
+use dis_tensor::{Accum, Backend, Cpu, Layout, Matrix, Precision, Reals, Tokens, TokensMut};
 
 fn normals(count: usize, key: u64) -> Vec<f32> {
     let mut out = vec![0.0; count];
@@ -34,7 +34,7 @@ fn outputs_of(cpu: &Cpu, model: &DisModel, params: &Reals<Cpu>, samples: &[u64])
         condition: Condition::Classes(&labels),
         drop_path: None,
     };
-    let out = cpu.to_f32(&model.forward(cpu, params, &input).unwrap());
+    let out = cpu.to_f32(&model.forward(Ctx::new(cpu, params), &input).unwrap());
     let each = out.len() / samples.len();
     out.chunks_exact(each).map(<[f32]>::to_vec).collect()
 }
@@ -136,11 +136,12 @@ fn prepared_weights_are_for_forward_passes() {
     let product = |cpu: &Cpu, y: &mut Reals<Cpu>, transpose, inner, outer| {
         cpu.gemm(
             Tokens::new(&x, Layout::matrix(3, inner)),
-            false,
-            Tokens::new(&params, matrix),
-            transpose,
+            Matrix {
+                view: Tokens::new(&params, matrix),
+                transposed: transpose,
+            },
             None,
-            false,
+            Accum::Replace,
             TokensMut::new(y, Layout::matrix(3, outer)),
         )
     };

@@ -5,7 +5,7 @@
 
 use dis_model::ModelBackend;
 use dis_model::{
-    AttentionOptions, Condition, ConditionKind, Conditioning, DisConfig, DisModel, MixerKind,
+    AttentionOptions, Condition, ConditionKind, Conditioning, Ctx, DisConfig, DisModel, MixerKind,
     ModelInput, SsmConfig,
 };
 use dis_scan::Discretization;
@@ -111,15 +111,18 @@ impl Case {
         let image = backend.from_f32(&self.image);
         let (out, saved) = self
             .model
-            .forward_saved(backend, &params, &self.input::<B>(&image), recompute)
+            .forward_saved(
+                Ctx::new(backend, &params),
+                &self.input::<B>(&image),
+                recompute,
+            )
             .unwrap();
         let dout = backend.from_f32(&self.cotangent);
         let mut grads = backend.zeros(self.weights.len());
         let mut dimage = backend.zeros(self.image.len());
         self.model
             .backward(
-                backend,
-                &params,
+                Ctx::new(backend, &params),
                 saved,
                 &dout,
                 &mut grads,
@@ -140,7 +143,10 @@ impl Case {
         let image = upload(image);
         let out = self
             .model
-            .forward(&backend, &upload(params), &self.input::<Reference>(&image))
+            .forward(
+                Ctx::new(&backend, &upload(params)),
+                &self.input::<Reference>(&image),
+            )
             .unwrap();
         let mut values = vec![0.0; self.cotangent.len()];
         backend.read_f64(&out, 0, &mut values).unwrap();
@@ -432,7 +438,7 @@ fn inputs_that_do_not_fit_are_refused() {
     let image = cpu.from_f32(&case.image);
     let message = |case: &Case| {
         case.model
-            .forward(&cpu, &params, &case.input::<Cpu>(&image))
+            .forward(Ctx::new(&cpu, &params), &case.input::<Cpu>(&image))
             .unwrap_err()
             .to_string()
     };
@@ -452,6 +458,9 @@ fn inputs_that_do_not_fit_are_refused() {
         condition: Condition::None,
         ..case.input::<Cpu>(&image)
     };
-    let error = case.model.forward(&cpu, &params, &none).unwrap_err();
+    let error = case
+        .model
+        .forward(Ctx::new(&cpu, &params), &none)
+        .unwrap_err();
     assert!(error.to_string().contains("class label"));
 }

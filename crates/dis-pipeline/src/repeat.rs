@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use dis_diffusion::{Error, Result};
 use dis_model::ModelBackend;
-use dis_model::{Condition, DisModel, ModelInputs};
+use dis_model::{Condition, Ctx, DisModel, ModelInputs};
 use dis_tensor::{Buffer, Layout, Reals, Tokens, TokensMut};
 
 /// Sizes of batches that are kept: the whole, the doubled one of guidance, a last smaller one.
@@ -87,7 +87,7 @@ impl<B: ModelBackend> Repeated<B> {
             .inputs(backend, t, condition)
             .map_err(Error::network)?;
         model
-            .forward_inputs(backend, params, image, Arc::new(inputs))
+            .forward_inputs(Ctx::new(backend, params), image, Arc::new(inputs))
             .map_err(Error::network)
     }
 
@@ -149,7 +149,11 @@ impl<B: ModelBackend> Slot<B> {
 
     fn run(&self, model: &DisModel, params: &Reals<B>) -> Result<Reals<B>> {
         model
-            .forward_inputs(&self.apart, params, &self.image, Arc::clone(&self.inputs))
+            .forward_inputs(
+                Ctx::new(&self.apart, params),
+                &self.image,
+                Arc::clone(&self.inputs),
+            )
             .map_err(Error::network)
     }
 

@@ -12,11 +12,15 @@
 //!
 //! The perceptron's activation is SiLU (GELU there), which every device has.
 
-use dis_tensor::{Backend, NormKind, Reals, Result, Tokens, View, ViewMut};
+use dis_tensor::{
+    Accum, AddNorm, AddNormBackward, Backend, NormKind, Reals, Result, Tokens, View, ViewMut,
+};
 
 use crate::block::NormParams;
-use crate::linear::{Linear, Scratch};
+use crate::ctx::Ctx;
+use crate::linear::Linear;
 use crate::params::{Init, ParamTable};
+use crate::token_buf::TokenBuf;
 
 /// Widths and options of an attention mixer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,15 +61,15 @@ pub struct Attention {
 /// What an attention mixer keeps for the backward.
 #[derive(Debug)]
 pub struct SavedAttention<B: Backend> {
-    qkv: Scratch<B>,
+    qkv: TokenBuf<B>,
     /// (batch * heads, tokens, tokens).
-    weights: Scratch<B>,
-    context: Scratch<B>,
+    weights: TokenBuf<B>,
+    context: TokenBuf<B>,
     /// The residual stream with the attention's output.
-    sum: Scratch<B>,
-    stats: Scratch<B>,
-    normed: Scratch<B>,
-    hidden: Scratch<B>,
+    sum: TokenBuf<B>,
+    stats: TokenBuf<B>,
+    normed: TokenBuf<B>,
+    hidden: TokenBuf<B>,
 }
 
 impl Attention {
@@ -121,40 +125,40 @@ impl Attention {
     /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn forward<B: Backend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         sum: View<'_, B>,
         normed: View<'_, B>,
         out: Option<ViewMut<'_, B>>,
     ) -> Result<SavedAttention<B>> {
+        let Ctx { backend, params } = ctx;
         let [batch, tokens, d] = normed.shape();
         let [inner, outer] = &self.mlp;
-        let dense = |channels| Scratch::dense(backend, batch, tokens, channels);
+        let dense = |channels| TokenBuf::dense(backend, batch, tokens, channels);
 
         let mut qkv = dense(3 * d);
-        self.qkv.forward(backend, params, normed, qkv.view_mut())?;
+        self.qkv.forward(ctx, normed, qkv.view_mut())?;
         let (weights, context) = self.attend(backend, &qkv)?;
         let mut attended = dense(d);
         self.proj
-            .forward(backend, params, context.view(), attended.view_mut())?;
+            .forward(ctx, context.view(), attended.view_mut())?;
 
         let mut added = dense(d);
         let (mut stats, mut mlp_in) = (dense(2), dense(d));
-        backend.add_norm(
-            Some(sum),
-            attended.view(),
-            None,
-            self.norm.with::<B>(params, None),
-            Some(added.view_mut()),
-            Some(stats.view_mut()),
-            mlp_in.view_mut(),
-        )?;
+        backend.add_norm(AddNorm {
+            residual: Some(sum),
+            hidden: attended.view(),
+            hidden_scale: None,
+            norm: self.norm.with::<B>(params, None),
+            sum: Some(added.view_mut()),
+            stats: Some(stats.view_mut()),
+            out: mlp_in.view_mut(),
+        })?;
         let mut hidden = dense(self.config.d_mlp);
-        inner.forward(backend, params, mlp_in.view(), hidden.view_mut())?;
+        inner.forward(ctx, mlp_in.view(), hidden.view_mut())?;
         if let Some(mut out) = out {
             let mut active = dense(self.config.d_mlp);
             backend.silu(hidden.view(), active.view_mut())?;
-            outer.forward(backend, params, active.view(), out.reborrow())?;
+            outer.forward(ctx, active.view(), out.reborrow())?;
             backend.axpy(1.0, attended.view(), out)?;
         }
         Ok(SavedAttention {
@@ -172,23 +176,23 @@ impl Attention {
     fn attend<B: Backend>(
         &self,
         backend: &B,
-        qkv: &Scratch<B>,
-    ) -> Result<(Scratch<B>, Scratch<B>)> {
+        qkv: &TokenBuf<B>,
+    ) -> Result<(TokenBuf<B>, TokenBuf<B>)> {
         let [batch, tokens, _] = qkv.view().shape();
         let AttentionConfig { d_model, heads, .. } = self.config;
-        let mut scores = Scratch::dense(backend, batch * heads, tokens, tokens);
+        let mut scores = TokenBuf::dense(backend, batch * heads, tokens, tokens);
         for (i, [q, k, _]) in self.heads(qkv) {
             let out = ViewMut::<B>::new(&mut scores.buf, scores.layout.sample_range(i, 1));
-            backend.gemm(q, false, k, true, None, false, out)?;
+            backend.gemm(q, k.t(), None, Accum::Replace, out)?;
         }
-        let mut weights = Scratch::new(backend, scores.layout);
+        let mut weights = TokenBuf::new(backend, scores.layout);
         backend.softmax(self.config.scale(), scores.view(), weights.view_mut())?;
-        let mut context = Scratch::dense(backend, batch, tokens, d_model);
+        let mut context = TokenBuf::dense(backend, batch, tokens, d_model);
         for (i, [_, _, v]) in self.heads(qkv) {
             let own = sample(&weights, i);
             let layout = self.head_layout(context.layout, i, 0);
             let out = ViewMut::<B>::new(&mut context.buf, layout);
-            backend.gemm(own, false, v, false, None, false, out)?;
+            backend.gemm(own, v, None, Accum::Replace, out)?;
         }
         Ok((weights, context))
     }
@@ -205,7 +209,7 @@ impl Attention {
     /// Query, key and value of every head of every sample: each a matrix (tokens, head width).
     fn heads<'a, B: Backend>(
         &'a self,
-        qkv: &'a Scratch<B>,
+        qkv: &'a TokenBuf<B>,
     ) -> impl Iterator<Item = (usize, [View<'a, B>; 3])> {
         (0..qkv.layout.batch * self.config.heads).map(move |i| {
             let part = |part| Tokens::new(&qkv.buf, self.head_layout(qkv.layout, i, part));
@@ -221,8 +225,7 @@ impl Attention {
     /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn backward<B: Backend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         saved: SavedAttention<B>,
         normed: View<'_, B>,
         dout: View<'_, B>,
@@ -230,13 +233,14 @@ impl Attention {
         dnormed: ViewMut<'_, B>,
         grads: &mut Reals<B>,
     ) -> Result<()> {
+        let backend = ctx.backend;
         let [batch, tokens, d] = normed.shape();
-        let dense = |channels| Scratch::dense(backend, batch, tokens, channels);
+        let dense = |channels| TokenBuf::dense(backend, batch, tokens, channels);
         // `dout` reaches the attention's output directly and through the perceptron.
         let mut dattended = dense(d);
         backend.copy(dout, dattended.view_mut())?;
         let mut through = dense(d);
-        self.backward_mlp(backend, params, &saved, dout, &mut through, grads)?;
+        self.backward_mlp(ctx, &saved, dout, &mut through, grads)?;
         backend.axpy(1.0, through.view(), dattended.view_mut())?;
         backend.axpy(1.0, through.view(), dsum)?;
 
@@ -249,73 +253,68 @@ impl Attention {
         self.proj
             .backward_params(backend, context.view(), dattended.view(), grads)?;
         let mut dcontext = context;
-        self.proj.backward_input(
-            backend,
-            params,
-            dattended.view(),
-            false,
-            dcontext.view_mut(),
-        )?;
+        self.proj
+            .backward_input(ctx, dattended.view(), Accum::Replace, dcontext.view_mut())?;
         let dqkv = self.backward_attend(backend, &qkv, &weights, &dcontext)?;
         self.qkv
             .backward_params(backend, normed, dqkv.view(), grads)?;
         self.qkv
-            .backward_input(backend, params, dqkv.view(), false, dnormed)
+            .backward_input(ctx, dqkv.view(), Accum::Replace, dnormed)
     }
 
     /// To `dsum`, the gradient of the stream that enters the perceptron's norm (overwritten).
     fn backward_mlp<B: Backend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         saved: &SavedAttention<B>,
         dout: View<'_, B>,
-        dsum: &mut Scratch<B>,
+        dsum: &mut TokenBuf<B>,
         grads: &mut Reals<B>,
     ) -> Result<()> {
+        let Ctx { backend, params } = ctx;
         let [inner, outer] = &self.mlp;
         let hidden = &saved.hidden;
-        let mut active = Scratch::new(backend, hidden.layout);
+        let mut active = TokenBuf::new(backend, hidden.layout);
         backend.silu(hidden.view(), active.view_mut())?;
         outer.backward_params(backend, active.view(), dout, grads)?;
         let mut dactive = active;
-        outer.backward_input(backend, params, dout, false, dactive.view_mut())?;
-        let mut dhidden = Scratch::new(backend, hidden.layout);
+        outer.backward_input(ctx, dout, Accum::Replace, dactive.view_mut())?;
+        let mut dhidden = TokenBuf::new(backend, hidden.layout);
         backend.silu_backward(hidden.view(), dactive.view(), dhidden.view_mut())?;
         inner.backward_params(backend, saved.normed.view(), dhidden.view(), grads)?;
-        let mut dmlp_in = Scratch::new(backend, saved.normed.layout);
-        inner.backward_input(backend, params, dhidden.view(), false, dmlp_in.view_mut())?;
-        backend.add_norm_backward(
-            saved.sum.view(),
-            saved.stats.view(),
-            self.norm.with::<B>(params, None),
-            dmlp_in.view(),
-            false,
-            dsum.view_mut(),
-            Some(self.norm.grads(grads)),
-            None,
-        )
+        let mut dmlp_in = TokenBuf::new(backend, saved.normed.layout);
+        inner.backward_input(ctx, dhidden.view(), Accum::Replace, dmlp_in.view_mut())?;
+        backend.add_norm_backward(AddNormBackward {
+            x: saved.sum.view(),
+            stats: saved.stats.view(),
+            norm: self.norm.with::<B>(params, None),
+            dout: dmlp_in.view(),
+            accum: Accum::Replace,
+            dx: dsum.view_mut(),
+            grads: Some(self.norm.grads(grads)),
+            d_shift_scale: None,
+        })
     }
 
     /// Gradient of queries, keys and values.
     fn backward_attend<B: Backend>(
         &self,
         backend: &B,
-        qkv: &Scratch<B>,
-        weights: &Scratch<B>,
-        dcontext: &Scratch<B>,
-    ) -> Result<Scratch<B>> {
-        let mut dqkv = Scratch::new(backend, qkv.layout);
-        let mut dweights = Scratch::new(backend, weights.layout);
+        qkv: &TokenBuf<B>,
+        weights: &TokenBuf<B>,
+        dcontext: &TokenBuf<B>,
+    ) -> Result<TokenBuf<B>> {
+        let mut dqkv = TokenBuf::new(backend, qkv.layout);
+        let mut dweights = TokenBuf::new(backend, weights.layout);
         for (i, [_, _, v]) in self.heads(qkv) {
             let dout = Tokens::new(&dcontext.buf, self.head_layout(dcontext.layout, i, 0));
             let dv = ViewMut::<B>::new(&mut dqkv.buf, self.head_layout(qkv.layout, i, 2));
-            backend.gemm(sample(weights, i), true, dout, false, None, false, dv)?;
+            backend.gemm(sample(weights, i).t(), dout, None, Accum::Replace, dv)?;
             let layout = dweights.layout.sample_range(i, 1);
             let dw = ViewMut::<B>::new(&mut dweights.buf, layout);
-            backend.gemm(dout, false, v, true, None, false, dw)?;
+            backend.gemm(dout, v.t(), None, Accum::Replace, dw)?;
         }
-        let mut dscores = Scratch::new(backend, weights.layout);
+        let mut dscores = TokenBuf::new(backend, weights.layout);
         backend.softmax_backward(
             self.config.scale(),
             weights.view(),
@@ -325,15 +324,15 @@ impl Attention {
         for (i, [q, k, _]) in self.heads(qkv) {
             let ds = sample(&dscores, i);
             let dq = ViewMut::<B>::new(&mut dqkv.buf, self.head_layout(qkv.layout, i, 0));
-            backend.gemm(ds, false, k, false, None, false, dq)?;
+            backend.gemm(ds, k, None, Accum::Replace, dq)?;
             let dk = ViewMut::<B>::new(&mut dqkv.buf, self.head_layout(qkv.layout, i, 1));
-            backend.gemm(ds, true, q, false, None, false, dk)?;
+            backend.gemm(ds.t(), q, None, Accum::Replace, dk)?;
         }
         Ok(dqkv)
     }
 }
 
 /// Sample `i` of a buffer.
-fn sample<B: Backend>(x: &Scratch<B>, i: usize) -> View<'_, B> {
+fn sample<B: Backend>(x: &TokenBuf<B>, i: usize) -> View<'_, B> {
     Tokens::new(&x.buf, x.layout.sample_range(i, 1))
 }

@@ -6,13 +6,16 @@
 
 use dis_scan::ScanBackend;
 use dis_tensor::{
-    Backend, Norm, NormGrads, NormKind, Reals, Result, Tokens, TokensMut, View, ViewMut,
+    Accum, AddNorm, AddNormBackward, Backend, Norm, NormGrads, NormKind, Reals, Result, Tokens,
+    TokensMut, View, ViewMut,
 };
 
-use crate::linear::{Linear, Scratch};
+use crate::ctx::Ctx;
+use crate::linear::Linear;
 use crate::mixer::MixerInit;
 use crate::mixing::{Mixing, MixingConfig, SavedMixing};
 use crate::params::{Init, Param, ParamTable};
+use crate::token_buf::TokenBuf;
 
 /// How the output of a shallow block joins a deep one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub enum SkipKind {
 /// A normalisation and the parameters it uses.
 #[derive(Clone, Copy, Debug)]
 pub struct NormParams {
-    /// Which.
+    /// RMSNorm or LayerNorm.
     pub kind: NormKind,
     /// Added to the mean square or variance.
     pub eps: f64,
@@ -141,9 +144,9 @@ impl<B: ScanBackend> Copy for BlockInput<'_, B> {}
 /// What a block keeps for the backward, beside its inputs and its residual sum.
 #[derive(Debug)]
 pub struct SavedBlock<B: ScanBackend> {
-    stats: Scratch<B>,
-    normed: Scratch<B>,
-    shift_scale: Option<Scratch<B>>,
+    stats: TokenBuf<B>,
+    normed: TokenBuf<B>,
+    shift_scale: Option<TokenBuf<B>>,
     mixer: SavedMixing<B>,
 }
 
@@ -155,8 +158,8 @@ pub struct BlockGrads<'a, B: ScanBackend> {
     pub residual: ViewMut<'a, B>,
     /// Gradient of the hidden value; none for the first block.
     pub hidden: Option<ViewMut<'a, B>>,
-    /// Whether `hidden` is added to.
-    pub accumulate_hidden: bool,
+    /// Whether it replaces `hidden` or is added to it.
+    pub accum_hidden: Accum,
     /// Gradient of the skip, overwritten.
     pub skip: Option<ViewMut<'a, B>>,
     /// Gradient of `condition`, added to.
@@ -217,18 +220,18 @@ impl Block {
     /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn forward<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         input: BlockInput<'_, B>,
         sum: Option<ViewMut<'_, B>>,
         out: ViewMut<'_, B>,
     ) -> Result<()> {
+        let backend = ctx.backend;
         let mut own = self.own_sum(backend, &input, &sum);
-        let mut sum = sum.or_else(|| own.as_mut().map(Scratch::view_mut));
+        let mut sum = sum.or_else(|| own.as_mut().map(TokenBuf::view_mut));
         let target = sum.as_mut().map(ViewMut::<B>::reborrow);
-        let (_, normed, _) = self.normalise(backend, params, input, target, false)?;
+        let (_, normed, _) = self.normalise(ctx, input, target, false)?;
         let sum = sum.as_ref().map_or(input.hidden, ViewMut::<B>::as_ref);
-        self.mixer.forward(backend, params, sum, normed.view(), out)
+        self.mixer.forward(ctx, sum, normed.view(), out)
     }
 
     /// As [`Block::forward`], keeping what [`Block::backward`] needs.
@@ -237,20 +240,20 @@ impl Block {
     /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn forward_saved<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         input: BlockInput<'_, B>,
         sum: Option<ViewMut<'_, B>>,
         out: ViewMut<'_, B>,
     ) -> Result<SavedBlock<B>> {
+        let backend = ctx.backend;
         let mut own = self.own_sum(backend, &input, &sum);
-        let mut sum = sum.or_else(|| own.as_mut().map(Scratch::view_mut));
+        let mut sum = sum.or_else(|| own.as_mut().map(TokenBuf::view_mut));
         let target = sum.as_mut().map(ViewMut::<B>::reborrow);
-        let (stats, normed, shift_scale) = self.normalise(backend, params, input, target, true)?;
+        let (stats, normed, shift_scale) = self.normalise(ctx, input, target, true)?;
         let sum = sum.as_ref().map_or(input.hidden, ViewMut::<B>::as_ref);
         let mixer = self
             .mixer
-            .forward_saved(backend, params, sum, normed.view(), Some(out))?;
+            .forward_saved(ctx, sum, normed.view(), Some(out))?;
         Ok(SavedBlock {
             stats,
             normed,
@@ -265,8 +268,7 @@ impl Block {
     /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn recompute<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         sum: View<'_, B>,
         condition: Option<View<'_, B>>,
     ) -> Result<SavedBlock<B>> {
@@ -277,11 +279,8 @@ impl Block {
             drop: None,
             condition,
         };
-        let (stats, normed, shift_scale) =
-            self.norm_of_sum(backend, params, input, sum, None, true)?;
-        let mixer = self
-            .mixer
-            .forward_saved(backend, params, sum, normed.view(), None)?;
+        let (stats, normed, shift_scale) = self.norm_of_sum(ctx, input, sum, None, true)?;
+        let mixer = self.mixer.forward_saved(ctx, sum, normed.view(), None)?;
         Ok(SavedBlock {
             stats,
             normed,
@@ -297,54 +296,46 @@ impl Block {
         backend: &B,
         input: &BlockInput<'_, B>,
         sum: &Option<ViewMut<'_, B>>,
-    ) -> Option<Scratch<B>> {
+    ) -> Option<TokenBuf<B>> {
         let differs = input.residual.is_some() || input.drop.is_some() || input.skip.is_some();
         let [batch, tokens, d] = input.hidden.shape();
         (sum.is_none() && differs && self.mixer.reads_sum())
-            .then(|| Scratch::dense(backend, batch, tokens, d))
+            .then(|| TokenBuf::dense(backend, batch, tokens, d))
     }
 
     #[allow(clippy::type_complexity)]
     fn normalise<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         input: BlockInput<'_, B>,
         sum: Option<ViewMut<'_, B>>,
         save: bool,
-    ) -> Result<(Scratch<B>, Scratch<B>, Option<Scratch<B>>)> {
-        let joined = self.join_skip(backend, params, input)?;
-        let hidden = joined.as_ref().map_or(input.hidden, Scratch::view);
-        self.norm_of_sum(backend, params, input, hidden, sum, save)
+    ) -> Result<(TokenBuf<B>, TokenBuf<B>, Option<TokenBuf<B>>)> {
+        let joined = self.join_skip(ctx, input)?;
+        let hidden = joined.as_ref().map_or(input.hidden, TokenBuf::view);
+        self.norm_of_sum(ctx, input, hidden, sum, save)
     }
 
     /// The hidden value after the skip has joined; none if there is no skip.
     fn join_skip<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         input: BlockInput<'_, B>,
-    ) -> Result<Option<Scratch<B>>> {
+    ) -> Result<Option<TokenBuf<B>>> {
+        let Ctx { backend, params } = ctx;
         let (Some(kind), Some(skip)) = (self.skip, input.skip) else {
             return Ok(None);
         };
         let [batch, tokens, d] = input.hidden.shape();
-        let mut joined = Scratch::dense(backend, batch, tokens, d);
+        let mut joined = TokenBuf::dense(backend, batch, tokens, d);
         match (kind, &self.skip_linear) {
             (SkipKind::Concat, Some(linear)) => {
                 // Two products into one result: the concatenation is never formed.
                 let [left, right] = concat_halves::<B>(linear, params, d);
                 let bias = linear.bias.map(|b| b.view(params));
-                backend.gemm(
-                    input.hidden,
-                    false,
-                    left,
-                    true,
-                    bias,
-                    false,
-                    joined.view_mut(),
-                )?;
-                backend.gemm(skip, false, right, true, None, true, joined.view_mut())?;
+                let hidden = input.hidden;
+                backend.gemm(hidden, left.t(), bias, Accum::Replace, joined.view_mut())?;
+                backend.gemm(skip, right.t(), None, Accum::Add, joined.view_mut())?;
             }
             (SkipKind::None, _) => return Ok(None),
             _ => {
@@ -358,34 +349,35 @@ impl Block {
     #[allow(clippy::type_complexity)]
     fn norm_of_sum<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         input: BlockInput<'_, B>,
         hidden: View<'_, B>,
         sum: Option<ViewMut<'_, B>>,
         save: bool,
-    ) -> Result<(Scratch<B>, Scratch<B>, Option<Scratch<B>>)> {
+    ) -> Result<(TokenBuf<B>, TokenBuf<B>, Option<TokenBuf<B>>)> {
+        let Ctx { backend, params } = ctx;
         let [batch, tokens, d] = hidden.shape();
         let shift_scale = match (&self.modulation, input.condition) {
             (Some(linear), Some(condition)) => {
-                let mut shift_scale = Scratch::dense(backend, batch, 1, 2 * d);
-                linear.forward(backend, params, condition, shift_scale.view_mut())?;
+                let mut shift_scale = TokenBuf::dense(backend, batch, 1, 2 * d);
+                linear.forward(ctx, condition, shift_scale.view_mut())?;
                 Some(shift_scale)
             }
             _ => None,
         };
-        let mut stats = Scratch::dense(backend, batch, tokens, 2);
-        let mut normed = Scratch::dense(backend, batch, tokens, d);
-        backend.add_norm(
-            input.residual,
+        let mut stats = TokenBuf::dense(backend, batch, tokens, 2);
+        let mut normed = TokenBuf::dense(backend, batch, tokens, d);
+        backend.add_norm(AddNorm {
+            residual: input.residual,
             hidden,
-            input.drop,
-            self.norm
-                .with::<B>(params, shift_scale.as_ref().map(Scratch::view)),
+            hidden_scale: input.drop,
+            norm: self
+                .norm
+                .with::<B>(params, shift_scale.as_ref().map(TokenBuf::view)),
             sum,
-            save.then(|| stats.view_mut()),
-            normed.view_mut(),
-        )?;
+            stats: save.then(|| stats.view_mut()),
+            out: normed.view_mut(),
+        })?;
         Ok((stats, normed, shift_scale))
     }
 
@@ -396,14 +388,14 @@ impl Block {
     /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn backward<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         saved: SavedBlock<B>,
         input: BlockInput<'_, B>,
         sum: View<'_, B>,
         dout: View<'_, B>,
         mut grads: BlockGrads<'_, B>,
     ) -> Result<()> {
+        let Ctx { backend, params } = ctx;
         let SavedBlock {
             stats,
             normed,
@@ -411,10 +403,9 @@ impl Block {
             mixer,
         } = saved;
         let [batch, tokens, d] = sum.shape();
-        let mut dnormed = Scratch::dense(backend, batch, tokens, d);
+        let mut dnormed = TokenBuf::dense(backend, batch, tokens, d);
         self.mixer.backward(
-            backend,
-            params,
+            ctx,
             mixer,
             normed.view(),
             dout,
@@ -424,24 +415,25 @@ impl Block {
         )?;
         let mut d_shift_scale = shift_scale
             .as_ref()
-            .map(|s| Scratch::new(backend, s.layout));
-        backend.add_norm_backward(
-            sum,
-            stats.view(),
-            self.norm
-                .with::<B>(params, shift_scale.as_ref().map(Scratch::view)),
-            dnormed.view(),
-            true,
-            grads.residual.reborrow(),
-            Some(self.norm.grads(grads.params)),
-            d_shift_scale.as_mut().map(Scratch::view_mut),
-        )?;
+            .map(|s| TokenBuf::new(backend, s.layout));
+        backend.add_norm_backward(AddNormBackward {
+            x: sum,
+            stats: stats.view(),
+            norm: self
+                .norm
+                .with::<B>(params, shift_scale.as_ref().map(TokenBuf::view)),
+            dout: dnormed.view(),
+            accum: Accum::Add,
+            dx: grads.residual.reborrow(),
+            grads: Some(self.norm.grads(grads.params)),
+            d_shift_scale: d_shift_scale.as_mut().map(TokenBuf::view_mut),
+        })?;
         if let (Some(linear), Some(condition), Some(d_shift_scale)) =
             (&self.modulation, input.condition, &d_shift_scale)
         {
             linear.backward_params(backend, condition, d_shift_scale.view(), grads.params)?;
             if let Some(d_condition) = grads.condition.take() {
-                linear.backward_input(backend, params, d_shift_scale.view(), true, d_condition)?;
+                linear.backward_input(ctx, d_shift_scale.view(), Accum::Add, d_condition)?;
             }
         }
         let Some(dhidden) = grads.hidden.take() else {
@@ -450,18 +442,17 @@ impl Block {
         // The same gradient flows to both addends; drop path scales the hidden one.
         let mut dropped = None;
         if let Some(drop) = input.drop {
-            let scaled = dropped.insert(Scratch::dense(backend, batch, tokens, d));
+            let scaled = dropped.insert(TokenBuf::dense(backend, batch, tokens, d));
             backend.scale_samples(drop, grads.residual.as_ref(), scaled.view_mut())?;
         }
         let djoined = dropped
             .as_ref()
-            .map_or(grads.residual.as_ref(), Scratch::view);
+            .map_or(grads.residual.as_ref(), TokenBuf::view);
         self.backward_skip(
-            backend,
-            params,
+            ctx,
             input,
             djoined,
-            grads.accumulate_hidden,
+            grads.accum_hidden,
             dhidden,
             grads.skip,
             grads.params,
@@ -470,36 +461,35 @@ impl Block {
 
     fn backward_skip<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         input: BlockInput<'_, B>,
         djoined: View<'_, B>,
-        accumulate: bool,
+        accum: Accum,
         dhidden: ViewMut<'_, B>,
         dskip: Option<ViewMut<'_, B>>,
         grads: &mut Reals<B>,
     ) -> Result<()> {
+        let Ctx { backend, params } = ctx;
         let d = djoined.layout.channels;
         if let (Some(linear), Some(skip)) = (&self.skip_linear, input.skip) {
             let [left, right] = concat_halves::<B>(linear, params, d);
-            backend.gemm(djoined, false, left, false, None, accumulate, dhidden)?;
+            backend.gemm(djoined, left, None, accum, dhidden)?;
             if let Some(dskip) = dskip {
-                backend.gemm(djoined, false, right, false, None, false, dskip)?;
+                backend.gemm(djoined, right, None, Accum::Replace, dskip)?;
             }
             for (start, x) in [(0, input.hidden), (d, skip)] {
                 let half = linear.weight.layout().columns(start, d);
                 let dweight = TokensMut::new(&mut *grads, half);
-                backend.gemm(djoined, true, x, false, None, true, dweight)?;
+                backend.gemm(djoined.t(), x, None, Accum::Add, dweight)?;
             }
             if let Some(bias) = linear.bias {
                 backend.add_column_sums(djoined, bias.view_mut(grads))?;
             }
             return Ok(());
         }
-        if accumulate {
-            backend.axpy(1.0, djoined, dhidden)?;
-        } else {
-            backend.copy(djoined, dhidden)?;
+        match accum {
+            Accum::Add => backend.axpy(1.0, djoined, dhidden)?,
+            Accum::Replace => backend.copy(djoined, dhidden)?,
         }
         match dskip {
             Some(dskip) => backend.copy(djoined, dskip),

@@ -1,11 +1,13 @@
 //! One direction of a mixer: its parameters, and the operations between `in_proj` and the gate.
 
 use dis_scan::{Conv, Direction, Scan, ScanBackend};
-use dis_tensor::{Reals, Result, View};
+use dis_tensor::{Accum, Reals, Result, View};
 
 use crate::config::MixerConfig;
-use crate::linear::{Linear, Scratch};
+use crate::ctx::Ctx;
+use crate::linear::Linear;
 use crate::params::{Init, Param, ParamTable};
+use crate::token_buf::TokenBuf;
 
 /// The parameters of one direction.
 #[derive(Clone, Copy, Debug)]
@@ -47,10 +49,10 @@ impl StateParams {
 #[derive(Debug)]
 pub(crate) struct Projected<B: ScanBackend> {
     /// The convolved input.
-    pub u: Scratch<B>,
+    pub u: TokenBuf<B>,
     /// The step before its projection, B and C.
-    pub dbc: Scratch<B>,
-    pub delta: Scratch<B>,
+    pub dbc: TokenBuf<B>,
+    pub delta: TokenBuf<B>,
 }
 
 impl Branch {
@@ -120,7 +122,7 @@ impl Branch {
         &self,
         params: &'a Reals<B>,
         from: &'a Projected<B>,
-        a: &'a Scratch<B>,
+        a: &'a TokenBuf<B>,
         z: Option<View<'a, B>>,
     ) -> Scan<'a, Reals<B>> {
         Scan {
@@ -141,41 +143,26 @@ impl Branch {
     }
 
     /// The state matrix A, (d_inner, d_state).
-    pub fn state_matrix<B: ScanBackend>(
-        &self,
-        backend: &B,
-        params: &Reals<B>,
-    ) -> Result<Scratch<B>> {
-        let mut a = Scratch::dense(backend, 1, self.config.d_inner, self.config.d_state);
+    pub fn state_matrix<B: ScanBackend>(&self, ctx: Ctx<'_, B>) -> Result<TokenBuf<B>> {
+        let Ctx { backend, params } = ctx;
+        let mut a = TokenBuf::dense(backend, 1, self.config.d_inner, self.config.d_state);
         backend.neg_exp(self.states.a_log.view(params), a.view_mut())?;
         Ok(a)
     }
 
     /// From the convolved input to the step, B and C.
-    pub fn project<B: ScanBackend>(
-        &self,
-        backend: &B,
-        params: &Reals<B>,
-        u: Scratch<B>,
-    ) -> Result<Projected<B>> {
+    pub fn project<B: ScanBackend>(&self, ctx: Ctx<'_, B>, u: TokenBuf<B>) -> Result<Projected<B>> {
+        let Ctx { backend, params } = ctx;
         let MixerConfig {
             d_inner, dt_rank, ..
         } = self.config;
         let [batch, tokens, _] = u.view().shape();
-        let mut dbc = Scratch::new(backend, self.config.x_proj_layout(batch, tokens));
-        self.x_proj
-            .forward(backend, params, u.view(), dbc.view_mut())?;
-        let mut delta = Scratch::dense(backend, batch, tokens, d_inner);
+        let mut dbc = TokenBuf::new(backend, self.config.x_proj_layout(batch, tokens));
+        self.x_proj.forward(ctx, u.view(), dbc.view_mut())?;
+        let mut delta = TokenBuf::dense(backend, batch, tokens, d_inner);
         // The step's bias is added inside the scan, before softplus.
-        backend.gemm(
-            dbc.columns(0, dt_rank),
-            false,
-            self.dt_proj.view(params),
-            true,
-            None,
-            false,
-            delta.view_mut(),
-        )?;
+        let (dt, weight) = (dbc.columns(0, dt_rank), self.dt_proj.view(params).t());
+        backend.gemm(dt, weight, None, Accum::Replace, delta.view_mut())?;
         Ok(Projected { u, dbc, delta })
     }
 }

@@ -3,12 +3,14 @@
 //! DiS has no use for it, since images are read both ways; it is for those who build on Mamba.
 
 use dis_scan::{Direction, ScanBackend, ScanOut};
-use dis_tensor::{Reals, Result, View, ViewMut};
+use dis_tensor::{Result, View, ViewMut};
 
 use crate::branch::{Branch, StateParams};
 use crate::config::MixerConfig;
-use crate::linear::{Linear, Scratch};
+use crate::ctx::Ctx;
+use crate::linear::Linear;
 use crate::params::{Init, ParamTable};
+use crate::token_buf::TokenBuf;
 
 /// A mixer of one direction: which parameters of the arena it uses. Forward only.
 #[derive(Clone, Debug)]
@@ -22,9 +24,9 @@ pub struct CausalMixer {
 #[derive(Debug)]
 pub struct MixerState<B: ScanBackend> {
     /// The last inputs of the convolution, newest last: (batch, d_conv, d_inner).
-    pub conv: Scratch<B>,
+    pub conv: TokenBuf<B>,
     /// The state of the scan: (batch, d_inner, d_state).
-    pub ssm: Scratch<B>,
+    pub ssm: TokenBuf<B>,
 }
 
 impl CausalMixer {
@@ -77,8 +79,8 @@ impl CausalMixer {
             ..
         } = *self.config();
         MixerState {
-            conv: Scratch::zeros(backend, batch, d_conv, d_inner),
-            ssm: Scratch::zeros(backend, batch, d_inner, d_state),
+            conv: TokenBuf::zeros(backend, batch, d_conv, d_inner),
+            ssm: TokenBuf::zeros(backend, batch, d_inner, d_state),
         }
     }
 
@@ -89,12 +91,12 @@ impl CausalMixer {
     /// If shapes do not fit, or the device's scan has no initial state, as GPUs have not.
     pub fn advance<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         state: &mut MixerState<B>,
         input: View<'_, B>,
         out: ViewMut<'_, B>,
     ) -> Result<()> {
+        let Ctx { backend, params } = ctx;
         let [batch, tokens, _] = input.shape();
         let MixerConfig {
             d_inner,
@@ -102,29 +104,28 @@ impl CausalMixer {
             d_conv,
             ..
         } = *self.config();
-        let mut xz = Scratch::dense(backend, batch, tokens, 2 * d_inner);
-        self.in_proj
-            .forward(backend, params, input, xz.view_mut())?;
+        let mut xz = TokenBuf::dense(backend, batch, tokens, 2 * d_inner);
+        self.in_proj.forward(ctx, input, xz.view_mut())?;
 
         // The inputs that went before stand in front of the new ones.
-        let mut x = Scratch::dense(backend, batch, d_conv + tokens, d_inner);
+        let mut x = TokenBuf::dense(backend, batch, d_conv + tokens, d_inner);
         backend.copy(state.conv.view(), x.tokens_mut(0, d_conv))?;
         backend.copy(xz.columns(0, d_inner), x.tokens_mut(d_conv, tokens))?;
-        let mut convolved = Scratch::new(backend, x.layout);
+        let mut convolved = TokenBuf::new(backend, x.layout);
         backend.conv1d(
             self.branch.conv::<B>(params, x.view()),
             convolved.view_mut(),
         )?;
-        let mut u = Scratch::dense(backend, batch, tokens, d_inner);
+        let mut u = TokenBuf::dense(backend, batch, tokens, d_inner);
         backend.copy(convolved.tokens(d_conv, tokens), u.view_mut())?;
 
-        let projected = self.branch.project(backend, params, u)?;
-        let a = self.branch.state_matrix(backend, params)?;
+        let projected = self.branch.project(ctx, u)?;
+        let a = self.branch.state_matrix(ctx)?;
         let z = Some(xz.columns(d_inner, d_inner));
         let mut scan = self.branch.scan(params, &projected, &a, z);
         scan.initial_state = Some(state.ssm.view());
-        let mut y = Scratch::dense(backend, batch, tokens, d_inner);
-        let mut last = Scratch::dense(backend, batch, d_inner, d_state);
+        let mut y = TokenBuf::dense(backend, batch, tokens, d_inner);
+        let mut last = TokenBuf::dense(backend, batch, d_inner, d_state);
         backend.scan(
             scan,
             ScanOut {
@@ -134,7 +135,7 @@ impl CausalMixer {
                 last_state: Some(last.view_mut()),
             },
         )?;
-        self.out_proj.forward(backend, params, y.view(), out)?;
+        self.out_proj.forward(ctx, y.view(), out)?;
         backend.copy(x.tokens(tokens, d_conv), state.conv.view_mut())?;
         state.ssm = last;
         Ok(())

@@ -1,7 +1,8 @@
 //! A linear map `y = x W^T + b`.
 
-use dis_tensor::{Backend, Layout, Reals, Result, Tokens, TokensMut, View, ViewMut};
+use dis_tensor::{Accum, Backend, Reals, Result, View, ViewMut};
 
+use crate::ctx::Ctx;
 use crate::params::{Init, Param, ParamTable};
 
 /// Weight (out, in) and optional bias (out) of a linear map.
@@ -34,13 +35,14 @@ impl Linear {
     /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn forward<B: Backend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         x: View<'_, B>,
         y: ViewMut<'_, B>,
     ) -> Result<()> {
+        let Ctx { backend, params } = ctx;
         let bias = self.bias.map(|b| b.view(params));
-        backend.gemm(x, false, self.weight.view(params), true, bias, false, y)
+        let weight = self.weight.view(params);
+        backend.gemm(x, weight.t(), bias, Accum::Replace, y)
     }
 
     /// Adds the gradients of weight and bias to `grads`.
@@ -54,105 +56,25 @@ impl Linear {
         dy: View<'_, B>,
         grads: &mut Reals<B>,
     ) -> Result<()> {
-        backend.gemm(dy, true, x, false, None, true, self.weight.view_mut(grads))?;
+        backend.gemm(dy.t(), x, None, Accum::Add, self.weight.view_mut(grads))?;
         if let Some(bias) = self.bias {
             backend.add_column_sums(dy, bias.view_mut(grads))?;
         }
         Ok(())
     }
 
-    /// `dx = dy W`, or `dx += dy W` when `accumulate`.
+    /// `dx = dy W`, or `dx += dy W`.
     ///
     /// # Errors
     /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn backward_input<B: Backend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         dy: View<'_, B>,
-        accumulate: bool,
+        accum: Accum,
         dx: ViewMut<'_, B>,
     ) -> Result<()> {
-        backend.gemm(
-            dy,
-            false,
-            self.weight.view(params),
-            false,
-            None,
-            accumulate,
-            dx,
-        )
-    }
-}
-
-/// A buffer from the backend's pool with the layout it is used in.
-#[derive(Debug)]
-pub struct Scratch<B: Backend> {
-    /// The memory.
-    pub buf: Reals<B>,
-    /// How it is laid out.
-    pub layout: Layout,
-}
-
-impl<B: Backend> Scratch<B> {
-    /// Memory for `layout`, contents unspecified.
-    pub fn new(backend: &B, layout: Layout) -> Self {
-        let len = layout.offset + layout.batch * layout.batch_stride;
-        Self {
-            buf: backend.alloc(len),
-            layout,
-        }
-    }
-
-    /// Dense memory of (batch, tokens, channels).
-    pub fn dense(backend: &B, batch: usize, tokens: usize, channels: usize) -> Self {
-        Self::new(backend, Layout::dense(batch, tokens, channels))
-    }
-
-    /// Dense memory of (batch, tokens, channels), zeroed.
-    pub fn zeros(backend: &B, batch: usize, tokens: usize, channels: usize) -> Self {
-        let layout = Layout::dense(batch, tokens, channels);
-        Self {
-            buf: backend.zeros(layout.elements()),
-            layout,
-        }
-    }
-
-    /// Dense memory of (batch, tokens, channels) with these values.
-    pub fn from_f32(backend: &B, layout: Layout, data: &[f32]) -> Self {
-        Self {
-            buf: backend.from_f32(data),
-            layout,
-        }
-    }
-
-    /// The whole, to read.
-    pub fn view(&self) -> View<'_, B> {
-        Tokens::new(&self.buf, self.layout)
-    }
-
-    /// The whole, to write.
-    pub fn view_mut(&mut self) -> ViewMut<'_, B> {
-        TokensMut::new(&mut self.buf, self.layout)
-    }
-
-    /// Columns `start .. start + count`, to read.
-    pub fn columns(&self, start: usize, count: usize) -> View<'_, B> {
-        Tokens::new(&self.buf, self.layout.columns(start, count))
-    }
-
-    /// Columns `start .. start + count`, to write.
-    pub fn columns_mut(&mut self, start: usize, count: usize) -> ViewMut<'_, B> {
-        TokensMut::new(&mut self.buf, self.layout.columns(start, count))
-    }
-
-    /// Tokens `start .. start + count` of every sample, to read.
-    pub fn tokens(&self, start: usize, count: usize) -> View<'_, B> {
-        Tokens::new(&self.buf, self.layout.token_range(start, count))
-    }
-
-    /// Tokens `start .. start + count` of every sample, to write.
-    pub fn tokens_mut(&mut self, start: usize, count: usize) -> ViewMut<'_, B> {
-        TokensMut::new(&mut self.buf, self.layout.token_range(start, count))
+        let Ctx { backend, params } = ctx;
+        backend.gemm(dy, self.weight.view(params), None, accum, dx)
     }
 }

@@ -8,12 +8,14 @@
 use dis_scan::{
     ConvGrads, Direction, OneOfPair, ScanBackend, ScanOut, ScanPair, ScanPairGrads, checkpoint_len,
 };
-use dis_tensor::{Reals, Result, View, ViewMut};
+use dis_tensor::{Accum, Reals, Result, View, ViewMut};
 
 use crate::branch::{Branch, Projected, StateParams};
 pub use crate::config::{MixerConfig, MixerInit};
-use crate::linear::{Linear, Scratch};
+use crate::ctx::Ctx;
+use crate::linear::Linear;
 use crate::params::{Init, ParamTable};
+use crate::token_buf::TokenBuf;
 
 /// A mixer: which parameters of the arena it uses.
 #[derive(Clone, Debug)]
@@ -26,20 +28,20 @@ pub struct Mixer {
 
 /// Gradients that one direction's scan gives.
 struct ScanGradients<B: ScanBackend> {
-    du: Scratch<B>,
-    ddelta: Scratch<B>,
-    dbc: Scratch<B>,
-    da: Scratch<B>,
+    du: TokenBuf<B>,
+    ddelta: TokenBuf<B>,
+    dbc: TokenBuf<B>,
+    da: TokenBuf<B>,
 }
 
 impl<B: ScanBackend> ScanGradients<B> {
     fn new(backend: &B, config: &MixerConfig, saved: &Projected<B>) -> Self {
         let [batch, tokens, channels] = saved.u.view().shape();
         Self {
-            du: Scratch::dense(backend, batch, tokens, channels),
-            ddelta: Scratch::dense(backend, batch, tokens, channels),
-            dbc: Scratch::new(backend, saved.dbc.layout),
-            da: Scratch::dense(backend, 1, channels, config.d_state),
+            du: TokenBuf::dense(backend, batch, tokens, channels),
+            ddelta: TokenBuf::dense(backend, batch, tokens, channels),
+            dbc: TokenBuf::new(backend, saved.dbc.layout),
+            da: TokenBuf::dense(backend, 1, channels, config.d_state),
         }
     }
 
@@ -58,11 +60,11 @@ impl<B: ScanBackend> ScanGradients<B> {
 /// What a mixer keeps for the backward.
 #[derive(Debug)]
 pub struct SavedMixer<B: ScanBackend> {
-    xz: Scratch<B>,
+    xz: TokenBuf<B>,
     branches: [Projected<B>; 2],
     /// Of each direction's scan; empty where they were not asked for.
     checkpoints: [Reals<B>; 2],
-    gated: Scratch<B>,
+    gated: TokenBuf<B>,
 }
 
 impl Mixer {
@@ -131,13 +133,11 @@ impl Mixer {
     /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn forward<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         input: View<'_, B>,
         out: ViewMut<'_, B>,
     ) -> Result<()> {
-        self.run(backend, params, input, Some(out), false)
-            .map(|_| ())
+        self.run(ctx, input, Some(out), false).map(|_| ())
     }
 
     /// As [`Mixer::forward`], keeping what [`Mixer::backward`] needs. Without `out` the last
@@ -147,12 +147,11 @@ impl Mixer {
     /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn forward_saved<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         input: View<'_, B>,
         out: Option<ViewMut<'_, B>>,
     ) -> Result<SavedMixer<B>> {
-        self.run(backend, params, input, out, true)
+        self.run(ctx, input, out, true)
     }
 
     /// The two branches before `out_proj`, each gated by SiLU(z): (batch, tokens, d_inner) each.
@@ -162,16 +161,16 @@ impl Mixer {
     /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn gated_branches<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         input: View<'_, B>,
-    ) -> Result<[Scratch<B>; 2]> {
+    ) -> Result<[TokenBuf<B>; 2]> {
+        let backend = ctx.backend;
         let [batch, tokens, _] = input.shape();
-        let xz = self.project_in(backend, params, input)?;
+        let xz = self.project_in(ctx, input)?;
         let z = xz.columns(self.config.d_inner, self.config.d_inner);
-        let gated = |branch: &Branch| -> Result<Scratch<B>> {
-            let mut y = Scratch::dense(backend, batch, tokens, self.config.d_inner);
-            self.run_branch(backend, params, branch, &xz, z, y.view_mut())?;
+        let gated = |branch: &Branch| -> Result<TokenBuf<B>> {
+            let mut y = TokenBuf::dense(backend, batch, tokens, self.config.d_inner);
+            self.run_branch(ctx, branch, &xz, z, y.view_mut())?;
             Ok(y)
         };
         Ok([gated(&self.branches[0])?, gated(&self.branches[1])?])
@@ -179,32 +178,31 @@ impl Mixer {
 
     fn project_in<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         input: View<'_, B>,
-    ) -> Result<Scratch<B>> {
+    ) -> Result<TokenBuf<B>> {
+        let backend = ctx.backend;
         let [batch, tokens, _] = input.shape();
-        let mut xz = Scratch::dense(backend, batch, tokens, 2 * self.config.d_inner);
-        self.in_proj
-            .forward(backend, params, input, xz.view_mut())?;
+        let mut xz = TokenBuf::dense(backend, batch, tokens, 2 * self.config.d_inner);
+        self.in_proj.forward(ctx, input, xz.view_mut())?;
         Ok(xz)
     }
 
     fn run<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         input: View<'_, B>,
         out: Option<ViewMut<'_, B>>,
         save: bool,
     ) -> Result<SavedMixer<B>> {
+        let Ctx { backend, params } = ctx;
         let [batch, tokens, _] = input.shape();
         let d_inner = self.config.d_inner;
-        let xz = self.project_in(backend, params, input)?;
+        let xz = self.project_in(ctx, input)?;
         let (x, z) = (xz.columns(0, d_inner), xz.columns(d_inner, d_inner));
-        let mut gated = Scratch::dense(backend, batch, tokens, d_inner);
+        let mut gated = TokenBuf::dense(backend, batch, tokens, d_inner);
         let [first, second] = &self.branches;
-        let inside = || Scratch::dense(backend, batch, tokens, d_inner);
+        let inside = || TokenBuf::dense(backend, batch, tokens, d_inner);
         let (mut u, mut u_back) = (inside(), inside());
         backend.conv1d_pair(
             first.conv::<B>(params, x),
@@ -212,10 +210,10 @@ impl Mixer {
             u.view_mut(),
             u_back.view_mut(),
         )?;
-        let forward = first.project(backend, params, u)?;
-        let reverse = second.project(backend, params, u_back)?;
-        let a = first.state_matrix(backend, params)?;
-        let a_back = second.state_matrix(backend, params)?;
+        let forward = first.project(ctx, u)?;
+        let reverse = second.project(ctx, u_back)?;
+        let a = first.state_matrix(ctx)?;
+        let a_back = second.state_matrix(ctx)?;
         let len = if save {
             checkpoint_len(batch, tokens, d_inner, self.config.d_state)
         } else {
@@ -234,7 +232,7 @@ impl Mixer {
             checkpoints: save.then_some([stored, stored_back]),
         })?;
         if let Some(out) = out {
-            self.out_proj.forward(backend, params, gated.view(), out)?;
+            self.out_proj.forward(ctx, gated.view(), out)?;
         }
         Ok(SavedMixer {
             xz,
@@ -247,20 +245,20 @@ impl Mixer {
     /// One direction alone, gated: for [`Mixer::gated_branches`].
     fn run_branch<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         branch: &Branch,
-        xz: &Scratch<B>,
+        xz: &TokenBuf<B>,
         z: View<'_, B>,
         y: ViewMut<'_, B>,
     ) -> Result<()> {
+        let Ctx { backend, params } = ctx;
         let [batch, tokens, _] = xz.view().shape();
         let d_inner = self.config.d_inner;
-        let mut u = Scratch::dense(backend, batch, tokens, d_inner);
+        let mut u = TokenBuf::dense(backend, batch, tokens, d_inner);
         let x = xz.columns(0, d_inner);
         backend.conv1d(branch.conv::<B>(params, x), u.view_mut())?;
-        let projected = branch.project(backend, params, u)?;
-        let a = branch.state_matrix(backend, params)?;
+        let projected = branch.project(ctx, u)?;
+        let a = branch.state_matrix(ctx)?;
         backend.scan(
             branch.scan(params, &projected, &a, Some(z)),
             ScanOut {
@@ -279,14 +277,14 @@ impl Mixer {
     /// If the input's shape or the arena's length does not fit, or the device fails.
     pub fn backward<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         saved: SavedMixer<B>,
         input: View<'_, B>,
         dout: View<'_, B>,
         dinput: ViewMut<'_, B>,
         grads: &mut Reals<B>,
     ) -> Result<()> {
+        let Ctx { backend, params } = ctx;
         let [batch, tokens, _] = input.shape();
         let d_inner = self.config.d_inner;
         let SavedMixer {
@@ -300,15 +298,15 @@ impl Mixer {
             .backward_params(backend, gated.view(), dout, grads)?;
         let mut dgated = gated;
         self.out_proj
-            .backward_input(backend, params, dout, false, dgated.view_mut())?;
+            .backward_input(ctx, dout, Accum::Replace, dgated.view_mut())?;
 
-        let mut dxz = Scratch::dense(backend, batch, tokens, 2 * d_inner);
+        let mut dxz = TokenBuf::dense(backend, batch, tokens, 2 * d_inner);
         let [first, second] = &self.branches;
         let [saved, saved_back] = &branches;
         let mut own = ScanGradients::new(backend, &self.config, saved);
         let mut own_back = ScanGradients::new(backend, &self.config, saved_back);
-        let a = first.state_matrix(backend, params)?;
-        let a_back = second.state_matrix(backend, params)?;
+        let a = first.state_matrix(ctx)?;
+        let a_back = second.state_matrix(ctx)?;
         backend.scan_backward_pair(
             [
                 first.scan(params, saved, &a, None),
@@ -331,29 +329,29 @@ impl Mixer {
             (second, saved_back, own_back, a_back, true),
         ] {
             self.backward_branch(
-                backend, params, branch, saved, own, &a, &xz, accumulate, &mut dxz, grads,
+                ctx, branch, saved, own, &a, &xz, accumulate, &mut dxz, grads,
             )?;
         }
         self.in_proj
             .backward_params(backend, input, dxz.view(), grads)?;
         self.in_proj
-            .backward_input(backend, params, dxz.view(), false, dinput)
+            .backward_input(ctx, dxz.view(), Accum::Replace, dinput)
     }
 
     /// One direction's backward after its scan's.
     fn backward_branch<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         branch: &Branch,
         saved: &Projected<B>,
         own: ScanGradients<B>,
-        a: &Scratch<B>,
-        xz: &Scratch<B>,
+        a: &TokenBuf<B>,
+        xz: &TokenBuf<B>,
         accumulate: bool,
-        dxz: &mut Scratch<B>,
+        dxz: &mut TokenBuf<B>,
         grads: &mut Reals<B>,
     ) -> Result<()> {
+        let Ctx { backend, params } = ctx;
         let MixerConfig {
             d_inner, dt_rank, ..
         } = self.config;
@@ -366,31 +364,18 @@ impl Mixer {
         } = own;
         backend.add_product(a.view(), da.view(), branch.states.a_log.view_mut(grads))?;
         // delta = dt dt_proj^T.
-        backend.gemm(
-            ddelta.view(),
-            true,
-            dbc.columns(0, dt_rank),
-            false,
-            None,
-            true,
-            branch.dt_proj.view_mut(grads),
-        )?;
-        backend.gemm(
-            ddelta.view(),
-            false,
-            branch.dt_proj.view(params),
-            false,
-            None,
-            false,
-            ddbc.columns_mut(0, dt_rank),
-        )?;
+        let (ddelta, dt) = (ddelta.view(), dbc.columns(0, dt_rank));
+        let dweight = branch.dt_proj.view_mut(grads);
+        backend.gemm(ddelta.t(), dt, None, Accum::Add, dweight)?;
+        let (weight, ddt) = (branch.dt_proj.view(params), ddbc.columns_mut(0, dt_rank));
+        backend.gemm(ddelta, weight, None, Accum::Replace, ddt)?;
         // (dt, B, C) = u x_proj^T; u also enters the scan itself, hence the addition.
         branch
             .x_proj
             .backward_params(backend, u.view(), ddbc.view(), grads)?;
         branch
             .x_proj
-            .backward_input(backend, params, ddbc.view(), true, du.view_mut())?;
+            .backward_input(ctx, ddbc.view(), Accum::Add, du.view_mut())?;
         backend.conv1d_backward(
             branch.conv::<B>(params, xz.columns(0, d_inner)),
             du.view(),

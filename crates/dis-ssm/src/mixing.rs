@@ -4,6 +4,7 @@ use dis_scan::ScanBackend;
 use dis_tensor::{Reals, Result, View, ViewMut};
 
 use crate::attention::{Attention, AttentionConfig, SavedAttention};
+use crate::ctx::Ctx;
 use crate::mixer::{Mixer, MixerConfig, MixerInit, SavedMixer};
 use crate::params::ParamTable;
 
@@ -68,36 +69,28 @@ impl Mixing {
     /// From the residual stream `sum` and its norm to what is to be added to it.
     pub(crate) fn forward<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         sum: View<'_, B>,
         normed: View<'_, B>,
         out: ViewMut<'_, B>,
     ) -> Result<()> {
         match self {
-            Self::Mamba(mixer) => mixer.forward(backend, params, normed, out),
-            Self::Attention(mixer) => mixer
-                .forward(backend, params, sum, normed, Some(out))
-                .map(|_| ()),
+            Self::Mamba(mixer) => mixer.forward(ctx, normed, out),
+            Self::Attention(mixer) => mixer.forward(ctx, sum, normed, Some(out)).map(|_| ()),
         }
     }
 
     /// As [`Mixing::forward`], keeping what the backward needs; without `out` only that.
     pub(crate) fn forward_saved<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         sum: View<'_, B>,
         normed: View<'_, B>,
         out: Option<ViewMut<'_, B>>,
     ) -> Result<SavedMixing<B>> {
         Ok(match self {
-            Self::Mamba(mixer) => {
-                SavedMixing::Mamba(mixer.forward_saved(backend, params, normed, out)?)
-            }
-            Self::Attention(mixer) => {
-                SavedMixing::Attention(mixer.forward(backend, params, sum, normed, out)?)
-            }
+            Self::Mamba(mixer) => SavedMixing::Mamba(mixer.forward_saved(ctx, normed, out)?),
+            Self::Attention(mixer) => SavedMixing::Attention(mixer.forward(ctx, sum, normed, out)?),
         })
     }
 
@@ -105,8 +98,7 @@ impl Mixing {
     /// `dsum`, parameter gradients to `grads`.
     pub(crate) fn backward<B: ScanBackend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         saved: SavedMixing<B>,
         normed: View<'_, B>,
         dout: View<'_, B>,
@@ -116,10 +108,10 @@ impl Mixing {
     ) -> Result<()> {
         match (self, saved) {
             (Self::Mamba(mixer), SavedMixing::Mamba(saved)) => {
-                mixer.backward(backend, params, saved, normed, dout, dnormed, grads)
+                mixer.backward(ctx, saved, normed, dout, dnormed, grads)
             }
             (Self::Attention(mixer), SavedMixing::Attention(saved)) => {
-                mixer.backward(backend, params, saved, normed, dout, dsum, dnormed, grads)
+                mixer.backward(ctx, saved, normed, dout, dsum, dnormed, grads)
             }
             _ => Err(dis_tensor::TensorError::Invalid {
                 op: "block backward",

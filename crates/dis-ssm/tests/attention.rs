@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use dis_ssm::{Attention, AttentionConfig, ParamTable};
+use dis_ssm::{Attention, AttentionConfig, Ctx, ParamTable};
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::{Backend, Cpu, Layout, NormKind, Reference, Tokens, TokensMut};
 use proptest::prelude::*;
@@ -54,8 +54,7 @@ impl Case {
         let saved = self
             .mixer
             .forward(
-                backend,
-                &params,
+                Ctx::new(backend, &params),
                 Tokens::new(&sum, l),
                 Tokens::new(&normed, l),
                 Some(TokensMut::new(&mut out, l)),
@@ -66,8 +65,7 @@ impl Case {
         let mut grads = backend.zeros(self.weights.len());
         self.mixer
             .backward(
-                backend,
-                &params,
+                Ctx::new(backend, &params),
                 saved,
                 Tokens::new(&normed, l),
                 Tokens::new(&dout, l),

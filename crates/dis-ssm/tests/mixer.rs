@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use dis_scan::{Discretization, ScanBackend};
-use dis_ssm::{CausalMixer, Mixer, MixerConfig, MixerInit, ParamTable, Scratch};
+use dis_ssm::{CausalMixer, Ctx, Mixer, MixerConfig, MixerInit, ParamTable, TokenBuf};
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::{Cpu, Layout, Reference, Tokens, TokensMut};
 use proptest::prelude::*;
@@ -34,15 +34,18 @@ fn run<B: ScanBackend>(
     let input = Tokens::new(&input, layout);
     let saved = mixer
         .forward_saved(
-            backend,
-            &params,
+            Ctx::new(backend, &params),
             input,
             Some(TokensMut::new(&mut out, layout)),
         )
         .unwrap();
     let mut again = backend.alloc(layout.elements());
     mixer
-        .forward(backend, &params, input, TokensMut::new(&mut again, layout))
+        .forward(
+            Ctx::new(backend, &params),
+            input,
+            TokensMut::new(&mut again, layout),
+        )
         .unwrap();
     assert_eq!(
         backend.to_f32(&again),
@@ -51,8 +54,7 @@ fn run<B: ScanBackend>(
     );
     mixer
         .backward(
-            backend,
-            &params,
+            Ctx::new(backend, &params),
             saved,
             input,
             Tokens::new(&dout, layout),
@@ -74,18 +76,23 @@ fn advance<B: ScanBackend>(
     let (tokens, d) = (pieces.iter().sum(), mixer.config().d_model);
     let layout = Layout::dense(batch, tokens, d);
     let params = backend.from_f32(weights);
-    let input = Scratch::from_f32(backend, layout, &normals(layout.elements(), 1.0, 4));
-    let mut out = Scratch::new(backend, layout);
+    let input = TokenBuf::from_f32(backend, layout, &normals(layout.elements(), 1.0, 4));
+    let mut out = TokenBuf::new(backend, layout);
     let mut state = mixer.start(backend, batch);
     let mut start = 0;
     for &count in pieces {
-        let mut x = Scratch::dense(backend, batch, count, d);
+        let mut x = TokenBuf::dense(backend, batch, count, d);
         backend
             .copy(input.tokens(start, count), x.view_mut())
             .unwrap();
-        let mut y = Scratch::dense(backend, batch, count, d);
+        let mut y = TokenBuf::dense(backend, batch, count, d);
         mixer
-            .advance(backend, &params, &mut state, x.view(), y.view_mut())
+            .advance(
+                Ctx::new(backend, &params),
+                &mut state,
+                x.view(),
+                y.view_mut(),
+            )
             .unwrap();
         backend
             .copy(y.view(), out.tokens_mut(start, count))

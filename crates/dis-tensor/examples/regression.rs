@@ -1,7 +1,9 @@
 //! Fits y = 2 x_1 - 3 x_2 + 0.5 with products, sums and AdamW of any device: here the CPU, and the float64
 //! backend that checks it.
 
-use dis_tensor::{AdamState, AdamW, Backend, Cpu, Layout, Reference, Result, Tokens, TokensMut};
+use dis_tensor::{
+    Accum, AdamState, AdamW, Backend, Cpu, Layout, Reference, Result, Tokens, TokensMut,
+};
 
 /// The fitted weights and offset.
 fn fit<B: Backend>(device: &B) -> Result<Vec<f32>> {
@@ -23,11 +25,9 @@ fn fit<B: Backend>(device: &B) -> Result<Vec<f32>> {
         let (w, b) = (Tokens::new(&params, weight), Tokens::new(&params, offset));
         device.gemm(
             x,
-            false,
-            w,
-            true,
+            w.t(),
             Some(b),
-            false,
+            Accum::Replace,
             TokensMut::new(&mut off, column),
         )?;
         device.axpy(-1.0, y, TokensMut::new(&mut off, column))?;
@@ -35,12 +35,10 @@ fn fit<B: Backend>(device: &B) -> Result<Vec<f32>> {
         let mut grads = device.zeros::<B::Real>(3);
         let dy = Tokens::new(&off, column);
         device.gemm(
-            dy,
-            true,
+            dy.t(),
             x,
-            false,
             None,
-            true,
+            Accum::Add,
             TokensMut::new(&mut grads, weight),
         )?;
         device.add_column_sums(dy, TokensMut::new(&mut grads, offset))?;

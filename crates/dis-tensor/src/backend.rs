@@ -4,9 +4,19 @@
 //! that the caller provides; nothing is allocated but by `alloc`, `zeros` and `upload`. Names of
 //! arguments say whether an output is overwritten or added to. Where one operation adds to the
 //! gradients of several parameters they lie in one arena, given as a buffer and offsets.
+//!
+//! Operations check their arguments here, once for all devices, so that all refuse the same calls with
+//! the same words. What a device implements are the methods whose names begin with `run_`: they are
+//! called with arguments that fit.
 
+use std::borrow::Cow;
+
+use crate::check::{self, dst, src};
 use crate::error::Result;
 use crate::layout::{Layout, Tokens, TokensMut};
+use crate::operands::{
+    Accum, AdamState, AdamW, AddNorm, AddNormBackward, GemmSize, Map, Matrix, PatchGrid, Sum, Zip,
+};
 
 /// Element types that buffers can hold.
 pub trait Element: bytemuck::Pod + Send + Sync + std::fmt::Debug + 'static {
@@ -25,7 +35,7 @@ impl Element for u32 {
 }
 
 /// Memory on a device.
-pub trait Buffer: Send + Sync + std::fmt::Debug {
+pub trait Buffer: Send + Sync + std::fmt::Debug + 'static {
     /// Number of elements.
     fn len(&self) -> usize;
     /// Whether there are none.
@@ -51,133 +61,6 @@ pub type Reals<B> = <B as Backend>::Buf<<B as Backend>::Real>;
 pub type View<'a, B> = Tokens<'a, Reals<B>>;
 /// A writable view of reals of a backend.
 pub type ViewMut<'a, B> = TokensMut<'a, Reals<B>>;
-
-/// Which normalisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NormKind {
-    /// x / sqrt(mean(x^2) + eps).
-    Rms,
-    /// (x - mean(x)) / sqrt(var(x) + eps).
-    Layer,
-}
-
-/// A normalisation over channels, `y = xhat * weight + bias`, then `y * (1 + scale) + shift`.
-/// Absent parts are left out.
-#[derive(Debug)]
-pub struct Norm<'a, Bf: ?Sized> {
-    /// Which.
-    pub kind: NormKind,
-    /// Added to the mean square or variance.
-    pub eps: f64,
-    /// (channels).
-    pub weight: Option<Tokens<'a, Bf>>,
-    /// (channels).
-    pub bias: Option<Tokens<'a, Bf>>,
-    /// Per-sample shift and scale side by side: (batch, 1, 2 * channels), shift first.
-    pub shift_scale: Option<Tokens<'a, Bf>>,
-}
-
-impl<Bf: ?Sized> Clone for Norm<'_, Bf> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<Bf: ?Sized> Copy for Norm<'_, Bf> {}
-
-/// Where [`Backend::add_norm_backward`] adds its parameter gradients.
-#[derive(Debug)]
-pub struct NormGrads<'a, Bf: ?Sized> {
-    /// The gradient arena.
-    pub arena: &'a mut Bf,
-    /// Offset of d weight, if there is a weight.
-    pub weight: Option<usize>,
-    /// Offset of d bias, if there is a bias.
-    pub bias: Option<usize>,
-}
-
-/// How the p * p * C values of an image patch are ordered along channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PatchOrder {
-    /// (channel, row, column): what a convolutional patch embedding's weight expects.
-    ChannelFirst,
-    /// (row, column, channel): what the decoder produces.
-    ChannelLast,
-}
-
-/// An image batch (batch, channels, height, width), dense, cut into square patches in row-major
-/// order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PatchGrid {
-    /// Images.
-    pub batch: usize,
-    /// Colour or latent channels.
-    pub channels: usize,
-    /// Pixels.
-    pub height: usize,
-    /// Pixels.
-    pub width: usize,
-    /// Side of a patch in pixels; divides height and width.
-    pub patch: usize,
-    /// Order within a patch.
-    pub order: PatchOrder,
-}
-
-impl PatchGrid {
-    /// Patches of one image.
-    pub fn tokens(&self) -> usize {
-        (self.height / self.patch) * (self.width / self.patch)
-    }
-    /// Values of one patch.
-    pub fn patch_len(&self) -> usize {
-        self.patch * self.patch * self.channels
-    }
-    /// Values of the batch.
-    pub fn elements(&self) -> usize {
-        self.batch * self.channels * self.height * self.width
-    }
-}
-
-/// One AdamW update (Loshchilov and Hutter, arXiv 1711.05101, in PyTorch's form), with clipping
-/// by the global norm and the moving average of the weights in the same pass.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamW {
-    /// Learning rate of this step.
-    pub lr: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Decoupled weight decay.
-    pub weight_decay: f64,
-    /// 1 for the first update.
-    pub step: u64,
-    /// Gradients are multiplied by this before anything else (1 / accumulation steps).
-    pub grad_scale: f64,
-    /// Scale gradients so that their (scaled) norm is at most this: `min(1, max / (norm + 1e-6))`.
-    pub max_grad_norm: Option<f64>,
-    /// `ema = decay * ema + (1 - decay) * parameter`, after the update.
-    pub ema_decay: f64,
-}
-
-/// The flat arenas of one optimizer, all of one layout.
-#[derive(Debug)]
-pub struct AdamState<'a, Bf: ?Sized> {
-    /// Parameters, updated.
-    pub params: &'a mut Bf,
-    /// Gradients, as accumulated.
-    pub grads: &'a Bf,
-    /// First moments, updated.
-    pub m: &'a mut Bf,
-    /// Second moments, updated.
-    pub v: &'a mut Bf,
-    /// Moving average of the parameters, updated.
-    pub ema: &'a mut Bf,
-    /// One element: the global L2 norm of `grads`, from [`Backend::global_norm`]. If it is not
-    /// finite the update is skipped altogether.
-    pub grad_norm: &'a Bf,
-}
 
 /// A device with the operations of DiS except those of the state space (see dis-scan).
 pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
@@ -240,45 +123,61 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// If shapes do not fit together, a view leaves its buffer, or the device fails.
-    fn fill(&self, dst: ViewMut<'_, Self>, value: f64) -> Result<()>;
-    /// `dst = src`.
+    fn fill(&self, out: ViewMut<'_, Self>, value: f64) -> Result<()> {
+        check::one("fill", dst("dst", &out))?;
+        self.run_fill(value, out)
+    }
+    /// `out = x`.
     ///
     /// # Errors
     /// If shapes do not fit together, a view leaves its buffer, or the device fails.
-    fn copy(&self, src: View<'_, Self>, dst: ViewMut<'_, Self>) -> Result<()>;
-    /// `dst += alpha * src`.
+    fn copy(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::equal("copy", &[src("src", &x), dst("dst", &out)])?;
+        self.run_map(Map::Copy, x, out)
+    }
+    /// `out += alpha * x`.
     ///
     /// # Errors
     /// If shapes do not fit together, a view leaves its buffer, or the device fails.
-    fn axpy(&self, alpha: f64, src: View<'_, Self>, dst: ViewMut<'_, Self>) -> Result<()>;
-    /// `dst(b, t, c) = scale(b) * src(b, t, c)`; scale is (batch, 1, 1).
+    fn axpy(&self, alpha: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::equal("axpy", &[src("src", &x), dst("dst", &out)])?;
+        self.run_map(Map::Axpy(alpha), x, out)
+    }
+    /// `out(b, t, c) = scale(b) * x(b, t, c)`; scale is (batch, 1, 1).
     ///
     /// # Errors
     /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn scale_samples(
         &self,
         scale: View<'_, Self>,
-        src: View<'_, Self>,
-        dst: ViewMut<'_, Self>,
-    ) -> Result<()>;
+        x: View<'_, Self>,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        const OP: &str = "scale_samples";
+        check::equal(OP, &[src("src", &x), dst("dst", &out)])?;
+        check::per_sample(OP, src("scale", &scale), src("src", &x))?;
+        self.run_scale_samples(scale, x, out)
+    }
 
-    /// `c = op(a) op(b) + bias`, or `c += op(a) op(b)` when `accumulate` (then without bias).
-    /// All three are matrices (batches count as rows; they must be [`Layout::is_matrix`]);
-    /// `bias` (columns of c) is added to every row.
+    /// `c = a b + bias`, or `c += a b` with [`Accum::Add`] (then without bias). All three are matrices
+    /// (batches count as rows; they must be [`Layout::is_matrix`]), a and b may be transposed views
+    /// ([`Tokens::t`]); `bias` (columns of c) is added to every row.
     ///
     /// # Errors
     /// If an operand is not a matrix, shapes do not fit, a view leaves its buffer, a bias comes
-    /// with `accumulate`, or the device fails.
-    fn gemm(
+    /// with [`Accum::Add`], or the device fails.
+    fn gemm<'a>(
         &self,
-        a: View<'_, Self>,
-        transpose_a: bool,
-        b: View<'_, Self>,
-        transpose_b: bool,
+        a: impl Into<Matrix<'a, Reals<Self>>>,
+        b: impl Into<Matrix<'a, Reals<Self>>>,
         bias: Option<View<'_, Self>>,
-        accumulate: bool,
+        accum: Accum,
         c: ViewMut<'_, Self>,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        let (a, b) = (a.into(), b.into());
+        let size = check::gemm(&a, &b, bias.as_ref(), accum, &c)?;
+        self.run_gemm(size, a, b, bias, accum, c)
+    }
 
     /// Says that these dense matrices of a buffer will be used as the right operands, transposed, of
     /// many products ([`Backend::gemm`]), whole or some of their columns, and for nothing else: a
@@ -296,40 +195,74 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// If shapes do not fit together, a view leaves its buffer, or the device fails.
-    fn add_column_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
+    fn add_column_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::per_channel("add_column_sums", dst("out", &out), src("x", &x))?;
+        self.run_sum(Sum::Rows, x, out)
+    }
     /// `out(0, t, c) += sum over b of x(b, t, c)`: the gradient of a position table.
     ///
     /// # Errors
     /// If shapes do not fit together, a view leaves its buffer, or the device fails.
-    fn add_batch_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
-    /// `out(b, 0, c) = alpha * sum over t of x(b, t, c)` (added to `out` when `accumulate`).
+    fn add_batch_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::per_token("add_batch_sums", dst("out", &out), src("x", &x))?;
+        self.run_sum(Sum::Samples, x, out)
+    }
+    /// `out(b, 0, c) = alpha * sum over t of x(b, t, c)`, or added to it.
     ///
     /// # Errors
     /// If shapes do not fit together, a view leaves its buffer, or the device fails.
     fn token_sums(
         &self,
         alpha: f64,
+        accum: Accum,
         x: View<'_, Self>,
-        accumulate: bool,
         out: ViewMut<'_, Self>,
-    ) -> Result<()>;
-    /// `dst(b, t, c) += alpha * x(b or 0, 0, c)` for every token: broadcasts over tokens, and over
+    ) -> Result<()> {
+        check::per_sample_channel("token_sums", dst("out", &out), src("x", &x))?;
+        self.run_sum(Sum::Tokens(alpha, accum), x, out)
+    }
+    /// `out(b, t, c) += alpha * x(b or 0, 0, c)` for every token: broadcasts over tokens, and over
     /// samples too where x has one sample.
     ///
     /// # Errors
     /// If shapes do not fit together, a view leaves its buffer, or the device fails.
-    fn add_to_tokens(&self, alpha: f64, x: View<'_, Self>, dst: ViewMut<'_, Self>) -> Result<()>;
-    /// `dst(b, t, c) += alpha * x(0, t, c)`: adds a table over tokens to every sample.
+    fn add_to_tokens(&self, alpha: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::broadcast_row("add_to_tokens", src("x", &x), dst("dst", &out))?;
+        let repeated = Layout {
+            batch: out.layout.batch,
+            tokens: out.layout.tokens,
+            row_stride: 0,
+            batch_stride: if x.layout.batch == 1 {
+                0
+            } else {
+                x.layout.batch_stride
+            },
+            ..x.layout
+        };
+        self.run_map(Map::Axpy(alpha), Tokens::new(x.buf, repeated), out)
+    }
+    /// `out(b, t, c) += alpha * x(0, t, c)`: adds a table over tokens to every sample.
     ///
     /// # Errors
     /// If shapes do not fit together, a view leaves its buffer, or the device fails.
-    fn add_to_samples(&self, alpha: f64, x: View<'_, Self>, dst: ViewMut<'_, Self>) -> Result<()>;
+    fn add_to_samples(&self, alpha: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::per_token("add_to_samples", src("x", &x), dst("dst", &out))?;
+        let repeated = Layout {
+            batch: out.layout.batch,
+            batch_stride: 0,
+            ..x.layout
+        };
+        self.run_map(Map::Axpy(alpha), Tokens::new(x.buf, repeated), out)
+    }
 
     /// `out = x * sigmoid(x)`.
     ///
     /// # Errors
     /// If shapes do not fit together, a view leaves its buffer, or the device fails.
-    fn silu(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
+    fn silu(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::equal("silu", &[src("x", &x), dst("out", &out)])?;
+        self.run_map(Map::Silu, x, out)
+    }
     /// `dx = dout * silu'(x)`.
     ///
     /// # Errors
@@ -339,13 +272,22 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
         x: View<'_, Self>,
         dout: View<'_, Self>,
         dx: ViewMut<'_, Self>,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        check::equal(
+            "silu_backward",
+            &[src("x", &x), src("dout", &dout), dst("dx", &dx)],
+        )?;
+        self.run_zip(Zip::SiluBackward, x, dout, dx)
+    }
     /// `out = -exp(x)`: A from A_log.
     ///
     /// # Errors
     /// If shapes do not fit together, a view leaves its buffer, or the device fails.
-    fn neg_exp(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
-    /// `dst += a * b`, elementwise; with a = A and b = dA this is the gradient of A_log.
+    fn neg_exp(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::equal("neg_exp", &[src("x", &x), dst("out", &out)])?;
+        self.run_map(Map::NegExp, x, out)
+    }
+    /// `out += a * b`, elementwise; with a = A and b = dA this is the gradient of A_log.
     ///
     /// # Errors
     /// If shapes do not fit together, a view leaves its buffer, or the device fails.
@@ -353,14 +295,23 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
         &self,
         a: View<'_, Self>,
         b: View<'_, Self>,
-        dst: ViewMut<'_, Self>,
-    ) -> Result<()>;
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        check::equal(
+            "add_product",
+            &[src("a", &a), src("b", &b), dst("dst", &out)],
+        )?;
+        self.run_zip(Zip::AddProduct, a, b, out)
+    }
 
     /// Softmax over channels: `out(b, t, :) = softmax(scale * x(b, t, :))`.
     ///
     /// # Errors
     /// If shapes do not fit together, a view leaves its buffer, or the device fails.
-    fn softmax(&self, scale: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
+    fn softmax(&self, scale: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        check::equal("softmax", &[src("x", &x), dst("out", &out)])?;
+        self.run_map(Map::Softmax(scale), x, out)
+    }
     /// `dx = scale * y * (dout - sum over channels of y * dout)`, where y is the softmax.
     ///
     /// # Errors
@@ -371,42 +322,31 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
         y: View<'_, Self>,
         dout: View<'_, Self>,
         dx: ViewMut<'_, Self>,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        check::equal(
+            "softmax_backward",
+            &[src("y", &y), src("dout", &dout), dst("dx", &dx)],
+        )?;
+        self.run_zip(Zip::SoftmaxBackward(scale), y, dout, dx)
+    }
 
-    /// `sum = residual + hidden_scale * hidden`, then `out = norm(sum)`. Without `residual` the
-    /// sum is `hidden_scale * hidden`. `sum` may be left out. `hidden_scale` is (batch, 1, 1).
-    /// `stats` (batch, tokens, 2) receives mean (0 for RMS) and 1 / sqrt(...) for the backward.
+    /// `sum = residual + hidden_scale * hidden`, then `out = norm(sum)`; what is absent is left out.
     ///
     /// # Errors
     /// If shapes do not fit together, a view leaves its buffer, or the device fails.
-    fn add_norm(
-        &self,
-        residual: Option<View<'_, Self>>,
-        hidden: View<'_, Self>,
-        hidden_scale: Option<View<'_, Self>>,
-        norm: Norm<'_, Reals<Self>>,
-        sum: Option<ViewMut<'_, Self>>,
-        stats: Option<ViewMut<'_, Self>>,
-        out: ViewMut<'_, Self>,
-    ) -> Result<()>;
-
-    /// Backward of the normalisation: `x` is the saved sum. Adds the gradient of x to `dx` (or
-    /// overwrites it unless `accumulate`); adds to the parameter gradients; overwrites
-    /// `d_shift_scale` (batch, 1, 2 * channels).
+    fn add_norm(&self, call: AddNorm<'_, Reals<Self>>) -> Result<()> {
+        check::add_norm(&call)?;
+        self.run_add_norm(call)
+    }
+    /// Backward of the normalisation: the gradient of x to `dx`, added to parameter gradients, and
+    /// `d_shift_scale`.
     ///
     /// # Errors
     /// If shapes do not fit together, a view leaves its buffer, or the device fails.
-    fn add_norm_backward(
-        &self,
-        x: View<'_, Self>,
-        stats: View<'_, Self>,
-        norm: Norm<'_, Reals<Self>>,
-        dout: View<'_, Self>,
-        accumulate: bool,
-        dx: ViewMut<'_, Self>,
-        grads: Option<NormGrads<'_, Reals<Self>>>,
-        d_shift_scale: Option<ViewMut<'_, Self>>,
-    ) -> Result<()>;
+    fn add_norm_backward(&self, call: AddNormBackward<'_, Reals<Self>>) -> Result<()> {
+        check::add_norm_backward(&call)?;
+        self.run_add_norm_backward(call)
+    }
 
     /// `out(b, 0, :) = table(0, ids[b], :)`. Ids are checked against the table.
     ///
@@ -418,7 +358,15 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
         table: View<'_, Self>,
         ids: &Self::Buf<u32>,
         out: ViewMut<'_, Self>,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        check::lookup(
+            "gather",
+            src("table", &table),
+            &self.host_ids(ids),
+            dst("out", &out),
+        )?;
+        self.run_gather(table, ids, out)
+    }
     /// `dtable(0, ids[b], :) += dout(b, 0, :)`, in the order of b.
     ///
     /// # Errors
@@ -429,14 +377,25 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
         dout: View<'_, Self>,
         ids: &Self::Buf<u32>,
         dtable: ViewMut<'_, Self>,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        check::lookup(
+            "scatter_add",
+            dst("dtable", &dtable),
+            &self.host_ids(ids),
+            src("dout", &dout),
+        )?;
+        self.run_scatter_add(dout, ids, dtable)
+    }
 
     /// Image (dense buffer) to patches (batch, tokens, patch_len).
     ///
     /// # Errors
     /// If the patch does not divide the image, sizes do not fit, a view leaves its buffer, or the
     /// device fails.
-    fn patchify(&self, image: &Reals<Self>, grid: PatchGrid, out: ViewMut<'_, Self>) -> Result<()>;
+    fn patchify(&self, image: &Reals<Self>, grid: PatchGrid, out: ViewMut<'_, Self>) -> Result<()> {
+        check::patches("patchify", &grid, image.len(), dst("out", &out))?;
+        self.run_patchify(image, grid, out)
+    }
     /// Patches to image; the exact inverse, and so also the adjoint, of `patchify`.
     ///
     /// # Errors
@@ -447,18 +406,139 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
         patches: View<'_, Self>,
         grid: PatchGrid,
         image: &mut Reals<Self>,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        check::patches("unpatchify", &grid, image.len(), src("patches", &patches))?;
+        self.run_unpatchify(patches, grid, image)
+    }
 
     /// `out[0] = sqrt(sum of squares)`, summed in float64 in a fixed order.
     ///
     /// # Errors
     /// If `out` is empty, or the device fails.
-    fn global_norm(&self, x: &Reals<Self>, out: &mut Reals<Self>) -> Result<()>;
+    fn global_norm(&self, x: &Reals<Self>, out: &mut Reals<Self>) -> Result<()> {
+        check::scalar_out("global_norm", "out", out.len())?;
+        self.run_global_norm(x, out)
+    }
     /// AdamW, clipping and EMA in one pass; nothing changes if the norm is not finite.
     ///
     /// # Errors
     /// If arenas differ in length, a number is outside its domain, or the device fails.
-    fn adamw(&self, state: AdamState<'_, Reals<Self>>, step: AdamW) -> Result<()>;
+    fn adamw(&self, state: AdamState<'_, Reals<Self>>, step: AdamW) -> Result<()> {
+        check::adamw(&state, &step)?;
+        self.run_adamw(state, step)
+    }
+
+    /// What a buffer of ids holds.
+    fn host_ids<'a>(&self, ids: &'a Self::Buf<u32>) -> Cow<'a, [u32]>;
+    /// [`Backend::fill`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_fill(&self, value: f64, out: ViewMut<'_, Self>) -> Result<()>;
+    /// Any [`Map`]. Strides of x may be 0, which repeats a row or a sample.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_map(&self, f: Map, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
+    /// Any [`Zip`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_zip(
+        &self,
+        f: Zip,
+        x: View<'_, Self>,
+        y: View<'_, Self>,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()>;
+    /// Any [`Sum`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_sum(&self, over: Sum, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()>;
+    /// [`Backend::scale_samples`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_scale_samples(
+        &self,
+        scale: View<'_, Self>,
+        x: View<'_, Self>,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()>;
+    /// [`Backend::gemm`].
+    ///
+    /// # Errors
+    /// If b has been prepared and is used otherwise, or the device fails.
+    fn run_gemm(
+        &self,
+        size: GemmSize,
+        a: Matrix<'_, Reals<Self>>,
+        b: Matrix<'_, Reals<Self>>,
+        bias: Option<View<'_, Self>>,
+        accum: Accum,
+        c: ViewMut<'_, Self>,
+    ) -> Result<()>;
+    /// [`Backend::add_norm`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_add_norm(&self, call: AddNorm<'_, Reals<Self>>) -> Result<()>;
+    /// [`Backend::add_norm_backward`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_add_norm_backward(&self, call: AddNormBackward<'_, Reals<Self>>) -> Result<()>;
+    /// [`Backend::gather`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_gather(
+        &self,
+        table: View<'_, Self>,
+        ids: &Self::Buf<u32>,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()>;
+    /// [`Backend::scatter_add`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_scatter_add(
+        &self,
+        dout: View<'_, Self>,
+        ids: &Self::Buf<u32>,
+        dtable: ViewMut<'_, Self>,
+    ) -> Result<()>;
+    /// [`Backend::patchify`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_patchify(
+        &self,
+        image: &Reals<Self>,
+        grid: PatchGrid,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()>;
+    /// [`Backend::unpatchify`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_unpatchify(
+        &self,
+        patches: View<'_, Self>,
+        grid: PatchGrid,
+        image: &mut Reals<Self>,
+    ) -> Result<()>;
+    /// [`Backend::global_norm`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_global_norm(&self, x: &Reals<Self>, out: &mut Reals<Self>) -> Result<()>;
+    /// [`Backend::adamw`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_adamw(&self, state: AdamState<'_, Reals<Self>>, step: AdamW) -> Result<()>;
 }
 
 /// Checks that a view lies inside its buffer.

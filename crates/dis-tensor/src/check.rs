@@ -1,9 +1,11 @@
-//! What the arguments of every operation must satisfy; shared by all backends, so that they refuse
-//! the same calls with the same words.
+//! What the arguments of every operation must satisfy.
 
-use crate::backend::{AdamState, AdamW, Buffer, Norm, NormGrads, PatchGrid};
+use crate::backend::Buffer;
 use crate::error::{Result, TensorError};
 use crate::layout::{Layout, Tokens, TokensMut, same_shape};
+use crate::operands::{
+    Accum, AdamState, AdamW, AddNorm, AddNormBackward, GemmSize, Matrix, Norm, PatchGrid,
+};
 
 /// An operand's name in messages, its place and the length of its buffer.
 #[derive(Clone, Copy)]
@@ -155,26 +157,16 @@ pub(crate) fn broadcast_row(op: &'static str, x: Operand, of: Operand) -> Result
     )
 }
 
-/// Sizes of a matrix product: c (m x n) = op(a) (m x k) op(b) (k x n).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GemmSize {
-    pub(crate) m: usize,
-    pub(crate) n: usize,
-    pub(crate) k: usize,
-}
-
 /// A matrix product.
-pub(crate) fn gemm(
-    a: Operand,
-    transpose_a: bool,
-    b: Operand,
-    transpose_b: bool,
-    bias: Option<Operand>,
-    accumulate: bool,
-    c: Operand,
+pub(crate) fn gemm<Bf: Buffer>(
+    a: &Matrix<'_, Bf>,
+    b: &Matrix<'_, Bf>,
+    bias: Option<&Tokens<'_, Bf>>,
+    accum: Accum,
+    c: &TokensMut<'_, Bf>,
 ) -> Result<GemmSize> {
     const OP: &str = "gemm";
-    for x in [a, b, c] {
+    for x in [src("a", &a.view), src("b", &b.view), dst("c", c)] {
         inside(OP, x)?;
         if !x.layout.is_matrix() {
             return Err(invalid(
@@ -186,37 +178,24 @@ pub(crate) fn gemm(
             ));
         }
     }
-    let extent = |x: Operand, transpose: bool| {
-        let (rows, cols) = (x.layout.rows(), x.layout.channels);
-        if transpose {
-            (cols, rows)
-        } else {
-            (rows, cols)
-        }
-    };
-    let (m, k) = extent(a, transpose_a);
-    let (k_b, n) = extent(b, transpose_b);
+    let (m, k) = a.extent();
+    let (k_b, n) = b.extent();
     if k != k_b {
         return Err(TensorError::Mismatch {
             op: OP,
-            left_name: if transpose_a { "a transposed" } else { "a" },
+            left_name: if a.transposed { "a transposed" } else { "a" },
             left: [1, m, k],
-            right_name: if transpose_b { "b transposed" } else { "b" },
+            right_name: if b.transposed { "b transposed" } else { "b" },
             right: [1, k_b, n],
         });
     }
-    same_shape(
-        OP,
-        "c",
-        [1, c.layout.rows(), c.layout.channels],
-        "op(a) op(b)",
-        [1, m, n],
-    )?;
+    let found = [1, c.layout.rows(), c.layout.channels];
+    same_shape(OP, "c", found, "a b", [1, m, n])?;
     if let Some(bias) = bias {
-        if accumulate {
-            return Err(invalid(OP, "a bias together with accumulate".into()));
+        if accum.adds() {
+            return Err(invalid(OP, "a bias together with Accum::Add".into()));
         }
-        shaped(OP, bias, "one per column of c", [1, 1, n])?;
+        shaped(OP, src("bias", bias), "one per column of c", [1, 1, n])?;
     }
     Ok(GemmSize { m, n, k })
 }
@@ -254,49 +233,34 @@ fn stats(op: &'static str, stats: Operand, x: Operand) -> Result<()> {
 }
 
 /// Residual add and normalisation.
-pub(crate) fn add_norm<Bf: Buffer>(
-    residual: Option<&Tokens<'_, Bf>>,
-    hidden: &Tokens<'_, Bf>,
-    hidden_scale: Option<&Tokens<'_, Bf>>,
-    n: &Norm<'_, Bf>,
-    sum: Option<&TokensMut<'_, Bf>>,
-    stat: Option<&TokensMut<'_, Bf>>,
-    out: &TokensMut<'_, Bf>,
-) -> Result<()> {
+pub(crate) fn add_norm<Bf: Buffer>(call: &AddNorm<'_, Bf>) -> Result<()> {
     const OP: &str = "add_norm";
-    let x = src("hidden", hidden);
-    equal(OP, &[x, dst("out", out)])?;
-    if let Some(residual) = residual {
+    let x = src("hidden", &call.hidden);
+    equal(OP, &[x, dst("out", &call.out)])?;
+    if let Some(residual) = &call.residual {
         equal(OP, &[x, src("residual", residual)])?;
     }
-    if let Some(scale) = hidden_scale {
+    if let Some(scale) = &call.hidden_scale {
         per_sample(OP, src("hidden_scale", scale), x)?;
     }
-    if let Some(sum) = sum {
+    if let Some(sum) = &call.sum {
         equal(OP, &[x, dst("sum", sum)])?;
     }
-    if let Some(stat) = stat {
+    if let Some(stat) = &call.stats {
         stats(OP, dst("stats", stat), x)?;
     }
-    norm(OP, n, x)
+    norm(OP, &call.norm, x)
 }
 
 /// Backward of the normalisation.
-pub(crate) fn add_norm_backward<Bf: Buffer>(
-    x: &Tokens<'_, Bf>,
-    stat: &Tokens<'_, Bf>,
-    n: &Norm<'_, Bf>,
-    dout: &Tokens<'_, Bf>,
-    dx: &TokensMut<'_, Bf>,
-    grads: Option<&NormGrads<'_, Bf>>,
-    d_shift_scale: Option<&TokensMut<'_, Bf>>,
-) -> Result<()> {
+pub(crate) fn add_norm_backward<Bf: Buffer>(call: &AddNormBackward<'_, Bf>) -> Result<()> {
     const OP: &str = "add_norm_backward";
-    let x = src("x", x);
-    equal(OP, &[x, src("dout", dout), dst("dx", dx)])?;
-    stats(OP, src("stats", stat), x)?;
+    let n = &call.norm;
+    let x = src("x", &call.x);
+    equal(OP, &[x, src("dout", &call.dout), dst("dx", &call.dx)])?;
+    stats(OP, src("stats", &call.stats), x)?;
     norm(OP, n, x)?;
-    if let Some(grads) = grads {
+    if let Some(grads) = &call.grads {
         let channels = x.layout.channels;
         let places = [
             ("weight", grads.weight, n.weight.is_some()),
@@ -330,7 +294,7 @@ pub(crate) fn add_norm_backward<Bf: Buffer>(
             ));
         }
     }
-    if let Some(both) = d_shift_scale {
+    if let Some(both) = &call.d_shift_scale {
         if n.shift_scale.is_none() {
             return Err(invalid(
                 OP,

@@ -3,8 +3,8 @@
 
 use crate::backend::{Backend, Reals, View, ViewMut};
 use crate::check::{self, Operand, dst, src};
-use crate::error::{Result, TensorError};
-use crate::loss::{LossInputs, LossStep};
+use crate::error::Result;
+use crate::loss::{LossInputs, LossStep, check_loss};
 
 /// A device that can do a sampler's arithmetic, and compute a training loss.
 ///
@@ -18,13 +18,27 @@ pub trait ImageOps: Backend {
     ///
     /// # Errors
     /// No term, shapes or counts that do not fit, or a device that failed.
-    fn combine(&self, terms: &[(&[f64], View<'_, Self>)], dst: ViewMut<'_, Self>) -> Result<()>;
+    fn combine(&self, terms: &[(&[f64], View<'_, Self>)], out: ViewMut<'_, Self>) -> Result<()> {
+        const OP: &str = "combine";
+        let first = dst("dst", &out);
+        let mut operands: Vec<Operand> = vec![first];
+        operands.extend(terms.iter().map(|(_, x)| src("a term", x)));
+        check::images(OP, &operands)?;
+        check::count(OP, "terms", terms.len(), 1)?;
+        for (coefficients, _) in terms {
+            check::sample_list(OP, "coefficients", coefficients.len(), first)?;
+        }
+        self.run_combine(terms, out)
+    }
 
     /// Limits every value to `[low, high]`; not-a-number stays.
     ///
     /// # Errors
     /// A view that does not fit, or a device that failed.
-    fn clamp(&self, low: f64, high: f64, x: ViewMut<'_, Self>) -> Result<()>;
+    fn clamp(&self, low: f64, high: f64, x: ViewMut<'_, Self>) -> Result<()> {
+        check::images("clamp", &[dst("x", &x)])?;
+        self.run_clamp(low, high, x)
+    }
 
     /// `dst(b) += exp(slope(b) * log_scale(b) + offset(b)) * noise(b)`. An offset of minus infinity
     /// adds nothing, whatever `log_scale` holds.
@@ -37,8 +51,16 @@ pub trait ImageOps: Backend {
         log_scale: View<'_, Self>,
         slope: &[f64],
         offset: &[f64],
-        dst: ViewMut<'_, Self>,
-    ) -> Result<()>;
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        const OP: &str = "add_noise";
+        let first = dst("dst", &out);
+        let operands = [first, src("noise", &noise), src("log_scale", &log_scale)];
+        check::images(OP, &operands)?;
+        check::sample_list(OP, "slopes", slope.len(), first)?;
+        check::sample_list(OP, "offsets", offset.len(), first)?;
+        self.run_add_noise(noise, log_scale, slope, offset, out)
+    }
 
     /// `dst = weight * a + (1 - weight) * b`, and exactly `a` where the weight is 1, `b` where it is 0.
     ///
@@ -49,8 +71,12 @@ pub trait ImageOps: Backend {
         weight: View<'_, Self>,
         a: View<'_, Self>,
         b: View<'_, Self>,
-        dst: ViewMut<'_, Self>,
-    ) -> Result<()>;
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        let inputs = [src("weight", &weight), src("a", &a), src("b", &b)];
+        check::images("mix", &[dst("dst", &out), inputs[0], inputs[1], inputs[2]])?;
+        self.run_mix(weight, a, b, out)
+    }
 
     /// Scales every sample of `x` towards the standard deviation of the same sample of `like`:
     /// `x *= strength * deviation(like) / deviation(x) + 1 - strength`. One without deviation stays. Sums are
@@ -58,14 +84,25 @@ pub trait ImageOps: Backend {
     ///
     /// # Errors
     /// Shapes that do not fit, or a device that failed.
-    fn rescale(&self, strength: f64, like: View<'_, Self>, x: ViewMut<'_, Self>) -> Result<()>;
+    fn rescale(&self, strength: f64, like: View<'_, Self>, x: ViewMut<'_, Self>) -> Result<()> {
+        check::images("rescale", &[dst("x", &x), src("like", &like)])?;
+        self.run_rescale(strength, like, x)
+    }
 
     /// Limits every sample to plus or minus s, and divides it by s: the quantile `ratio` of its absolute values, linear
     /// between two of them, but at least 1 and at most `most`. Not-a-number stays, and is the largest.
     ///
     /// # Errors
     /// A ratio outside [0, 1], a view that does not fit, or a device that failed.
-    fn threshold(&self, ratio: f64, most: f64, x: ViewMut<'_, Self>) -> Result<()>;
+    fn threshold(&self, ratio: f64, most: f64, x: ViewMut<'_, Self>) -> Result<()> {
+        const OP: &str = "threshold";
+        if !(0.0..=1.0).contains(&ratio) {
+            let what = format!("a quantile of {ratio}: not in [0, 1]");
+            return Err(check::invalid(OP, what));
+        }
+        check::images(OP, &[dst("x", &x)])?;
+        self.run_threshold(ratio, most, x)
+    }
 
     /// The training loss of a Gaussian diffusion (formulas: [`loss`](crate::loss)), one step of numbers a
     /// sample. Overwrites `gradient`, which has the shape of the output, with that of
@@ -79,6 +116,66 @@ pub trait ImageOps: Backend {
     /// # Errors
     /// Shapes or counts that do not fit, or a device that failed.
     fn gaussian_loss(
+        &self,
+        steps: &[LossStep],
+        inputs: LossInputs<'_, Reals<Self>>,
+        gradient: ViewMut<'_, Self>,
+        sums: &mut Self::Buf<f64>,
+        at: usize,
+    ) -> Result<()> {
+        check_loss::<Self>(steps, &inputs, &gradient, sums, at)?;
+        self.run_gaussian_loss(steps, inputs, gradient, sums, at)
+    }
+
+    /// [`ImageOps::combine`], of arguments that fit, as all that follow.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_combine(&self, terms: &[(&[f64], View<'_, Self>)], out: ViewMut<'_, Self>)
+    -> Result<()>;
+    /// [`ImageOps::clamp`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_clamp(&self, low: f64, high: f64, x: ViewMut<'_, Self>) -> Result<()>;
+    /// [`ImageOps::add_noise`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_add_noise(
+        &self,
+        noise: View<'_, Self>,
+        log_scale: View<'_, Self>,
+        slope: &[f64],
+        offset: &[f64],
+        out: ViewMut<'_, Self>,
+    ) -> Result<()>;
+    /// [`ImageOps::mix`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_mix(
+        &self,
+        weight: View<'_, Self>,
+        a: View<'_, Self>,
+        b: View<'_, Self>,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()>;
+    /// [`ImageOps::rescale`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_rescale(&self, strength: f64, like: View<'_, Self>, x: ViewMut<'_, Self>) -> Result<()>;
+    /// [`ImageOps::threshold`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_threshold(&self, ratio: f64, most: f64, x: ViewMut<'_, Self>) -> Result<()>;
+    /// [`ImageOps::gaussian_loss`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run_gaussian_loss(
         &self,
         steps: &[LossStep],
         inputs: LossInputs<'_, Reals<Self>>,
@@ -137,63 +234,4 @@ pub fn thresholded(x: f32, bound: f64) -> f32 {
 /// The entry of a per-sample list that belongs to a sample.
 pub(crate) fn of_sample(list: &[f64], sample: usize) -> f64 {
     list[if list.len() == 1 { 0 } else { sample }]
-}
-
-/// The arguments of [`ImageOps::combine`].
-pub(crate) fn check_combine<B: Backend>(
-    terms: &[(&[f64], View<'_, B>)],
-    out: &ViewMut<'_, B>,
-) -> Result<()> {
-    const OP: &str = "combine";
-    let out = dst("dst", out);
-    let mut operands: Vec<Operand> = vec![out];
-    operands.extend(terms.iter().map(|(_, x)| src("a term", x)));
-    check::images(OP, &operands)?;
-    check::count(OP, "terms", terms.len(), 1)?;
-    for (coefficients, _) in terms {
-        check::sample_list(OP, "coefficients", coefficients.len(), out)?;
-    }
-    Ok(())
-}
-
-/// The arguments of [`ImageOps::add_noise`].
-pub(crate) fn check_add_noise<B: Backend>(
-    noise: &View<'_, B>,
-    log_scale: &View<'_, B>,
-    slope: &[f64],
-    offset: &[f64],
-    out: &ViewMut<'_, B>,
-) -> Result<()> {
-    const OP: &str = "add_noise";
-    let out = dst("dst", out);
-    let operands = [out, src("noise", noise), src("log_scale", log_scale)];
-    check::images(OP, &operands)?;
-    check::sample_list(OP, "slopes", slope.len(), out)?;
-    check::sample_list(OP, "offsets", offset.len(), out)
-}
-
-/// The arguments of [`ImageOps::rescale`].
-pub(crate) fn check_rescale<B: Backend>(like: &View<'_, B>, x: &ViewMut<'_, B>) -> Result<()> {
-    check::images("rescale", &[dst("x", x), src("like", like)])
-}
-
-/// The arguments of [`ImageOps::threshold`].
-pub(crate) fn check_threshold<B: Backend>(ratio: f64, x: &ViewMut<'_, B>) -> Result<()> {
-    const OP: &str = "threshold";
-    if !(0.0..=1.0).contains(&ratio) {
-        let what = format!("a quantile of {ratio}: not in [0, 1]");
-        return Err(TensorError::Invalid { op: OP, what });
-    }
-    check::images(OP, &[dst("x", x)])
-}
-
-/// The arguments of [`ImageOps::mix`].
-pub(crate) fn check_mix<B: Backend>(
-    weight: &View<'_, B>,
-    a: &View<'_, B>,
-    b: &View<'_, B>,
-    out: &ViewMut<'_, B>,
-) -> Result<()> {
-    let inputs = [src("weight", weight), src("a", a), src("b", b)];
-    check::images("mix", &[dst("dst", out), inputs[0], inputs[1], inputs[2]])
 }

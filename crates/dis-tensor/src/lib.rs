@@ -26,6 +26,7 @@ mod learning_rate;
 pub mod likelihood;
 pub mod loss;
 pub mod machine;
+pub mod operands;
 mod pool;
 pub mod random;
 pub mod record;
@@ -34,10 +35,7 @@ pub mod scalar;
 
 pub use dis_simd as simd;
 
-pub use backend::{
-    AdamState, AdamW, Backend, Buffer, Element, Norm, NormGrads, NormKind, PatchGrid, PatchOrder,
-    Precision, Reals, View, ViewMut,
-};
+pub use backend::{Backend, Buffer, Element, Precision, Reals, View, ViewMut};
 pub use cpu::Cpu;
 #[cfg(feature = "gpu")]
 pub use cuda::Cuda;
@@ -47,6 +45,10 @@ pub use images::ImageOps;
 pub use layout::{Layout, Tokens, TokensMut, same_shape};
 pub use learning_rate::published_learning_rate;
 pub use loss::{BoundStep, LossInputs, LossStep};
+pub use operands::{
+    Accum, AdamState, AdamW, AddNorm, AddNormBackward, Matrix, Norm, NormGrads, NormKind,
+    PatchGrid, PatchOrder,
+};
 pub use pool::{PoolStats, pooled_bytes};
 pub use record::Recorder;
 pub use reference::Reference;

@@ -105,6 +105,14 @@ impl<Bf: ?Sized> Clone for LossInputs<'_, Bf> {
 }
 impl<Bf: ?Sized> Copy for LossInputs<'_, Bf> {}
 
+impl<Bf: ?Sized> LossInputs<'_, Bf> {
+    /// Whether the variance is learned.
+    pub(crate) fn learned(&self) -> bool {
+        let values = self.x_start.layout.channels;
+        self.output.layout.channels == 2 * values && values > 0
+    }
+}
+
 /// The largest loss of a sample whose gradient counts: the largest float32.
 pub(crate) const LARGEST: f64 = f32::MAX as f64;
 
@@ -114,15 +122,14 @@ pub(crate) fn spoilt(sums: [f64; 2]) -> bool {
     total.is_nan() || total > LARGEST
 }
 
-/// The arguments of [`ImageOps::gaussian_loss`](crate::ImageOps::gaussian_loss); whether the variance
-/// is learned.
+/// The arguments of [`ImageOps::gaussian_loss`](crate::ImageOps::gaussian_loss).
 pub(crate) fn check_loss<B: Backend>(
     steps: &[LossStep],
     inputs: &LossInputs<'_, Reals<B>>,
     gradient: &ViewMut<'_, B>,
     sums: &B::Buf<f64>,
     at: usize,
-) -> Result<bool> {
+) -> Result<()> {
     const OP: &str = "gaussian_loss";
     let (x, output) = (
         src("x_start", &inputs.x_start),
@@ -131,7 +138,7 @@ pub(crate) fn check_loss<B: Backend>(
     check::images(OP, &[x, src("noise", &inputs.noise)])?;
     check::images(OP, &[dst("gradient", gradient), output])?;
     let [batch, _, values] = inputs.x_start.layout.shape();
-    let learned = inputs.output.layout.channels == 2 * values && values > 0;
+    let learned = inputs.learned();
     let width = if learned { 2 * values } else { values };
     check::shaped(
         OP,
@@ -150,5 +157,5 @@ pub(crate) fn check_loss<B: Backend>(
         );
         return Err(check::invalid(OP, what));
     }
-    Ok(learned)
+    Ok(())
 }

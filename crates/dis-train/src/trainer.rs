@@ -5,7 +5,7 @@
 
 use dis_diffusion::{GaussianDiffusion, OnDevice, normals, uniform_timesteps};
 use dis_model::ModelBackend;
-use dis_model::{Condition, ConditionKind, DisModel, ModelInput};
+use dis_model::{Condition, ConditionKind, Ctx, DisModel, ModelInput};
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::{AdamState, AdamW, Layout, Reals, TensorError, TokensMut};
 use ndarray::Array4;
@@ -271,9 +271,11 @@ impl<B: ModelBackend> Trainer<B> {
             condition,
             drop_path: drop_path.as_deref(),
         };
-        let (out, saved) =
-            self.model
-                .forward_saved(&self.backend, &self.params, &input, self.config.recompute)?;
+        let (out, saved) = self.model.forward_saved(
+            Ctx::new(&self.backend, &self.params),
+            &input,
+            self.config.recompute,
+        )?;
 
         let channels = self.model.config().out_channels();
         let out_dims = [count, channels, shape.height, shape.width];
@@ -283,8 +285,7 @@ impl<B: ModelBackend> Trainer<B> {
             .diffusion
             .training_loss_on(&x_start, &noise, &t, &out, None, sums)?;
         self.model.backward(
-            &self.backend,
-            &self.params,
+            Ctx::new(&self.backend, &self.params),
             saved,
             gradient.buf(),
             &mut self.grads,

@@ -6,7 +6,7 @@ use dis_data::{ImageShape, LoaderOptions, MemoryDataset, load_batch};
 use dis_diffusion::GaussianDiffusion;
 use dis_model::cost::Cost;
 use dis_model::{
-    AttentionOptions, Condition, ConditionKind, Conditioning, DisConfig, DisModel, MixerKind,
+    AttentionOptions, Condition, ConditionKind, Conditioning, Ctx, DisConfig, DisModel, MixerKind,
     ModelInput,
 };
 use dis_tensor::simd::Level;
@@ -35,7 +35,7 @@ fn measured(config: DisConfig, batch: usize, recompute: bool) -> (f64, f64) {
         },
         drop_path: None,
     };
-    model.forward(&cpu, &params, &input).unwrap();
+    model.forward(Ctx::new(&cpu, &params), &input).unwrap();
     let inference = cpu.pool_stats().bytes_held;
 
     let cpu = Cpu::with_threads(2).unwrap();

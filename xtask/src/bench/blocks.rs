@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use dis_ssm::{
-    Block, BlockConfig, BlockInput, MixerConfig, MixerInit, MixingConfig, ParamTable, Scratch,
+    Block, BlockConfig, BlockInput, Ctx, MixerConfig, MixerInit, MixingConfig, ParamTable, TokenBuf,
 };
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::{Backend, Cpu, Layout, NormKind, Reals};
@@ -99,9 +99,9 @@ impl Ours {
     fn time(&self) -> Result<f64> {
         let layout = Layout::dense(1, self.length, WIDTH);
         let cpu = &self.cpu;
-        let x = Scratch::<Cpu>::from_f32(cpu, layout, &self.hidden);
-        let mut sum = Scratch::<Cpu>::new(cpu, layout);
-        let mut out = Scratch::<Cpu>::new(cpu, layout);
+        let x = TokenBuf::<Cpu>::from_f32(cpu, layout, &self.hidden);
+        let mut sum = TokenBuf::<Cpu>::new(cpu, layout);
+        let mut out = TokenBuf::<Cpu>::new(cpu, layout);
         let input = BlockInput {
             residual: Some(x.view()),
             hidden: x.view(),
@@ -113,7 +113,7 @@ impl Ours {
         cpu.install(|| {
             let sum = Some(sum.view_mut());
             self.block
-                .forward(cpu, &self.params, input, sum, out.view_mut())
+                .forward(Ctx::new(cpu, &self.params), input, sum, out.view_mut())
         })?;
         Ok(start.elapsed().as_secs_f64())
     }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use dis_data::{ImageShape, LoaderOptions, MemoryDataset, grid, load_batch};
 use dis_diffusion::GaussianDiffusion;
-use dis_model::{Condition, DisConfig, DisModel, ModelInput};
+use dis_model::{Condition, Ctx, DisConfig, DisModel, ModelInput};
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::{Backend, Cpu, Precision};
 use dis_train::config::TrainConfig;
@@ -268,7 +268,7 @@ impl Ours {
             drop_path: None,
         };
         let start = Instant::now();
-        cpu.install(|| self.model.forward(&cpu, &params, &input))?;
+        cpu.install(|| self.model.forward(Ctx::new(&cpu, &params), &input))?;
         Ok(start.elapsed().as_secs_f64())
     }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use dis_scan::{Discretization, ScanBackend};
-use dis_ssm::{Mixer, MixerConfig, MixerInit, ParamTable, Scratch};
+use dis_ssm::{Ctx, Mixer, MixerConfig, MixerInit, ParamTable, TokenBuf};
 use dis_tensor::Layout;
 
 use super::case::{Case, Rule, flag, whole};
@@ -34,18 +34,18 @@ pub fn mixer<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
     let mixer = Mixer::new(&mut table, "", config, MixerInit::default(), 1.0);
     let params = backend.from_f32(&own_weights(case, "param.", &table)?);
     let layout = Layout::dense(batch, tokens, config.d_model);
-    let stored = |name: &str| -> Result<Scratch<B>> {
+    let stored = |name: &str| -> Result<TokenBuf<B>> {
         let data = case.tensor(name)?.f32();
         ensure!(
             data.len() == layout.elements(),
             "{name} has {} elements",
             data.len()
         );
-        Ok(Scratch::from_f32(backend, layout, &data))
+        Ok(TokenBuf::from_f32(backend, layout, &data))
     };
     let (input, w) = (stored("input")?, stored("w")?);
 
-    let branches = mixer.gated_branches(backend, &params, input.view())?;
+    let branches = mixer.gated_branches(Ctx::new(backend, &params), input.view())?;
     for (name, branch) in ["mid_forward", "mid_backward_flipped_back"]
         .iter()
         .zip(&branches)
@@ -54,16 +54,19 @@ pub fn mixer<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
         case.expect(name, &ours, rule)?;
     }
 
-    let mut out = Scratch::new(backend, layout);
-    mixer.forward(backend, &params, input.view(), out.view_mut())?;
+    let mut out = TokenBuf::new(backend, layout);
+    mixer.forward(Ctx::new(backend, &params), input.view(), out.view_mut())?;
     case.expect("out", &values(backend, &out)?, rule)?;
 
-    let saved = mixer.forward_saved(backend, &params, input.view(), Some(out.view_mut()))?;
-    let mut dinput = Scratch::new(backend, layout);
+    let saved = mixer.forward_saved(
+        Ctx::new(backend, &params),
+        input.view(),
+        Some(out.view_mut()),
+    )?;
+    let mut dinput = TokenBuf::new(backend, layout);
     let mut grads = backend.zeros(table.len());
     mixer.backward(
-        backend,
-        &params,
+        Ctx::new(backend, &params),
         saved,
         input.view(),
         w.view(),

@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, bail};
 use dis_model::ModelBackend;
 use dis_model::checkpoint::{NamedTensor, arena_from_tensors};
-use dis_model::{Condition, DisConfig, DisModel, ModelInput};
+use dis_model::{Condition, Ctx, DisConfig, DisModel, ModelInput};
 use dis_pipeline::ModelDenoiser;
-use dis_ssm::{ParamTable, Scratch};
+use dis_ssm::{ParamTable, TokenBuf};
 use dis_tensor::{Backend, Buffer, Reals};
 use ndarray::Array4;
 
@@ -20,7 +20,7 @@ pub fn buffer_values<B: Backend>(backend: &B, buf: &Reals<B>) -> Result<Vec<f64>
 }
 
 /// All elements of a token matrix, densely.
-pub fn values<B: Backend>(backend: &B, x: &Scratch<B>) -> Result<Vec<f64>> {
+pub fn values<B: Backend>(backend: &B, x: &TokenBuf<B>) -> Result<Vec<f64>> {
     let all = buffer_values(backend, &x.buf)?;
     let layout = x.layout;
     let mut out = Vec::with_capacity(layout.elements());
@@ -153,7 +153,8 @@ impl<'a, B: ModelBackend> Network<'a, B> {
     /// The output.
     pub fn forward(&self, batch: Batch<'_>) -> Result<Vec<f64>> {
         let out = self.with_input(batch, |input| {
-            self.model.forward(self.backend, &self.params, input)
+            self.model
+                .forward(Ctx::new(self.backend, &self.params), input)
         })?;
         buffer_values(self.backend, &out)
     }
@@ -162,12 +163,12 @@ impl<'a, B: ModelBackend> Network<'a, B> {
     #[allow(clippy::type_complexity)]
     pub fn forward_blocks(&self, batch: Batch<'_>) -> Result<(Vec<f64>, Vec<[Vec<f64>; 2]>)> {
         let mut blocks = Vec::new();
-        let mut observe = |_: usize, out: &Scratch<B>, sum: &Scratch<B>| {
+        let mut observe = |_: usize, out: &TokenBuf<B>, sum: &TokenBuf<B>| {
             blocks.push([values(self.backend, out), values(self.backend, sum)]);
         };
         let out = self.with_input(batch, |input| {
             self.model
-                .forward_observed(self.backend, &self.params, input, &mut observe)
+                .forward_observed(Ctx::new(self.backend, &self.params), input, &mut observe)
         })?;
         let blocks = blocks
             .into_iter()
@@ -186,7 +187,7 @@ impl<'a, B: ModelBackend> Network<'a, B> {
     ) -> Result<Vec<f64>> {
         let (out, saved) = self.with_input(batch, |input| {
             self.model
-                .forward_saved(self.backend, &self.params, input, false)
+                .forward_saved(Ctx::new(self.backend, &self.params), input, false)
         })?;
         let dout = self
             .backend
@@ -194,8 +195,7 @@ impl<'a, B: ModelBackend> Network<'a, B> {
         let mut dimage = self.backend.zeros(batch.x.len());
         let (model, backend) = (&self.model, self.backend);
         model.backward(
-            backend,
-            &self.params,
+            Ctx::new(backend, &self.params),
             saved,
             &dout,
             grads,

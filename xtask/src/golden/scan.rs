@@ -5,7 +5,7 @@ use dis_scan::{
     Conv, ConvGrads, Direction, Discretization, Scan, ScanBackend, ScanGrads, ScanOut,
     checkpoint_len,
 };
-use dis_ssm::Scratch;
+use dis_ssm::TokenBuf;
 use dis_tensor::{Layout, Tokens, TokensMut};
 
 use super::case::{Case, Rule, flag, string, whole};
@@ -39,14 +39,14 @@ impl Sizes {
 
 /// The inputs of a scan on a backend.
 struct Inputs<B: ScanBackend> {
-    u: Scratch<B>,
-    delta: Scratch<B>,
-    a: Scratch<B>,
-    bc: Scratch<B>,
-    d: Option<Scratch<B>>,
-    z: Option<Scratch<B>>,
-    delta_bias: Option<Scratch<B>>,
-    dout: Scratch<B>,
+    u: TokenBuf<B>,
+    delta: TokenBuf<B>,
+    a: TokenBuf<B>,
+    bc: TokenBuf<B>,
+    d: Option<TokenBuf<B>>,
+    z: Option<TokenBuf<B>>,
+    delta_bias: Option<TokenBuf<B>>,
+    dout: TokenBuf<B>,
     delta_softplus: bool,
 }
 
@@ -60,18 +60,18 @@ pub fn selective_scan<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
         states: whole(config, "N")?,
     };
     let rule = Rule::OfLargest(case.tolerance(&["rtol"])?);
-    let activation = |name: &str| -> Result<Scratch<B>> {
+    let activation = |name: &str| -> Result<TokenBuf<B>> {
         let stored = case.tensor(name)?.f32();
         ensure!(
             stored.len() == sizes.activations().elements(),
             "{name} has another size"
         );
         let data = transpose(&stored, sizes.batch, sizes.channels, sizes.tokens);
-        Ok(Scratch::from_f32(backend, sizes.activations(), &data))
+        Ok(TokenBuf::from_f32(backend, sizes.activations(), &data))
     };
-    let vector = |name: &str| -> Result<Scratch<B>> {
+    let vector = |name: &str| -> Result<TokenBuf<B>> {
         let layout = Layout::vector(sizes.channels);
-        Ok(Scratch::from_f32(
+        Ok(TokenBuf::from_f32(
             backend,
             layout,
             &case.tensor(name)?.f32(),
@@ -80,7 +80,7 @@ pub fn selective_scan<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
     let inputs = Inputs {
         u: activation("u")?,
         delta: activation("delta")?,
-        a: Scratch::from_f32(
+        a: TokenBuf::from_f32(
             backend,
             Layout::matrix(sizes.channels, sizes.states),
             &case.tensor("A")?.f32(),
@@ -101,7 +101,7 @@ pub fn selective_scan<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
 }
 
 /// B and C, (batch, states, tokens) each, as columns of one matrix.
-fn joined_bc<B: ScanBackend>(case: &Case, backend: &B, sizes: Sizes) -> Result<Scratch<B>> {
+fn joined_bc<B: ScanBackend>(case: &Case, backend: &B, sizes: Sizes) -> Result<TokenBuf<B>> {
     let Sizes {
         batch,
         tokens,
@@ -118,7 +118,7 @@ fn joined_bc<B: ScanBackend>(case: &Case, backend: &B, sizes: Sizes) -> Result<S
         joined.extend_from_slice(b);
         joined.extend_from_slice(c);
     }
-    Ok(Scratch::from_f32(
+    Ok(TokenBuf::from_f32(
         backend,
         Layout::dense(batch, tokens, 2 * states),
         &joined,
@@ -145,17 +145,17 @@ fn run_scan<B: ScanBackend>(
         delta: inputs.delta.view(),
         a: inputs.a.view(),
         bc: inputs.bc.view(),
-        d: inputs.d.as_ref().map(Scratch::view),
-        z: inputs.z.as_ref().map(Scratch::view),
-        delta_bias: inputs.delta_bias.as_ref().map(Scratch::view),
+        d: inputs.d.as_ref().map(TokenBuf::view),
+        z: inputs.z.as_ref().map(TokenBuf::view),
+        delta_bias: inputs.delta_bias.as_ref().map(TokenBuf::view),
         initial_state: None,
         delta_softplus: inputs.delta_softplus,
         discretization: Discretization::Mamba,
         direction,
     };
     let activations = sizes.activations();
-    let mut y = Scratch::new(backend, activations);
-    let mut last_state = Scratch::dense(backend, batch, channels, states);
+    let mut y = TokenBuf::new(backend, activations);
+    let mut last_state = TokenBuf::dense(backend, batch, channels, states);
     let mut checkpoints = backend.alloc(checkpoint_len(batch, tokens, channels, states));
     backend.scan(
         scan,
@@ -166,7 +166,7 @@ fn run_scan<B: ScanBackend>(
             last_state: Some(last_state.view_mut()),
         },
     )?;
-    let by_channel = |x: &Scratch<B>| -> Result<Vec<f64>> {
+    let by_channel = |x: &TokenBuf<B>| -> Result<Vec<f64>> {
         Ok(transpose(&values(backend, x)?, batch, tokens, channels))
     };
     case.expect(&format!("{prefix}out"), &by_channel(&y)?, rule)?;
@@ -180,14 +180,14 @@ fn run_scan<B: ScanBackend>(
     if case.names(&format!("{prefix}grad_")).is_empty() {
         return Ok(());
     }
-    let mut du = Scratch::new(backend, activations);
-    let mut ddelta = Scratch::new(backend, activations);
-    let mut dbc = Scratch::dense(backend, batch, tokens, 2 * states);
+    let mut du = TokenBuf::new(backend, activations);
+    let mut ddelta = TokenBuf::new(backend, activations);
+    let mut dbc = TokenBuf::dense(backend, batch, tokens, 2 * states);
     let mut dz = inputs
         .z
         .as_ref()
-        .map(|_| Scratch::new(backend, activations));
-    let mut da = Scratch::dense(backend, 1, channels, states);
+        .map(|_| TokenBuf::new(backend, activations));
+    let mut da = TokenBuf::dense(backend, 1, channels, states);
     let mut arena = backend.zeros(2 * channels);
     backend.scan_backward(
         scan,
@@ -197,7 +197,7 @@ fn run_scan<B: ScanBackend>(
             du: du.view_mut(),
             ddelta: ddelta.view_mut(),
             dbc: dbc.view_mut(),
-            dz: dz.as_mut().map(Scratch::view_mut),
+            dz: dz.as_mut().map(TokenBuf::view_mut),
             accumulate_dz: false,
             da: da.view_mut(),
             arena: &mut arena,
@@ -246,9 +246,9 @@ pub fn causal_conv1d<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
         let name = |part: &str| format!("{label}.{part}");
         let layout = Layout::dense(batch, tokens, channels);
         let stored = |part: &str| -> Result<Vec<f32>> { Ok(case.tensor(&name(part))?.f32()) };
-        let activation = |part: &str| -> Result<Scratch<B>> {
+        let activation = |part: &str| -> Result<TokenBuf<B>> {
             let data = transpose(&stored(part)?, batch, channels, tokens);
-            Ok(Scratch::from_f32(backend, layout, &data))
+            Ok(TokenBuf::from_f32(backend, layout, &data))
         };
         let (x, dout) = (activation("x")?, activation("dout")?);
         let weight = backend.from_f32(&stored("weight")?);
@@ -263,14 +263,14 @@ pub fn causal_conv1d<B: ScanBackend>(case: &Case, backend: &B) -> Result<()> {
             silu,
             direction: Direction::Forward,
         };
-        let by_channel = |x: &Scratch<B>| -> Result<Vec<f64>> {
+        let by_channel = |x: &TokenBuf<B>| -> Result<Vec<f64>> {
             Ok(transpose(&values(backend, x)?, batch, tokens, channels))
         };
-        let mut out = Scratch::new(backend, layout);
+        let mut out = TokenBuf::new(backend, layout);
         backend.conv1d(conv, out.view_mut())?;
         case.expect(&name("out"), &by_channel(&out)?, rule)?;
 
-        let mut dx = Scratch::new(backend, layout);
+        let mut dx = TokenBuf::new(backend, layout);
         let weights = channels * width;
         let mut arena = backend.zeros(weights + channels);
         let target = TokensMut::new(&mut dx.buf, dx.layout);

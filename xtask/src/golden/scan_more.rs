@@ -6,7 +6,7 @@ use dis_scan::{
     Direction, ScanBackend, ScanElement, ScanMatrix, ScanOptions, causal_conv1d,
     causal_conv1d_update, selective_scan, selective_scan_grad, selective_state_update,
 };
-use dis_ssm::{CausalMixer, MixerConfig, ParamTable, Scratch};
+use dis_ssm::{CausalMixer, Ctx, MixerConfig, ParamTable, TokenBuf};
 use dis_tensor::Layout;
 use ndarray::{Array, Array1, Array2, Array3, ArrayD, ArrayView, Axis, Dimension, concatenate, s};
 use serde_json::Value;
@@ -345,19 +345,24 @@ impl Part<'_> {
         let layout = Layout::dense(batch, length, d_model);
         let stored = self.case.tensor(&self.name("x"))?.f32();
         ensure!(stored.len() == layout.elements(), "x has another size");
-        let x = Scratch::from_f32(backend, layout, &stored);
+        let x = TokenBuf::from_f32(backend, layout, &stored);
 
-        let mut out = Scratch::new(backend, layout);
+        let mut out = TokenBuf::new(backend, layout);
         let mut state = mixer.start(backend, batch);
         let (mut conv, mut ssm) = (Vec::new(), Vec::new());
         let mut start = 0;
         for end in prefix..=length {
             let count = end - start;
             // Products take whole matrices, so tokens of several samples are copied together.
-            let mut piece = Scratch::dense(backend, batch, count, d_model);
+            let mut piece = TokenBuf::dense(backend, batch, count, d_model);
             backend.copy(x.tokens(start, count), piece.view_mut())?;
-            let mut to = Scratch::dense(backend, batch, count, d_model);
-            mixer.advance(backend, &params, &mut state, piece.view(), to.view_mut())?;
+            let mut to = TokenBuf::dense(backend, batch, count, d_model);
+            mixer.advance(
+                Ctx::new(backend, &params),
+                &mut state,
+                piece.view(),
+                to.view_mut(),
+            )?;
             backend.copy(to.view(), out.tokens_mut(start, count))?;
             conv.extend(super::scan::transpose(
                 &values(backend, &state.conv)?,

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use dis_model::{
-    AttentionOptions, Condition, ConditionKind, Conditioning, DisConfig, DisModel, MixerKind,
+    AttentionOptions, Condition, ConditionKind, Conditioning, Ctx, DisConfig, DisModel, MixerKind,
     ModelInput, SsmConfig,
 };
 use dis_scan::Discretization;
@@ -140,10 +140,16 @@ pub fn model<B: Probe>(b: &B, variant: usize, seed: u64) -> Result<Outputs> {
         drop_path: drop_path.as_deref(),
     };
     let recompute = VARIANTS[variant] == "recomputed";
-    let (out, saved) = model.forward_saved(b, &params, &input, recompute)?;
+    let (out, saved) = model.forward_saved(Ctx::new(b, &params), &input, recompute)?;
     let dout = b.from_f32(&cotangent);
     let (mut grads, mut dimage) = (b.zeros(weights.len()), b.zeros(image.len()));
-    model.backward(b, &params, saved, &dout, &mut grads, Some(&mut dimage))?;
+    model.backward(
+        Ctx::new(b, &params),
+        saved,
+        &dout,
+        &mut grads,
+        Some(&mut dimage),
+    )?;
     Ok(vec![
         ("model", read(b, &out)),
         ("model dparams", read(b, &grads)),

@@ -1,7 +1,10 @@
 //! The operations of dis-tensor.
 
 use anyhow::Result;
-use dis_tensor::{AdamState, AdamW, Norm, NormGrads, NormKind, PatchGrid, PatchOrder};
+use dis_tensor::{
+    Accum, AdamState, AdamW, AddNorm, AddNormBackward, Matrix, Norm, NormGrads, NormKind,
+    PatchGrid, PatchOrder,
+};
 
 use super::data::{Draw, Outputs, Probe, plain, read};
 
@@ -65,14 +68,14 @@ pub fn elementwise<B: Probe>(b: &B, shape: [usize; 3], seed: u64) -> Result<Outp
         .add_batch_sums(x.view(), o.view_mut()));
     into!("token_sums", [batch, 1, channels], |o| b.token_sums(
         0.3,
+        Accum::Replace,
         x.view(),
-        false,
         o.view_mut()
     ));
     into!("token_sums", [batch, 1, channels], |o| b.token_sums(
         0.3,
+        Accum::Add,
         x.view(),
-        true,
         o.view_mut()
     ));
     into!("softmax", shape, |o| b.softmax(
@@ -110,15 +113,23 @@ pub fn products<B: Probe>(
         let left = d.matrix(turn(ta, rows, k), f);
         let right = d.matrix(turn(tb, k, columns), f);
         let bias = d.matrix([1, 1, columns], plain);
-        for (bias, accumulate) in [(None, false), (Some(&bias), false), (None, true)] {
+        for (bias, accum) in [
+            (None, Accum::Replace),
+            (Some(&bias), Accum::Replace),
+            (None, Accum::Add),
+        ] {
             let mut out = d.matrix([1, rows, columns], plain);
             b.gemm(
-                left.view(),
-                ta,
-                right.view(),
-                tb,
+                Matrix {
+                    view: left.view(),
+                    transposed: ta,
+                },
+                Matrix {
+                    view: right.view(),
+                    transposed: tb,
+                },
                 bias.map(|bias| bias.view()),
-                accumulate,
+                accum,
                 out.view_mut(),
             )?;
             outputs.push(("gemm", read(b, &out.buf)));
@@ -152,35 +163,35 @@ pub fn norms<B: Probe>(b: &B, shape: [usize; 3], seed: u64) -> Result<Outputs> {
     };
     let (mut sum, mut out) = (d.field(shape, plain), d.field(shape, plain));
     let mut stats = d.field([batch, tokens, 2], plain);
-    b.add_norm(
-        has(12).then(|| residual.view()),
-        hidden.view(),
-        has(13).then(|| scale.view()),
+    b.add_norm(AddNorm {
+        residual: has(12).then(|| residual.view()),
+        hidden: hidden.view(),
+        hidden_scale: has(13).then(|| scale.view()),
         norm,
-        Some(sum.view_mut()),
-        Some(stats.view_mut()),
-        out.view_mut(),
-    )?;
+        sum: Some(sum.view_mut()),
+        stats: Some(stats.view_mut()),
+        out: out.view_mut(),
+    })?;
     let (dout, mut dx) = (d.field(shape, plain), d.field(shape, plain));
     let mut arena = d.dense([1, 1, 2 * channels + 5], plain);
     let mut d_both = d.field([batch, 1, 2 * channels], plain);
     // From given statistics, so that the backward is compared by itself.
     let given = d.field([batch, tokens, 2], |x| 0.5 + 0.1 * x.abs());
     let x = d.field(shape, plain);
-    b.add_norm_backward(
-        x.view(),
-        given.view(),
+    b.add_norm_backward(AddNormBackward {
+        x: x.view(),
+        stats: given.view(),
         norm,
-        dout.view(),
-        has(14),
-        dx.view_mut(),
-        Some(NormGrads {
+        dout: dout.view(),
+        accum: if has(14) { Accum::Add } else { Accum::Replace },
+        dx: dx.view_mut(),
+        grads: Some(NormGrads {
             arena: &mut arena.buf,
             weight: has(9).then_some(2),
             bias: has(10).then_some(channels + 3),
         }),
-        has(11).then(|| d_both.view_mut()),
-    )?;
+        d_shift_scale: has(11).then(|| d_both.view_mut()),
+    })?;
     Ok(vec![
         ("norm sum", read(b, &sum.buf)),
         ("norm stats", read(b, &stats.buf)),

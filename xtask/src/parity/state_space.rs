@@ -5,7 +5,7 @@ use dis_scan::{
     Conv, ConvGrads, Direction, Discretization, OneOfPair, Scan, ScanGrads, ScanOut, ScanPair,
     ScanPairGrads, checkpoint_len,
 };
-use dis_ssm::{Mixer, MixerConfig, MixerInit, ParamTable};
+use dis_ssm::{Ctx, Mixer, MixerConfig, MixerInit, ParamTable};
 use dis_tensor::random::{Purpose, Stream};
 
 use super::data::{Draw, Field, Outputs, Probe, plain, read};
@@ -307,10 +307,9 @@ pub fn mixer<B: Probe>(
     let (input, dout) = (d.dense(shape, plain), d.dense(shape, plain));
     let (mut out, mut dinput) = (d.dense(shape, plain), d.dense(shape, plain));
     let mut grads = b.zeros(weights.len());
-    let saved = mixer.forward_saved(b, &params, input.view(), Some(out.view_mut()))?;
+    let saved = mixer.forward_saved(Ctx::new(b, &params), input.view(), Some(out.view_mut()))?;
     mixer.backward(
-        b,
-        &params,
+        Ctx::new(b, &params),
         saved,
         input.view(),
         dout.view(),

@@ -4,9 +4,10 @@
 //! output from the table of all tokens, whose last row is zero and stands for what lies outside;
 //! then the convolution is one matrix product, and its adjoint is [`Backend::scatter_add`].
 
-use dis_ssm::{Init, Linear, Param, ParamTable, Scratch};
+use dis_ssm::{Ctx, Init, Linear, Param, ParamTable, TokenBuf};
 use dis_tensor::{
-    Backend, Layout, Norm, NormGrads, NormKind, Reals, Result, Tokens, TokensMut, View,
+    Accum, AddNorm, AddNormBackward, Backend, Layout, Norm, NormGrads, NormKind, Reals, Result,
+    Tokens, TokensMut, View,
 };
 
 /// Pixels of a window.
@@ -41,63 +42,63 @@ impl NormParams {
 
 /// What [`normed_silu`] leaves for its backward.
 pub(super) struct SavedNorm<B: Backend> {
-    x: Scratch<B>,
-    stats: Scratch<B>,
-    normed: Scratch<B>,
+    x: TokenBuf<B>,
+    stats: TokenBuf<B>,
+    normed: TokenBuf<B>,
 }
 
 /// `silu(norm(x))` into `out`, of the shape of `x`.
 pub(super) fn normed_silu<B: Backend>(
-    backend: &B,
-    params: &Reals<B>,
+    ctx: Ctx<'_, B>,
     norm: NormParams,
-    x: Scratch<B>,
+    x: TokenBuf<B>,
     out: TokensMut<'_, Reals<B>>,
 ) -> Result<SavedNorm<B>> {
+    let Ctx { backend, params } = ctx;
     let [batch, tokens, _] = x.layout.shape();
-    let mut stats = Scratch::dense(backend, batch, tokens, 2);
-    let mut normed = Scratch::new(backend, x.layout);
-    backend.add_norm(
-        None,
-        x.view(),
-        None,
-        norm.norm(params),
-        None,
-        Some(stats.view_mut()),
-        normed.view_mut(),
-    )?;
+    let mut stats = TokenBuf::dense(backend, batch, tokens, 2);
+    let mut normed = TokenBuf::new(backend, x.layout);
+    backend.add_norm(AddNorm {
+        residual: None,
+        hidden: x.view(),
+        hidden_scale: None,
+        norm: norm.norm(params),
+        sum: None,
+        stats: Some(stats.view_mut()),
+        out: normed.view_mut(),
+    })?;
     backend.silu(normed.view(), out)?;
     Ok(SavedNorm { x, stats, normed })
 }
 
 /// Gradient of the `x` of [`normed_silu`]; adds those of its parameters.
 pub(super) fn normed_silu_backward<B: Backend>(
-    backend: &B,
-    params: &Reals<B>,
+    ctx: Ctx<'_, B>,
     norm: NormParams,
     saved: &SavedNorm<B>,
     d_out: View<'_, B>,
     grads: &mut Reals<B>,
-) -> Result<Scratch<B>> {
+) -> Result<TokenBuf<B>> {
+    let Ctx { backend, params } = ctx;
     let layout = saved.x.layout;
-    let mut d_normed = Scratch::new(backend, layout);
+    let mut d_normed = TokenBuf::new(backend, layout);
     backend.silu_backward(saved.normed.view(), d_out, d_normed.view_mut())?;
-    let mut dx = Scratch::new(backend, layout);
+    let mut dx = TokenBuf::new(backend, layout);
     let parameters = NormGrads {
         arena: grads,
         weight: Some(norm.weight.offset),
         bias: Some(norm.bias.offset),
     };
-    backend.add_norm_backward(
-        saved.x.view(),
-        saved.stats.view(),
-        norm.norm(params),
-        d_normed.view(),
-        false,
-        dx.view_mut(),
-        Some(parameters),
-        None,
-    )?;
+    backend.add_norm_backward(AddNormBackward {
+        x: saved.x.view(),
+        stats: saved.stats.view(),
+        norm: norm.norm(params),
+        dout: d_normed.view(),
+        accum: Accum::Replace,
+        dx: dx.view_mut(),
+        grads: Some(parameters),
+        d_shift_scale: None,
+    })?;
     Ok(dx)
 }
 
@@ -132,7 +133,7 @@ pub(super) struct Conv {
 
 /// What the forward leaves for the backward.
 pub(super) struct SavedConv<B: Backend> {
-    windows: Scratch<B>,
+    windows: TokenBuf<B>,
     ids: B::Buf<u32>,
     norm: SavedNorm<B>,
 }
@@ -162,9 +163,9 @@ impl Conv {
     }
 
     /// A map of the layer's output with the row of zeros behind it, contents unspecified but that.
-    fn table<B: Backend>(backend: &B, shape: MapShape, batch: usize) -> Result<Scratch<B>> {
+    fn table<B: Backend>(backend: &B, shape: MapShape, batch: usize) -> Result<TokenBuf<B>> {
         let len = (batch * shape.pixels() + 1) * shape.channels;
-        let mut map = Scratch {
+        let mut map = TokenBuf {
             buf: backend.alloc(len),
             layout: shape.layout(batch),
         };
@@ -179,7 +180,7 @@ impl Conv {
         shape: MapShape,
         images: &[f32],
         batch: usize,
-    ) -> Result<Scratch<B>> {
+    ) -> Result<TokenBuf<B>> {
         let pixels = shape.pixels();
         let mut tokens = vec![0.0; (batch * pixels + 1) * shape.channels];
         for (b, image) in images.chunks_exact(pixels * shape.channels).enumerate() {
@@ -189,7 +190,7 @@ impl Conv {
                 }
             }
         }
-        Ok(Scratch::from_f32(backend, shape.layout(batch), &tokens))
+        Ok(TokenBuf::from_f32(backend, shape.layout(batch), &tokens))
     }
 
     /// Row of the table for each tap of each output.
@@ -217,16 +218,16 @@ impl Conv {
 
     pub fn forward<B: Backend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
-        input: &Scratch<B>,
-    ) -> Result<(Scratch<B>, SavedConv<B>)> {
+        ctx: Ctx<'_, B>,
+        input: &TokenBuf<B>,
+    ) -> Result<(TokenBuf<B>, SavedConv<B>)> {
+        let backend = ctx.backend;
         let batch = input.layout.batch;
         let ids = backend.upload(&self.ids(batch));
         let rows = batch * self.to.pixels();
         let channels = self.from.channels;
         let windows = backend.alloc(rows * TAPS * channels);
-        let mut windows = Scratch {
+        let mut windows = TokenBuf {
             buf: windows,
             layout: Layout::matrix(rows, TAPS * channels),
         };
@@ -236,11 +237,10 @@ impl Conv {
             &ids,
             TokensMut::new(&mut windows.buf, taps),
         )?;
-        let mut x = Scratch::new(backend, self.to.layout(batch));
-        self.linear
-            .forward(backend, params, windows.view(), x.view_mut())?;
+        let mut x = TokenBuf::new(backend, self.to.layout(batch));
+        self.linear.forward(ctx, windows.view(), x.view_mut())?;
         let mut out = Self::table(backend, self.to, batch)?;
-        let norm = normed_silu(backend, params, self.norm, x, out.view_mut())?;
+        let norm = normed_silu(ctx, self.norm, x, out.view_mut())?;
         Ok((out, SavedConv { windows, ids, norm }))
     }
 
@@ -251,25 +251,25 @@ impl Conv {
     /// Adds the gradients of the parameters. The gradient of the input, unless not `wanted`.
     pub fn backward<B: Backend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         saved: SavedConv<B>,
         d_out: View<'_, B>,
         wanted: bool,
         grads: &mut Reals<B>,
-    ) -> Result<Option<Scratch<B>>> {
+    ) -> Result<Option<TokenBuf<B>>> {
+        let backend = ctx.backend;
         let batch = d_out.layout.batch;
-        let dx = normed_silu_backward(backend, params, self.norm, &saved.norm, d_out, grads)?;
+        let dx = normed_silu_backward(ctx, self.norm, &saved.norm, d_out, grads)?;
         self.linear
             .backward_params(backend, saved.windows.view(), dx.view(), grads)?;
         if !wanted {
             return Ok(None);
         }
-        let mut d_windows = Scratch::new(backend, saved.windows.layout);
+        let mut d_windows = TokenBuf::new(backend, saved.windows.layout);
         self.linear
-            .backward_input(backend, params, dx.view(), false, d_windows.view_mut())?;
+            .backward_input(ctx, dx.view(), Accum::Replace, d_windows.view_mut())?;
         let table = self.table_layout(batch);
-        let mut d_input = Scratch {
+        let mut d_input = TokenBuf {
             buf: backend.zeros(table.elements()),
             layout: self.from.layout(batch),
         };

@@ -6,6 +6,7 @@ use std::path::Path;
 use dis_files::{ElementType, View, le_bytes, write_atomic, write_safetensors};
 use dis_model::ModelError;
 use dis_model::checkpoint::{METADATA_KEY, arena_from_tensors, read_tensors};
+use dis_ssm::Ctx;
 use dis_tensor::{Backend, Reals};
 use serde::{Deserialize, Serialize};
 
@@ -134,13 +135,9 @@ impl Classifier {
     ///
     /// # Errors
     /// If `images` are not whole, or an operation fails.
-    pub fn run<B: Backend>(
-        &self,
-        backend: &B,
-        params: &Reals<B>,
-        images: &[f32],
-    ) -> Result<Outputs> {
-        let out = self.net.forward(backend, params, images)?;
+    pub fn run<B: Backend>(&self, ctx: Ctx<'_, B>, images: &[f32]) -> Result<Outputs> {
+        let backend = ctx.backend;
+        let out = self.net.forward(ctx, images)?;
         Ok(Outputs {
             features: out.features(backend),
             logits: out.logits(backend),

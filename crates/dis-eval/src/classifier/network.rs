@@ -1,7 +1,7 @@
 //! The network: convolutions until the map is small, a hidden layer, a head.
 
-use dis_ssm::{Init, Linear, ParamTable, Scratch};
-use dis_tensor::{Backend, Layout, Reals, Tokens, View};
+use dis_ssm::{Ctx, Init, Linear, ParamTable, TokenBuf};
+use dis_tensor::{Accum, Backend, Layout, Reals, Tokens, View};
 use serde::{Deserialize, Serialize};
 
 use super::conv::{Conv, MapShape, NormParams, SavedConv, SavedNorm};
@@ -95,15 +95,15 @@ pub struct ClassifierNet {
 pub struct SavedClassifier<B: Backend> {
     convs: Vec<SavedConv<B>>,
     /// The last map.
-    map: Scratch<B>,
+    map: TokenBuf<B>,
     hidden: SavedNorm<B>,
-    features: Scratch<B>,
+    features: TokenBuf<B>,
 }
 
 /// Where the last map, the features and the logits of a batch are.
 pub struct Activations<B: Backend> {
     /// (batch, 1, classes).
-    pub logits: Scratch<B>,
+    pub logits: TokenBuf<B>,
     /// What else there is.
     pub saved: SavedClassifier<B>,
 }
@@ -160,7 +160,7 @@ impl ClassifierNet {
     }
 
     /// The last map, as one row an image.
-    fn flat<B: Backend>(map: &Scratch<B>) -> View<'_, B> {
+    fn flat<B: Backend>(map: &TokenBuf<B>) -> View<'_, B> {
         let [batch, tokens, channels] = map.layout.shape();
         Tokens::new(&map.buf, Layout::dense(batch, 1, tokens * channels))
     }
@@ -169,12 +169,8 @@ impl ClassifierNet {
     ///
     /// # Errors
     /// If `images` are not whole, or an operation fails.
-    pub fn forward<B: Backend>(
-        &self,
-        backend: &B,
-        params: &Reals<B>,
-        images: &[f32],
-    ) -> Result<Activations<B>> {
+    pub fn forward<B: Backend>(&self, ctx: Ctx<'_, B>, images: &[f32]) -> Result<Activations<B>> {
+        let backend = ctx.backend;
         let shape = self.config.shape();
         let batch = images.len() / shape.len();
         if batch * shape.len() != images.len() || batch == 0 {
@@ -191,19 +187,17 @@ impl ClassifierNet {
         let mut map = Conv::input(backend, first, images, batch)?;
         let mut convs = Vec::with_capacity(self.convs.len());
         for conv in &self.convs {
-            let (out, saved) = conv.forward(backend, params, &map)?;
+            let (out, saved) = conv.forward(ctx, &map)?;
             convs.push(saved);
             map = out;
         }
         let width = self.config.features;
-        let mut x = Scratch::dense(backend, batch, 1, width);
-        self.hidden
-            .forward(backend, params, Self::flat(&map), x.view_mut())?;
-        let mut features = Scratch::dense(backend, batch, 1, width);
-        let hidden = normed_silu(backend, params, self.hidden_norm, x, features.view_mut())?;
-        let mut logits = Scratch::dense(backend, batch, 1, self.config.classes);
-        self.head
-            .forward(backend, params, features.view(), logits.view_mut())?;
+        let mut x = TokenBuf::dense(backend, batch, 1, width);
+        self.hidden.forward(ctx, Self::flat(&map), x.view_mut())?;
+        let mut features = TokenBuf::dense(backend, batch, 1, width);
+        let hidden = normed_silu(ctx, self.hidden_norm, x, features.view_mut())?;
+        let mut logits = TokenBuf::dense(backend, batch, 1, self.config.classes);
+        self.head.forward(ctx, features.view(), logits.view_mut())?;
         let saved = SavedClassifier {
             convs,
             map,
@@ -220,36 +214,29 @@ impl ClassifierNet {
     /// If an operation fails.
     pub fn backward<B: Backend>(
         &self,
-        backend: &B,
-        params: &Reals<B>,
+        ctx: Ctx<'_, B>,
         saved: SavedClassifier<B>,
         d_logits: View<'_, B>,
         grads: &mut Reals<B>,
     ) -> Result<()> {
+        let backend = ctx.backend;
         let features = &saved.features;
         self.head
             .backward_params(backend, features.view(), d_logits, grads)?;
-        let mut d_features = Scratch::new(backend, features.layout);
+        let mut d_features = TokenBuf::new(backend, features.layout);
         self.head
-            .backward_input(backend, params, d_logits, false, d_features.view_mut())?;
+            .backward_input(ctx, d_logits, Accum::Replace, d_features.view_mut())?;
         let norm = self.hidden_norm;
-        let dx = normed_silu_backward(
-            backend,
-            params,
-            norm,
-            &saved.hidden,
-            d_features.view(),
-            grads,
-        )?;
+        let dx = normed_silu_backward(ctx, norm, &saved.hidden, d_features.view(), grads)?;
         let flat = Self::flat(&saved.map);
         self.hidden
             .backward_params(backend, flat, dx.view(), grads)?;
-        let mut d_map = Scratch::new(backend, saved.map.layout);
+        let mut d_map = TokenBuf::new(backend, saved.map.layout);
         let d_flat = dis_tensor::TokensMut::new(&mut d_map.buf, flat.layout);
         self.hidden
-            .backward_input(backend, params, dx.view(), false, d_flat)?;
+            .backward_input(ctx, dx.view(), Accum::Replace, d_flat)?;
         for (i, (conv, saved)) in self.convs.iter().zip(saved.convs).enumerate().rev() {
-            let d_input = conv.backward(backend, params, saved, d_map.view(), i > 0, grads)?;
+            let d_input = conv.backward(ctx, saved, d_map.view(), i > 0, grads)?;
             match d_input {
                 Some(d_input) => d_map = d_input,
                 None => break,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dis_ssm::Scratch;
+use dis_ssm::{Ctx, TokenBuf};
 use dis_tensor::random::{Purpose, Stream};
 use dis_tensor::{Backend, Cpu, Reference};
 use proptest::prelude::*;
@@ -37,7 +37,7 @@ fn objective(net: &ClassifierNet, params: &[f64], images: &[f32], weights: &[f64
     let backend = Reference::new();
     let mut arena = backend.zeros::<f64>(params.len());
     backend.write_f64(&mut arena, 0, params).unwrap();
-    let out = net.forward(&backend, &arena, images).unwrap();
+    let out = net.forward(Ctx::new(&backend, &arena), images).unwrap();
     let logits = backend.download(&out.logits.buf);
     logits.iter().zip(weights).map(|(a, b)| a * b).sum()
 }
@@ -55,12 +55,17 @@ fn check_gradients(height: usize, width: usize, channels: usize, batch: usize, s
     let backend = Reference::new();
     let mut arena = backend.zeros::<f64>(params.len());
     backend.write_f64(&mut arena, 0, &params).unwrap();
-    let out = net.forward(&backend, &arena, &images).unwrap();
-    let mut d_logits = Scratch::<Reference>::dense(&backend, batch, 1, 4);
+    let out = net.forward(Ctx::new(&backend, &arena), &images).unwrap();
+    let mut d_logits = TokenBuf::<Reference>::dense(&backend, batch, 1, 4);
     backend.write_f64(&mut d_logits.buf, 0, &weights).unwrap();
     let mut grads = backend.zeros::<f64>(params.len());
-    net.backward(&backend, &arena, out.saved, d_logits.view(), &mut grads)
-        .unwrap();
+    net.backward(
+        Ctx::new(&backend, &arena),
+        out.saved,
+        d_logits.view(),
+        &mut grads,
+    )
+    .unwrap();
     let grads = backend.download(&grads);
     let mut pick = Stream::new(seed, Purpose::Test, 1, 0);
     for spec in net.table().specs() {
@@ -180,7 +185,7 @@ proptest! {
         let images = normals(batch * len, seed ^ 1);
         let cpu = Cpu::with_threads(2).unwrap();
         let params = cpu.from_f32(&arena);
-        let out = net.forward(&cpu, &params, &images).unwrap();
+        let out = net.forward(Ctx::new(&cpu, &params), &images).unwrap();
         for (image, logits) in images.chunks(len).zip(out.logits(&cpu).chunks(4)) {
             for (a, b) in logits.iter().zip(plain_logits(&net, &arena, image)) {
                 prop_assert!((f64::from(*a) - b).abs() < 2e-4 * (1.0 + b.abs()), "{} {}", a, b);
@@ -234,10 +239,15 @@ fn learns_the_digits_and_comes_back_from_its_file_the_same_for_any_threads() {
     let cpu = Cpu::with_threads(1).unwrap();
     let (_, held) = digits_split(0).unwrap();
     let image = held.sample(3, false).unwrap().image;
-    let out = back.run(&cpu, &back.upload(&cpu), &image).unwrap();
+    let out = back
+        .run(Ctx::new(&cpu, &back.upload(&cpu)), &image)
+        .unwrap();
     assert_eq!(out.features.len(), 128);
     assert_eq!((out.logits.len(), out.spatial.len()), (10, 4 * 4 * 16));
-    assert_eq!(out, one.run(&cpu, &one.upload(&cpu), &image).unwrap());
+    assert_eq!(
+        out,
+        one.run(Ctx::new(&cpu, &one.upload(&cpu)), &image).unwrap()
+    );
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use dis_model::Classes;
 use dis_model::classes::ClassMap;
-use dis_ssm::Scratch;
+use dis_model::{Classes, Ctx};
+use dis_ssm::TokenBuf;
 use dis_tensor::{AdamState, AdamW, Backend, Layout, Reals, TokensMut};
 use serde::{Deserialize, Serialize};
 
@@ -144,7 +144,9 @@ fn accuracy<B: Backend>(
         for (i, image) in (start..end).zip(images.chunks_exact_mut(shape.len())) {
             data.read(i, false, image)?;
         }
-        let out = classifier.net.forward(backend, &params, &images)?;
+        let out = classifier
+            .net
+            .forward(Ctx::new(backend, &params), &images)?;
         let logits = out.logits(backend);
         let found = logits.chunks_exact(classes).map(largest);
         right += (start..end)
@@ -238,15 +240,14 @@ impl<B: Backend> State<B> {
         options: ClassifierOptions,
     ) -> Result<f64> {
         let classes = net.config().classes;
-        let out = net.forward(backend, &self.params, images)?;
+        let out = net.forward(Ctx::new(backend, &self.params), images)?;
         let (loss, gradient) = cross_entropy(&out.logits(backend), classes, labels)?;
         let layout = Layout::dense(labels.len(), 1, classes);
-        let d_logits = Scratch::<B>::from_f32(backend, layout, &gradient);
+        let d_logits = TokenBuf::<B>::from_f32(backend, layout, &gradient);
         let all = Layout::vector(net.table().len());
         backend.fill(TokensMut::new(&mut self.grads, all), 0.0)?;
         net.backward(
-            backend,
-            &self.params,
+            Ctx::new(backend, &self.params),
             out.saved,
             d_logits.view(),
             &mut self.grads,

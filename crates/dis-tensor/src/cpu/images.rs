@@ -2,18 +2,17 @@
 
 use super::{Cpu, Rows, RowsMut, rows, rows_mut};
 use crate::backend::{Reals, View, ViewMut};
-use crate::check::{self, dst};
 use crate::error::Result;
 use crate::host::HostBuf;
-use crate::images::{
-    ImageOps, check_add_noise, check_combine, check_mix, check_rescale, check_threshold, deviation,
-    of_sample, rescale_factor, threshold_bound, thresholded,
-};
+use crate::images::{ImageOps, deviation, of_sample, rescale_factor, threshold_bound, thresholded};
 use crate::loss::{LossInputs, LossStep};
 
 impl ImageOps for Cpu {
-    fn combine(&self, terms: &[(&[f64], View<'_, Self>)], out: ViewMut<'_, Self>) -> Result<()> {
-        check_combine::<Self>(terms, &out)?;
+    fn run_combine(
+        &self,
+        terms: &[(&[f64], View<'_, Self>)],
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
         let mut out: RowsMut<'_> = rows_mut(out);
         let terms: Vec<(&[f64], Rows<'_>)> = terms.iter().map(|(c, x)| (*c, rows(*x))).collect();
         let mut sum = vec![0.0f64; out.channels()];
@@ -32,8 +31,7 @@ impl ImageOps for Cpu {
         Ok(())
     }
 
-    fn clamp(&self, low: f64, high: f64, x: ViewMut<'_, Self>) -> Result<()> {
-        check::images("clamp", &[dst("x", &x)])?;
+    fn run_clamp(&self, low: f64, high: f64, x: ViewMut<'_, Self>) -> Result<()> {
         let (low, high) = (low as f32, high as f32);
         let mut x = rows_mut(x);
         for b in 0..x.count() {
@@ -49,7 +47,7 @@ impl ImageOps for Cpu {
         Ok(())
     }
 
-    fn add_noise(
+    fn run_add_noise(
         &self,
         noise: View<'_, Self>,
         log_scale: View<'_, Self>,
@@ -57,7 +55,6 @@ impl ImageOps for Cpu {
         offset: &[f64],
         out: ViewMut<'_, Self>,
     ) -> Result<()> {
-        check_add_noise::<Self>(&noise, &log_scale, slope, offset, &out)?;
         let (noise, log_scale, mut out) = (rows(noise), rows(log_scale), rows_mut(out));
         for b in 0..out.count() {
             let (slope, offset) = (of_sample(slope, b), of_sample(offset, b));
@@ -77,14 +74,13 @@ impl ImageOps for Cpu {
         Ok(())
     }
 
-    fn mix(
+    fn run_mix(
         &self,
         weight: View<'_, Self>,
         a: View<'_, Self>,
         b: View<'_, Self>,
         out: ViewMut<'_, Self>,
     ) -> Result<()> {
-        check_mix::<Self>(&weight, &a, &b, &out)?;
         let (weight, first, second) = (rows(weight), rows(a), rows(b));
         let mut out = rows_mut(out);
         for r in 0..out.count() {
@@ -103,8 +99,7 @@ impl ImageOps for Cpu {
         Ok(())
     }
 
-    fn rescale(&self, strength: f64, like: View<'_, Self>, x: ViewMut<'_, Self>) -> Result<()> {
-        check_rescale::<Self>(&like, &x)?;
+    fn run_rescale(&self, strength: f64, like: View<'_, Self>, x: ViewMut<'_, Self>) -> Result<()> {
         let (like, mut x) = (rows(like), rows_mut(x));
         for b in 0..x.count() {
             let [wanted, had] = [like.row(b), &*x.row(b)].map(|row| deviation(row.iter().copied()));
@@ -116,8 +111,7 @@ impl ImageOps for Cpu {
         Ok(())
     }
 
-    fn threshold(&self, ratio: f64, most: f64, x: ViewMut<'_, Self>) -> Result<()> {
-        check_threshold::<Self>(ratio, &x)?;
+    fn run_threshold(&self, ratio: f64, most: f64, x: ViewMut<'_, Self>) -> Result<()> {
         let mut x = rows_mut(x);
         for b in 0..x.count() {
             let bound = threshold_bound(x.row(b).iter().copied(), ratio, most);
@@ -128,7 +122,7 @@ impl ImageOps for Cpu {
         Ok(())
     }
 
-    fn gaussian_loss(
+    fn run_gaussian_loss(
         &self,
         steps: &[LossStep],
         inputs: LossInputs<'_, Reals<Self>>,

@@ -4,7 +4,7 @@ use super::Cpu;
 use super::elementwise::{axpy, by_row};
 use super::rows::{Rows, RowsMut};
 use super::threads::Pieces;
-use crate::backend::{PatchGrid, PatchOrder};
+use crate::operands::{PatchGrid, PatchOrder};
 
 pub(super) fn gather(cpu: &Cpu, table: Rows<'_>, ids: &[u32], out: RowsMut<'_>) {
     by_row(cpu, out, |b, out| {

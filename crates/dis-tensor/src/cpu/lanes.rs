@@ -2,6 +2,8 @@
 //! [`Kernel`](crate::simd::Kernel), where the compiler vectorises them for the level. Sums have a
 //! fixed number of lanes and nothing is fused, so every level gives the same bits.
 
+use crate::operands::Accum;
+
 /// Partial sums of a row.
 const LANES: usize = 16;
 
@@ -170,18 +172,18 @@ pub(super) fn times_one_plus(x: &[f32], scale: &[f32], out: &mut [f32]) {
     }
 }
 
-/// `dx = inverse * (g - mean_g - xhat * mean_gx)`, added to when `accumulate`.
+/// `dx = inverse * (g - mean_g - xhat * mean_gx)`, or added to it.
 #[inline(always)]
 pub(super) fn norm_gradient(
     g: &[f32],
     xhat: &[f32],
     [inverse, mean_g, mean_gx]: [f32; 3],
-    accumulate: bool,
+    accum: Accum,
     dx: &mut [f32],
 ) {
     let n = dx.len();
     let (g, xhat) = (&g[..n], &xhat[..n]);
-    if accumulate {
+    if accum.adds() {
         for i in 0..n {
             dx[i] += inverse * (g[i] - mean_g - xhat[i] * mean_gx);
         }

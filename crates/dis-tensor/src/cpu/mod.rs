@@ -16,17 +16,20 @@ pub mod threads;
 
 pub(crate) use self::gemm::Prepared;
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use self::rows::{Rows, RowsMut};
 use self::threads::{Split, Threads};
-use crate::backend::{AdamState, AdamW, Backend, Element, Norm, NormGrads, PatchGrid};
-use crate::backend::{Precision, Reals, View, ViewMut};
-use crate::check::{self, dst, src};
+use crate::backend::{Backend, Element, Precision, View, ViewMut};
 use crate::error::{Result, TensorError};
 use crate::host::HostBuf;
 use crate::layout::Layout;
+use crate::operands::{
+    Accum, AdamState, AdamW, AddNorm, AddNormBackward, GemmSize, Map, Matrix, Norm, PatchGrid, Sum,
+    Zip,
+};
 use crate::pool::{Pool, PoolStats};
 use crate::simd::{self, Level, slices};
 
@@ -234,38 +237,68 @@ impl Backend for Cpu {
         self.download(buf)
     }
 
-    fn fill(&self, out: ViewMut<'_, Self>, value: f64) -> Result<()> {
-        check::one("fill", dst("dst", &out))?;
+    fn host_ids<'a>(&self, ids: &'a HostBuf<u32>) -> Cow<'a, [u32]> {
+        Cow::Borrowed(ids.as_slice())
+    }
+
+    fn run_fill(&self, value: f64, out: ViewMut<'_, Self>) -> Result<()> {
         elementwise::map0(self, rows_mut(out), |out| out.fill(value as f32));
         Ok(())
     }
 
-    fn copy(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        check::equal("copy", &[src("src", &x), dst("dst", &out)])?;
-        elementwise::map1(self, rows(x), rows_mut(out), |x, out| {
-            out.copy_from_slice(x)
-        });
+    fn run_map(&self, f: Map, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        let (x, out, level) = (rows(x), rows_mut(out), self.level);
+        match f {
+            Map::Copy => elementwise::map1(self, x, out, |x, out| out.copy_from_slice(x)),
+            Map::Axpy(alpha) => {
+                let alpha = alpha as f32;
+                elementwise::map1(self, x, out, |x, out| elementwise::axpy(alpha, x, out));
+            }
+            Map::Silu => elementwise::map1(self, x, out, |x, out| {
+                slices::map(level, slices::Function::Silu, x, out);
+            }),
+            Map::NegExp => elementwise::map1(self, x, out, |x, out| {
+                slices::map(level, slices::Function::NegExp, x, out);
+            }),
+            Map::Softmax(scale) => softmax::forward(self, scale as f32, x, out),
+        }
         Ok(())
     }
 
-    fn axpy(&self, alpha: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        check::equal("axpy", &[src("src", &x), dst("dst", &out)])?;
-        let alpha = alpha as f32;
-        elementwise::map1(self, rows(x), rows_mut(out), |x, out| {
-            elementwise::axpy(alpha, x, out)
-        });
+    fn run_zip(
+        &self,
+        f: Zip,
+        x: View<'_, Self>,
+        y: View<'_, Self>,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        let (x, y, out, level) = (rows(x), rows(y), rows_mut(out), self.level);
+        match f {
+            Zip::SiluBackward => elementwise::map2(self, x, y, out, |x, dout, dx| {
+                slices::silu_backward(level, x, dout, dx)
+            }),
+            Zip::AddProduct => elementwise::map2(self, x, y, out, elementwise::add_product),
+            Zip::SoftmaxBackward(scale) => softmax::backward(self, scale as f32, x, y, out),
+        }
         Ok(())
     }
 
-    fn scale_samples(
+    fn run_sum(&self, over: Sum, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        let (x, mut out) = (rows(x), rows_mut(out));
+        match over {
+            Sum::Rows => reduce::add_column_sums(self, x, out.row(0)),
+            Sum::Samples => reduce::add_batch_sums(self, x, out),
+            Sum::Tokens(alpha, accum) => reduce::token_sums(self, alpha as f32, x, accum, out),
+        }
+        Ok(())
+    }
+
+    fn run_scale_samples(
         &self,
         scale: View<'_, Self>,
         x: View<'_, Self>,
         out: ViewMut<'_, Self>,
     ) -> Result<()> {
-        const OP: &str = "scale_samples";
-        check::equal(OP, &[src("src", &x), dst("dst", &out)])?;
-        check::per_sample(OP, src("scale", &scale), src("src", &x))?;
         let (x, scale) = (rows(x), rows(scale));
         elementwise::by_row(self, rows_mut(out), |r, out| {
             elementwise::scaled(scale.row(r / x.tokens())[0], x.row(r), out);
@@ -273,37 +306,24 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn gemm(
+    fn run_gemm(
         &self,
-        a: View<'_, Self>,
-        transpose_a: bool,
-        b: View<'_, Self>,
-        transpose_b: bool,
+        size: GemmSize,
+        a: Matrix<'_, Buf>,
+        b: Matrix<'_, Buf>,
         bias: Option<View<'_, Self>>,
-        accumulate: bool,
+        accum: Accum,
         c: ViewMut<'_, Self>,
     ) -> Result<()> {
-        let size = check::gemm(
-            src("a", &a),
-            transpose_a,
-            src("b", &b),
-            transpose_b,
-            bias.as_ref().map(|x| src("bias", x)),
-            accumulate,
-            dst("c", &c),
-        )?;
-        let known = &b.buf.prepared;
-        let b = gemm::right(self, b.map(HostBuf::as_slice), transpose_b, known)?;
-        gemm::gemm(
-            self,
-            size,
-            a.map(HostBuf::as_slice),
-            transpose_a,
-            b,
-            bias.map(vector),
-            accumulate,
-            c.map(HostBuf::as_mut_slice),
-        );
+        let known = &b.view.buf.prepared;
+        let b = gemm::right(self, b.map(HostBuf::as_slice), known)?;
+        let base = match (bias.map(vector), accum) {
+            (Some(bias), _) => gemm::Base::Bias(bias),
+            (None, Accum::Add) => gemm::Base::Kept,
+            (None, Accum::Replace) => gemm::Base::Zero,
+        };
+        let (a, c) = (a.map(HostBuf::as_slice), c.map(HostBuf::as_mut_slice));
+        gemm::gemm(self, size, a, b, base, c);
         Ok(())
     }
 
@@ -316,248 +336,78 @@ impl Backend for Cpu {
         outcome
     }
 
-    fn add_column_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        check::per_channel("add_column_sums", dst("out", &out), src("x", &x))?;
-        reduce::add_column_sums(self, rows(x), rows_mut(out).row(0));
-        Ok(())
-    }
-
-    fn add_batch_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        check::per_token("add_batch_sums", dst("out", &out), src("x", &x))?;
-        reduce::add_batch_sums(self, rows(x), rows_mut(out));
-        Ok(())
-    }
-
-    fn token_sums(
-        &self,
-        alpha: f64,
-        x: View<'_, Self>,
-        accumulate: bool,
-        out: ViewMut<'_, Self>,
-    ) -> Result<()> {
-        check::per_sample_channel("token_sums", dst("out", &out), src("x", &x))?;
-        reduce::token_sums(self, alpha as f32, rows(x), accumulate, rows_mut(out));
-        Ok(())
-    }
-
-    fn add_to_tokens(&self, alpha: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        check::broadcast_row("add_to_tokens", src("x", &x), dst("dst", &out))?;
-        let (one, x, out) = (x.layout.batch == 1, rows(x), rows_mut(out));
-        let tokens = out.tokens();
-        elementwise::by_row(self, out, |r, out| {
-            let row = if one { 0 } else { r / tokens };
-            elementwise::axpy(alpha as f32, x.row(row), out);
-        });
-        Ok(())
-    }
-
-    fn add_to_samples(&self, alpha: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        check::per_token("add_to_samples", src("x", &x), dst("dst", &out))?;
-        let x = rows(x);
-        elementwise::by_row(self, rows_mut(out), |r, out| {
-            elementwise::axpy(alpha as f32, x.row(r % x.tokens()), out);
-        });
-        Ok(())
-    }
-
-    fn silu(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        check::equal("silu", &[src("x", &x), dst("out", &out)])?;
-        elementwise::map1(self, rows(x), rows_mut(out), |x, out| {
-            slices::map(self.level, slices::Function::Silu, x, out);
-        });
-        Ok(())
-    }
-
-    fn silu_backward(
-        &self,
-        x: View<'_, Self>,
-        dout: View<'_, Self>,
-        dx: ViewMut<'_, Self>,
-    ) -> Result<()> {
-        check::equal(
-            "silu_backward",
-            &[src("x", &x), src("dout", &dout), dst("dx", &dx)],
-        )?;
-        elementwise::map2(self, rows(x), rows(dout), rows_mut(dx), |x, dout, dx| {
-            slices::silu_backward(self.level, x, dout, dx)
-        });
-        Ok(())
-    }
-
-    fn neg_exp(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        check::equal("neg_exp", &[src("x", &x), dst("out", &out)])?;
-        elementwise::map1(self, rows(x), rows_mut(out), |x, out| {
-            slices::map(self.level, slices::Function::NegExp, x, out);
-        });
-        Ok(())
-    }
-
-    fn add_product(
-        &self,
-        x: View<'_, Self>,
-        y: View<'_, Self>,
-        out: ViewMut<'_, Self>,
-    ) -> Result<()> {
-        check::equal(
-            "add_product",
-            &[src("a", &x), src("b", &y), dst("dst", &out)],
-        )?;
-        elementwise::map2(
-            self,
-            rows(x),
-            rows(y),
-            rows_mut(out),
-            elementwise::add_product,
-        );
-        Ok(())
-    }
-
-    fn softmax(&self, scale: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        check::equal("softmax", &[src("x", &x), dst("out", &out)])?;
-        softmax::forward(self, scale as f32, rows(x), rows_mut(out));
-        Ok(())
-    }
-
-    fn softmax_backward(
-        &self,
-        scale: f64,
-        y: View<'_, Self>,
-        dout: View<'_, Self>,
-        dx: ViewMut<'_, Self>,
-    ) -> Result<()> {
-        check::equal(
-            "softmax_backward",
-            &[src("y", &y), src("dout", &dout), dst("dx", &dx)],
-        )?;
-        softmax::backward(self, scale as f32, rows(y), rows(dout), rows_mut(dx));
-        Ok(())
-    }
-
-    fn add_norm(
-        &self,
-        residual: Option<View<'_, Self>>,
-        hidden: View<'_, Self>,
-        hidden_scale: Option<View<'_, Self>>,
-        norm: Norm<'_, Reals<Self>>,
-        sum: Option<ViewMut<'_, Self>>,
-        stats: Option<ViewMut<'_, Self>>,
-        out: ViewMut<'_, Self>,
-    ) -> Result<()> {
-        check::add_norm(
-            residual.as_ref(),
-            &hidden,
-            hidden_scale.as_ref(),
-            &norm,
-            sum.as_ref(),
-            stats.as_ref(),
-            &out,
-        )?;
+    fn run_add_norm(&self, call: AddNorm<'_, Buf>) -> Result<()> {
         let inputs = norm::Inputs {
-            residual: residual.map(rows),
-            hidden: rows(hidden),
-            hidden_scale: hidden_scale.map(rows),
-            norm: norm_params(&norm),
+            residual: call.residual.map(rows),
+            hidden: rows(call.hidden),
+            hidden_scale: call.hidden_scale.map(rows),
+            norm: norm_params(&call.norm),
         };
-        norm::forward(
-            self,
-            inputs,
-            (sum.map(rows_mut), stats.map(rows_mut), rows_mut(out)),
-        );
+        let (sum, stats) = (call.sum.map(rows_mut), call.stats.map(rows_mut));
+        norm::forward(self, inputs, (sum, stats, rows_mut(call.out)));
         Ok(())
     }
 
-    fn add_norm_backward(
-        &self,
-        x: View<'_, Self>,
-        stats: View<'_, Self>,
-        norm: Norm<'_, Reals<Self>>,
-        dout: View<'_, Self>,
-        accumulate: bool,
-        dx: ViewMut<'_, Self>,
-        grads: Option<NormGrads<'_, Reals<Self>>>,
-        d_shift_scale: Option<ViewMut<'_, Self>>,
-    ) -> Result<()> {
-        check::add_norm_backward(
-            &x,
-            &stats,
-            &norm,
-            &dout,
-            &dx,
-            grads.as_ref(),
-            d_shift_scale.as_ref(),
-        )?;
+    fn run_add_norm_backward(&self, call: AddNormBackward<'_, Buf>) -> Result<()> {
         let saved = norm::Saved {
-            x: rows(x),
-            stats: rows(stats),
-            norm: norm_params(&norm),
-            dout: rows(dout),
+            x: rows(call.x),
+            stats: rows(call.stats),
+            norm: norm_params(&call.norm),
+            dout: rows(call.dout),
         };
-        let grads = grads.map(|grads| norm::Grads {
+        let grads = call.grads.map(|grads| norm::Grads {
             arena: grads.arena.as_mut_slice(),
             weight: grads.weight,
             bias: grads.bias,
         });
-        norm::backward(self, saved, accumulate, rows_mut(dx), grads);
-        if let Some(out) = d_shift_scale {
+        norm::backward(self, saved, call.accum, rows_mut(call.dx), grads);
+        if let Some(out) = call.d_shift_scale {
             norm::backward_shift_scale(self, saved, rows_mut(out));
         }
         Ok(())
     }
 
-    fn gather(
+    fn run_gather(
         &self,
         table: View<'_, Self>,
         ids: &HostBuf<u32>,
         out: ViewMut<'_, Self>,
     ) -> Result<()> {
-        let ids = ids.as_slice();
-        check::lookup("gather", src("table", &table), ids, dst("out", &out))?;
-        index::gather(self, rows(table), ids, rows_mut(out));
+        index::gather(self, rows(table), ids.as_slice(), rows_mut(out));
         Ok(())
     }
 
-    fn scatter_add(
+    fn run_scatter_add(
         &self,
         dout: View<'_, Self>,
         ids: &HostBuf<u32>,
         dtable: ViewMut<'_, Self>,
     ) -> Result<()> {
-        let ids = ids.as_slice();
-        check::lookup(
-            "scatter_add",
-            dst("dtable", &dtable),
-            ids,
-            src("dout", &dout),
-        )?;
-        index::scatter_add(rows(dout), ids, rows_mut(dtable));
+        index::scatter_add(rows(dout), ids.as_slice(), rows_mut(dtable));
         Ok(())
     }
 
-    fn patchify(&self, image: &Buf, grid: PatchGrid, out: ViewMut<'_, Self>) -> Result<()> {
-        check::patches("patchify", &grid, image.as_slice().len(), dst("out", &out))?;
+    fn run_patchify(&self, image: &Buf, grid: PatchGrid, out: ViewMut<'_, Self>) -> Result<()> {
         index::patchify(self, image, &grid, rows_mut(out));
         Ok(())
     }
 
-    fn unpatchify(&self, patches: View<'_, Self>, grid: PatchGrid, image: &mut Buf) -> Result<()> {
-        check::patches(
-            "unpatchify",
-            &grid,
-            image.as_slice().len(),
-            src("patches", &patches),
-        )?;
+    fn run_unpatchify(
+        &self,
+        patches: View<'_, Self>,
+        grid: PatchGrid,
+        image: &mut Buf,
+    ) -> Result<()> {
         index::unpatchify(self, rows(patches), &grid, image);
         Ok(())
     }
 
-    fn global_norm(&self, x: &Buf, out: &mut Buf) -> Result<()> {
-        check::scalar_out("global_norm", "out", out.as_slice().len())?;
+    fn run_global_norm(&self, x: &Buf, out: &mut Buf) -> Result<()> {
         out[0] = optim::global_norm(self, x) as f32;
         Ok(())
     }
 
-    fn adamw(&self, state: AdamState<'_, Buf>, step: AdamW) -> Result<()> {
-        check::adamw(&state, &step)?;
+    fn run_adamw(&self, state: AdamState<'_, Buf>, step: AdamW) -> Result<()> {
         let norm = state.grad_norm[0];
         let arenas = optim::Arenas {
             params: state.params.as_mut_slice(),

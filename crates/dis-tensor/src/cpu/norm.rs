@@ -8,7 +8,7 @@ use super::lanes;
 use super::reduce::{BLOCK, add_partials};
 use super::rows::{Rows, RowsMut};
 use super::threads::Pieces;
-use crate::backend::NormKind;
+use crate::operands::{Accum, NormKind};
 use crate::simd::{Kernel, Simd, dispatch};
 
 /// A normalisation's parameters.
@@ -117,7 +117,7 @@ struct Backward<'a, 'b> {
     /// Sums of d weight and of d bias of these rows, then a row's xhat and g.
     block: &'b mut [f32],
     dx: RowsMut<'b>,
-    accumulate: bool,
+    accum: Accum,
     want_grads: bool,
 }
 
@@ -130,7 +130,7 @@ impl Kernel for Backward<'_, '_> {
             range,
             block,
             mut dx,
-            accumulate,
+            accum,
             want_grads,
         } = self;
         let Saved {
@@ -166,7 +166,7 @@ impl Kernel for Backward<'_, '_> {
                 NormKind::Layer => lanes::sum(g) / n,
             };
             let mean_gx = lanes::dot(g, xhat) / n;
-            lanes::norm_gradient(g, xhat, [inverse, mean_g, mean_gx], accumulate, dx.row(r));
+            lanes::norm_gradient(g, xhat, [inverse, mean_g, mean_gx], accum, dx.row(r));
         }
     }
 }
@@ -176,7 +176,7 @@ impl Kernel for Backward<'_, '_> {
 pub(super) fn backward(
     cpu: &Cpu,
     saved: Saved<'_>,
-    accumulate: bool,
+    accum: Accum,
     dx: RowsMut<'_>,
     grads: Option<Grads<'_>>,
 ) {
@@ -206,7 +206,7 @@ pub(super) fn backward(
                     range,
                     block,
                     dx,
-                    accumulate,
+                    accum,
                     want_grads,
                 },
             );

@@ -2,7 +2,7 @@
 
 use super::threads::{GRAIN, Pieces};
 use super::{Cpu, lanes};
-use crate::backend::AdamW;
+use crate::operands::AdamW;
 use crate::simd::{Kernel, Simd, dispatch};
 
 struct Squares<'a>(&'a [f32]);

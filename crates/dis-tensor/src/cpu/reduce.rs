@@ -4,6 +4,7 @@ use super::Cpu;
 use super::elementwise::{axpy, by_row};
 use super::rows::{Rows, RowsMut};
 use super::threads::Pieces;
+use crate::operands::Accum;
 
 /// Rows whose sum is formed first; the partial sums are then added in order.
 pub(super) const BLOCK: usize = 32;
@@ -64,8 +65,8 @@ pub(super) fn add_batch_sums(cpu: &Cpu, x: Rows<'_>, out: RowsMut<'_>) {
     });
 }
 
-/// `out(b, 0, c) = alpha * sum over t of x(b, t, c)`, added to when `accumulate`.
-pub(super) fn token_sums(cpu: &Cpu, alpha: f32, x: Rows<'_>, accumulate: bool, out: RowsMut<'_>) {
+/// `out(b, 0, c) = alpha * sum over t of x(b, t, c)`, or added to it.
+pub(super) fn token_sums(cpu: &Cpu, alpha: f32, x: Rows<'_>, accum: Accum, out: RowsMut<'_>) {
     let (tokens, channels, batch) = (x.tokens(), x.channels(), out.count());
     let mut scratch = cpu.scratch::<f32>(batch * channels);
     let pieces = Pieces {
@@ -82,7 +83,7 @@ pub(super) fn token_sums(cpu: &Cpu, alpha: f32, x: Rows<'_>, accumulate: bool, o
                     axpy(1.0, x.row(b * tokens + t), sum.data);
                 }
                 let out = out.row(b);
-                if !accumulate {
+                if !accum.adds() {
                     out.fill(0.0);
                 }
                 axpy(alpha, sum.data, out);

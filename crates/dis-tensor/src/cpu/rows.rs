@@ -132,12 +132,6 @@ impl<'a> RowsMut<'a> {
         self.layout.channels
     }
 
-    /// Tokens of a sample.
-    #[inline]
-    pub fn tokens(&self) -> usize {
-        self.layout.tokens
-    }
-
     /// Row `r`, counted over samples and tokens of the whole; it must belong to this part.
     #[inline]
     pub fn row(&mut self, r: usize) -> &mut [f32] {

@@ -6,10 +6,11 @@ use dis_kernels::elementwise::{Copy, broadcast_tokens};
 use dis_kernels::gemm::Gemm;
 use dis_kernels::{Driver, Mat, MatMut, Ptr};
 
-use super::Cuda;
+use super::buffer::{DeviceBuf, mat, mat_mut};
+use super::{Cuda, CudaView, CudaViewMut, prepared};
 use crate::backend::Precision;
-use crate::check::GemmSize;
 use crate::error::{Result, TensorError};
+use crate::operands::{Accum, GemmSize, Matrix};
 
 const OP: &str = "gemm";
 
@@ -32,7 +33,7 @@ struct Form {
     transpose_a: bool,
     transpose_b: bool,
     bias: Option<Mat>,
-    accumulate: bool,
+    accum: Accum,
     c: MatMut,
 }
 
@@ -43,32 +44,29 @@ impl Form {
 }
 
 impl<D: Driver> Cuda<D> {
-    /// The product; `rounded` is `b` in bfloat16, where that is known.
     pub(super) fn product(
         &self,
         size: GemmSize,
-        a: Mat,
-        transpose_a: bool,
-        b: Mat,
-        transpose_b: bool,
-        rounded: Option<Bf16Mat>,
-        bias: Option<Mat>,
-        accumulate: bool,
-        c: MatMut,
+        a: Matrix<'_, DeviceBuf<D, f32>>,
+        b: Matrix<'_, DeviceBuf<D, f32>>,
+        bias: Option<CudaView<'_, D>>,
+        accum: Accum,
+        c: CudaViewMut<'_, D>,
     ) -> Result<()> {
         let GemmSize { m, n, k } = size;
         if m == 0 || n == 0 {
             return Ok(());
         }
-        let (a, b) = (a.as_matrix(), b.as_matrix());
         let form = Form {
             size,
-            transpose_a,
-            transpose_b,
-            bias,
-            accumulate,
-            c: c.as_matrix(),
+            transpose_a: a.transposed,
+            transpose_b: b.transposed,
+            bias: bias.map(mat),
+            accum,
+            c: mat_mut(c).as_matrix(),
         };
+        let rounded = prepared::find(&b.view.buf.prepared, &b.view.layout);
+        let (a, b) = (mat(a.view).as_matrix(), mat(b.view).as_matrix());
         if k > 0 && self.precision == Precision::Bfloat16 {
             return self.bf16_product(form, a, b, rounded);
         }
@@ -76,18 +74,10 @@ impl<D: Driver> Cuda<D> {
             let stored = |x: &Mat| (x.ptr.address(), x.row_stride.max(x.channels));
             return self.library_product(form, stored(&a), stored(&b), false);
         }
-        self.launch(
-            OP,
-            Gemm::new(
-                a,
-                transpose_a,
-                b,
-                transpose_b,
-                form.bias(),
-                accumulate,
-                form.c,
-            ),
-        )
+        let (transpose_a, transpose_b) = (form.transpose_a, form.transpose_b);
+        let (bias, adds) = (form.bias(), accum.adds());
+        let kernel = Gemm::new(a, transpose_a, b, transpose_b, bias, adds, form.c);
+        self.launch(OP, kernel)
     }
 
     fn by_library(&self) -> bool {
@@ -116,7 +106,7 @@ impl<D: Driver> Cuda<D> {
                 b,
                 form.transpose_b,
                 form.bias(),
-                form.accumulate,
+                form.accum.adds(),
                 form.c,
             ),
         )
@@ -124,7 +114,7 @@ impl<D: Driver> Cuda<D> {
 
     fn library_product(&self, form: Form, a: Stored, b: Stored, bf16: bool) -> Result<()> {
         let Form { size, bias, c, .. } = form;
-        let adds = form.accumulate || bias.is_some();
+        let adds = form.accum.adds() || bias.is_some();
         let call = GemmCall {
             m: extent("the number of rows", size.m)?,
             n: extent("the number of columns", size.n)?,

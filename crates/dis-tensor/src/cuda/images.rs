@@ -7,11 +7,8 @@ use dis_kernels::{Block, Driver, KernelError};
 use super::buffer::DeviceBuf;
 use super::{Cuda, mat, mat_mut};
 use crate::backend::{Reals, View, ViewMut};
-use crate::check::{self, dst};
 use crate::error::Result;
-use crate::images::{
-    ImageOps, check_add_noise, check_combine, check_mix, check_rescale, check_threshold,
-};
+use crate::images::ImageOps;
 use crate::loss::{LossInputs, LossStep};
 
 impl<D: Driver> Cuda<D> {
@@ -31,22 +28,24 @@ impl<D: Driver> Cuda<D> {
 }
 
 impl<D: Driver> ImageOps for Cuda<D> {
-    fn combine(&self, terms: &[(&[f64], View<'_, Self>)], out: ViewMut<'_, Self>) -> Result<()> {
+    fn run_combine(
+        &self,
+        terms: &[(&[f64], View<'_, Self>)],
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
         const OP: &str = "combine";
-        check_combine::<Self>(terms, &out)?;
         let terms: Vec<_> = terms.iter().map(|(c, x)| (*c, mat(*x))).collect();
         let terms = Terms::new(&terms).map_err(self.refused(OP))?;
         let table = self.words(OP, terms.words())?;
         self.launch(OP, Combine::new(&terms, table.ptr(), mat_mut(out)))
     }
 
-    fn clamp(&self, low: f64, high: f64, x: ViewMut<'_, Self>) -> Result<()> {
-        check::images("clamp", &[dst("x", &x)])?;
+    fn run_clamp(&self, low: f64, high: f64, x: ViewMut<'_, Self>) -> Result<()> {
         let kernel = Clamp::new(low as f32, high as f32, mat_mut(x));
         self.launch("clamp", kernel)
     }
 
-    fn add_noise(
+    fn run_add_noise(
         &self,
         noise: View<'_, Self>,
         log_scale: View<'_, Self>,
@@ -55,36 +54,32 @@ impl<D: Driver> ImageOps for Cuda<D> {
         out: ViewMut<'_, Self>,
     ) -> Result<()> {
         const OP: &str = "add_noise";
-        check_add_noise::<Self>(&noise, &log_scale, slope, offset, &out)?;
         let lines = Lines::new(slope, offset, out.layout.batch).map_err(self.refused(OP))?;
         let at = self.words(OP, lines.words())?;
         let kernel = AddNoise::new(mat(noise), mat(log_scale), &lines, at.ptr(), mat_mut(out));
         self.launch(OP, kernel)
     }
 
-    fn mix(
+    fn run_mix(
         &self,
         weight: View<'_, Self>,
         a: View<'_, Self>,
         b: View<'_, Self>,
         out: ViewMut<'_, Self>,
     ) -> Result<()> {
-        check_mix::<Self>(&weight, &a, &b, &out)?;
         let kernel = Mix::new(mat(weight), mat(a), mat(b), mat_mut(out));
         self.launch("mix", kernel)
     }
 
-    fn rescale(&self, strength: f64, like: View<'_, Self>, x: ViewMut<'_, Self>) -> Result<()> {
-        check_rescale::<Self>(&like, &x)?;
+    fn run_rescale(&self, strength: f64, like: View<'_, Self>, x: ViewMut<'_, Self>) -> Result<()> {
         self.launch("rescale", Rescale::new(strength, mat(like), mat_mut(x)))
     }
 
-    fn threshold(&self, ratio: f64, most: f64, x: ViewMut<'_, Self>) -> Result<()> {
-        check_threshold::<Self>(ratio, &x)?;
+    fn run_threshold(&self, ratio: f64, most: f64, x: ViewMut<'_, Self>) -> Result<()> {
         self.launch("threshold", Threshold::new(ratio, most, mat_mut(x)))
     }
 
-    fn gaussian_loss(
+    fn run_gaussian_loss(
         &self,
         steps: &[LossStep],
         inputs: LossInputs<'_, Reals<Self>>,

@@ -1,8 +1,8 @@
 //! The GPU backend: float32 but for the operands of matrix products where that is asked for, all launch
 //! logic, over any [`Driver`]: a GPU or the simulator.
 //!
-//! Nothing here waits for the device but reads and downloads. Operations check their arguments
-//! as the other backends do and launch kernels in the order of one stream.
+//! Nothing here waits for the device but reads and downloads. Kernels are launched in the order of one
+//! stream.
 //!
 //! What a device reports late, or where the interface has no room for an error (allocation, upload,
 //! download), is recorded: every later operation fails with it, and [`Backend::failure`] tells it.
@@ -19,10 +19,11 @@ mod record;
 mod sums;
 
 use std::any::TypeId;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use dis_kernels::elementwise::{self as kernels, broadcast_samples, broadcast_tokens};
+use dis_kernels::elementwise as kernels;
 use dis_kernels::embed::{Gather, ScatterAdd};
 use dis_kernels::memory::Stats;
 use dis_kernels::patch::{self, Patchify, Unpatchify};
@@ -31,11 +32,13 @@ use dis_kernels::{Block, Contract, Driver, KernelError, Pool};
 
 pub use self::buffer::{DeviceBuf, mat, mat_mut};
 pub use self::record::DeviceRecording;
-use crate::backend::{AdamState, AdamW, Backend, Element, Norm, NormGrads, PatchGrid, PatchOrder};
-use crate::backend::{Precision, Reals, View, ViewMut};
-use crate::check::{self, dst, src};
+use crate::backend::{Backend, Element, Precision, View, ViewMut};
 use crate::error::{Result, TensorError};
 use crate::layout::{Layout, Tokens, TokensMut};
+use crate::operands::{
+    Accum, AdamState, AdamW, AddNorm, AddNormBackward, GemmSize, Map, Matrix, PatchGrid,
+    PatchOrder, Sum, Zip,
+};
 
 /// A view of reals on a device.
 pub type CudaView<'a, D> = Tokens<'a, DeviceBuf<D, f32>>;
@@ -186,14 +189,6 @@ impl<D: Driver> Cuda<D> {
         }
         Ok(buf.address() + 4 * offset as u64)
     }
-
-    /// The ids in a buffer, known where they were uploaded.
-    fn ids(&self, ids: &DeviceBuf<D, u32>) -> Arc<[u32]> {
-        match &ids.ids {
-            Some(ids) => Arc::clone(ids),
-            None => self.download(ids).into(),
-        }
-    }
 }
 
 fn patch_grid(grid: &PatchGrid) -> patch::Grid {
@@ -320,69 +315,82 @@ impl<D: Driver> Backend for Cuda<D> {
         self.download(buf)
     }
 
-    fn fill(&self, out: ViewMut<'_, Self>, value: f64) -> Result<()> {
-        check::one("fill", dst("dst", &out))?;
+    /// Known where they were uploaded.
+    fn host_ids<'a>(&self, ids: &'a DeviceBuf<D, u32>) -> Cow<'a, [u32]> {
+        match &ids.ids {
+            Some(ids) => Cow::Borrowed(ids),
+            None => Cow::Owned(self.download(ids)),
+        }
+    }
+
+    fn run_fill(&self, value: f64, out: ViewMut<'_, Self>) -> Result<()> {
         self.launch("fill", kernels::Fill::new(mat_mut(out), value as f32))
     }
 
-    fn copy(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        check::equal("copy", &[src("src", &x), dst("dst", &out)])?;
-        self.launch("copy", kernels::Copy::new(mat(x), mat_mut(out)))
+    fn run_map(&self, f: Map, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        let (x, out) = (mat(x), mat_mut(out));
+        match f {
+            Map::Copy => self.launch("copy", kernels::Copy::new(x, out)),
+            Map::Axpy(alpha) => self.launch("axpy", kernels::Axpy::new(alpha as f32, x, out)),
+            Map::Silu => self.launch("silu", kernels::Silu::new(x, out)),
+            Map::NegExp => self.launch("neg_exp", kernels::NegExp::new(x, out)),
+            Map::Softmax(scale) => {
+                self.launch("softmax", SoftmaxForward::new(scale as f32, x, out))
+            }
+        }
     }
 
-    fn axpy(&self, alpha: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        check::equal("axpy", &[src("src", &x), dst("dst", &out)])?;
-        self.launch(
-            "axpy",
-            kernels::Axpy::new(alpha as f32, mat(x), mat_mut(out)),
-        )
+    fn run_zip(
+        &self,
+        f: Zip,
+        x: View<'_, Self>,
+        y: View<'_, Self>,
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
+        let (x, y, out) = (mat(x), mat(y), mat_mut(out));
+        match f {
+            Zip::SiluBackward => {
+                self.launch("silu_backward", kernels::SiluBackward::new(x, y, out))
+            }
+            Zip::AddProduct => self.launch("add_product", kernels::AddProduct::new(x, y, out)),
+            Zip::SoftmaxBackward(scale) => {
+                let kernel = SoftmaxBackward::new(scale as f32, x, y, out);
+                self.launch("softmax_backward", kernel)
+            }
+        }
     }
 
-    fn scale_samples(
+    fn run_sum(&self, over: Sum, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
+        let (x, out) = (mat(x), mat_mut(out));
+        match over {
+            Sum::Rows => self.add_all_rows("add_column_sums", x, out),
+            Sum::Samples => self.add_over_samples("add_batch_sums", x, out),
+            Sum::Tokens(alpha, accum) => {
+                self.sum_tokens("token_sums", x, out, alpha as f32, accum.adds())
+            }
+        }
+    }
+
+    fn run_scale_samples(
         &self,
         scale: View<'_, Self>,
         x: View<'_, Self>,
         out: ViewMut<'_, Self>,
     ) -> Result<()> {
-        const OP: &str = "scale_samples";
-        check::equal(OP, &[src("src", &x), dst("dst", &out)])?;
-        check::per_sample(OP, src("scale", &scale), src("src", &x))?;
-        self.launch(
-            OP,
-            kernels::ScaleSamples::new(mat(scale), mat(x), mat_mut(out)),
-        )
+        let kernel = kernels::ScaleSamples::new(mat(scale), mat(x), mat_mut(out));
+        self.launch("scale_samples", kernel)
     }
 
-    fn gemm(
+    fn run_gemm(
         &self,
-        a: View<'_, Self>,
-        transpose_a: bool,
-        b: View<'_, Self>,
-        transpose_b: bool,
+        size: GemmSize,
+        a: Matrix<'_, Buf<D>>,
+        b: Matrix<'_, Buf<D>>,
         bias: Option<View<'_, Self>>,
-        accumulate: bool,
+        accum: Accum,
         c: ViewMut<'_, Self>,
     ) -> Result<()> {
-        let size = check::gemm(
-            src("a", &a),
-            transpose_a,
-            src("b", &b),
-            transpose_b,
-            bias.as_ref().map(|x| src("bias", x)),
-            accumulate,
-            dst("c", &c),
-        )?;
-        self.product(
-            size,
-            mat(a),
-            transpose_a,
-            mat(b),
-            transpose_b,
-            prepared::find(&b.buf.prepared, &b.layout),
-            bias.map(mat),
-            accumulate,
-            mat_mut(c),
-        )
+        self.product(size, a, b, bias, accum, c)
     }
 
     /// Rounds copies, which the next write to the buffer ends.
@@ -393,200 +401,53 @@ impl<D: Driver> Backend for Cuda<D> {
         }
     }
 
-    fn add_column_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        const OP: &str = "add_column_sums";
-        check::per_channel(OP, dst("out", &out), src("x", &x))?;
-        self.add_all_rows(OP, mat(x), mat_mut(out))
+    fn run_add_norm(&self, call: AddNorm<'_, Buf<D>>) -> Result<()> {
+        self.norm_forward(call)
     }
 
-    fn add_batch_sums(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        const OP: &str = "add_batch_sums";
-        check::per_token(OP, dst("out", &out), src("x", &x))?;
-        self.add_over_samples(OP, mat(x), mat_mut(out))
+    fn run_add_norm_backward(&self, call: AddNormBackward<'_, Buf<D>>) -> Result<()> {
+        self.norm_backward(call)
     }
 
-    fn token_sums(
-        &self,
-        alpha: f64,
-        x: View<'_, Self>,
-        accumulate: bool,
-        out: ViewMut<'_, Self>,
-    ) -> Result<()> {
-        const OP: &str = "token_sums";
-        check::per_sample_channel(OP, dst("out", &out), src("x", &x))?;
-        self.sum_tokens(OP, mat(x), mat_mut(out), alpha as f32, accumulate)
-    }
-
-    fn add_to_tokens(&self, alpha: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        const OP: &str = "add_to_tokens";
-        check::broadcast_row(OP, src("x", &x), dst("dst", &out))?;
-        let (x, out) = (mat(x), mat_mut(out));
-        let repeated = broadcast_tokens(x, out.shape());
-        self.launch(
-            OP,
-            repeated.and_then(|x| kernels::Axpy::new(alpha as f32, x, out)),
-        )
-    }
-
-    fn add_to_samples(&self, alpha: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        const OP: &str = "add_to_samples";
-        check::per_token(OP, src("x", &x), dst("dst", &out))?;
-        let (x, out) = (mat(x), mat_mut(out));
-        let repeated = broadcast_samples(x, out.shape());
-        self.launch(
-            OP,
-            repeated.and_then(|x| kernels::Axpy::new(alpha as f32, x, out)),
-        )
-    }
-
-    fn silu(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        check::equal("silu", &[src("x", &x), dst("out", &out)])?;
-        self.launch("silu", kernels::Silu::new(mat(x), mat_mut(out)))
-    }
-
-    fn silu_backward(
-        &self,
-        x: View<'_, Self>,
-        dout: View<'_, Self>,
-        dx: ViewMut<'_, Self>,
-    ) -> Result<()> {
-        const OP: &str = "silu_backward";
-        check::equal(OP, &[src("x", &x), src("dout", &dout), dst("dx", &dx)])?;
-        self.launch(
-            OP,
-            kernels::SiluBackward::new(mat(x), mat(dout), mat_mut(dx)),
-        )
-    }
-
-    fn neg_exp(&self, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        check::equal("neg_exp", &[src("x", &x), dst("out", &out)])?;
-        self.launch("neg_exp", kernels::NegExp::new(mat(x), mat_mut(out)))
-    }
-
-    fn add_product(
-        &self,
-        a: View<'_, Self>,
-        b: View<'_, Self>,
-        out: ViewMut<'_, Self>,
-    ) -> Result<()> {
-        const OP: &str = "add_product";
-        check::equal(OP, &[src("a", &a), src("b", &b), dst("dst", &out)])?;
-        self.launch(OP, kernels::AddProduct::new(mat(a), mat(b), mat_mut(out)))
-    }
-
-    fn softmax(&self, scale: f64, x: View<'_, Self>, out: ViewMut<'_, Self>) -> Result<()> {
-        check::equal("softmax", &[src("x", &x), dst("out", &out)])?;
-        let kernel = SoftmaxForward::new(scale as f32, mat(x), mat_mut(out));
-        self.launch("softmax", kernel)
-    }
-
-    fn softmax_backward(
-        &self,
-        scale: f64,
-        y: View<'_, Self>,
-        dout: View<'_, Self>,
-        dx: ViewMut<'_, Self>,
-    ) -> Result<()> {
-        const OP: &str = "softmax_backward";
-        check::equal(OP, &[src("y", &y), src("dout", &dout), dst("dx", &dx)])?;
-        let kernel = SoftmaxBackward::new(scale as f32, mat(y), mat(dout), mat_mut(dx));
-        self.launch(OP, kernel)
-    }
-
-    fn add_norm(
-        &self,
-        residual: Option<View<'_, Self>>,
-        hidden: View<'_, Self>,
-        hidden_scale: Option<View<'_, Self>>,
-        norm: Norm<'_, Reals<Self>>,
-        sum: Option<ViewMut<'_, Self>>,
-        stats: Option<ViewMut<'_, Self>>,
-        out: ViewMut<'_, Self>,
-    ) -> Result<()> {
-        check::add_norm(
-            residual.as_ref(),
-            &hidden,
-            hidden_scale.as_ref(),
-            &norm,
-            sum.as_ref(),
-            stats.as_ref(),
-            &out,
-        )?;
-        self.norm_forward(residual, hidden, hidden_scale, norm, sum, stats, out)
-    }
-
-    fn add_norm_backward(
-        &self,
-        x: View<'_, Self>,
-        stats: View<'_, Self>,
-        norm: Norm<'_, Reals<Self>>,
-        dout: View<'_, Self>,
-        accumulate: bool,
-        dx: ViewMut<'_, Self>,
-        grads: Option<NormGrads<'_, Reals<Self>>>,
-        d_shift_scale: Option<ViewMut<'_, Self>>,
-    ) -> Result<()> {
-        check::add_norm_backward(
-            &x,
-            &stats,
-            &norm,
-            &dout,
-            &dx,
-            grads.as_ref(),
-            d_shift_scale.as_ref(),
-        )?;
-        self.norm_backward(x, stats, norm, dout, accumulate, dx, grads, d_shift_scale)
-    }
-
-    fn gather(
+    fn run_gather(
         &self,
         table: View<'_, Self>,
         ids: &DeviceBuf<D, u32>,
         out: ViewMut<'_, Self>,
     ) -> Result<()> {
-        const OP: &str = "gather";
-        check::lookup(OP, src("table", &table), &self.ids(ids), dst("out", &out))?;
-        self.launch(OP, Gather::new(mat(table), ids.ptr(), mat_mut(out)))
+        self.launch("gather", Gather::new(mat(table), ids.ptr(), mat_mut(out)))
     }
 
-    fn scatter_add(
+    fn run_scatter_add(
         &self,
         dout: View<'_, Self>,
         ids: &DeviceBuf<D, u32>,
         dtable: ViewMut<'_, Self>,
     ) -> Result<()> {
-        const OP: &str = "scatter_add";
-        let known = self.ids(ids);
-        check::lookup(OP, dst("dtable", &dtable), &known, src("dout", &dout))?;
-        self.launch(OP, ScatterAdd::new(mat(dout), ids.ptr(), mat_mut(dtable)))
+        let kernel = ScatterAdd::new(mat(dout), ids.ptr(), mat_mut(dtable));
+        self.launch("scatter_add", kernel)
     }
 
-    fn patchify(&self, image: &Buf<D>, grid: PatchGrid, out: ViewMut<'_, Self>) -> Result<()> {
-        const OP: &str = "patchify";
-        check::patches(OP, &grid, image.len, dst("out", &out))?;
+    fn run_patchify(&self, image: &Buf<D>, grid: PatchGrid, out: ViewMut<'_, Self>) -> Result<()> {
         let kernel = Patchify::new(image.ptr(), patch_grid(&grid), mat_mut(out));
-        self.launch(OP, kernel)
+        self.launch("patchify", kernel)
     }
 
-    fn unpatchify(
+    fn run_unpatchify(
         &self,
         patches: View<'_, Self>,
         grid: PatchGrid,
         image: &mut Buf<D>,
     ) -> Result<()> {
-        const OP: &str = "unpatchify";
-        check::patches(OP, &grid, image.len, src("patches", &patches))?;
         let kernel = Unpatchify::new(mat(patches), patch_grid(&grid), image.ptr_mut());
-        self.launch(OP, kernel)
+        self.launch("unpatchify", kernel)
     }
 
-    fn global_norm(&self, x: &Buf<D>, out: &mut Buf<D>) -> Result<()> {
-        check::scalar_out("global_norm", "out", out.len)?;
+    fn run_global_norm(&self, x: &Buf<D>, out: &mut Buf<D>) -> Result<()> {
         self.norm_of(x, out)
     }
 
-    fn adamw(&self, state: AdamState<'_, Buf<D>>, step: AdamW) -> Result<()> {
-        check::adamw(&state, &step)?;
+    fn run_adamw(&self, state: AdamState<'_, Buf<D>>, step: AdamW) -> Result<()> {
         self.update(state, &step)
     }
 }

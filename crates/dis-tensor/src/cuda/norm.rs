@@ -3,10 +3,10 @@
 use dis_kernels::norm::{Forward, NormBackward, NormForward, NormParamSums, Saved};
 use dis_kernels::{Driver, Mat, MatMut, Ptr};
 
+use super::Cuda;
 use super::buffer::{DeviceBuf, mat, mat_mut, vector};
-use super::{Cuda, CudaView, CudaViewMut};
-use crate::backend::{Norm, NormGrads, NormKind};
 use crate::error::Result;
+use crate::operands::{AddNorm, AddNormBackward, NormGrads, NormKind};
 
 /// Tokens whose parameter gradients are added up first.
 const CHUNK: usize = 32;
@@ -14,63 +14,45 @@ const CHUNK: usize = 32;
 type Buf<D> = DeviceBuf<D, f32>;
 
 impl<D: Driver> Cuda<D> {
-    pub(super) fn norm_forward(
-        &self,
-        residual: Option<CudaView<'_, D>>,
-        hidden: CudaView<'_, D>,
-        hidden_scale: Option<CudaView<'_, D>>,
-        norm: Norm<'_, Buf<D>>,
-        sum: Option<CudaViewMut<'_, D>>,
-        stats: Option<CudaViewMut<'_, D>>,
-        out: CudaViewMut<'_, D>,
-    ) -> Result<()> {
-        if hidden.layout.elements() == 0 {
+    pub(super) fn norm_forward(&self, call: AddNorm<'_, Buf<D>>) -> Result<()> {
+        if call.hidden.layout.elements() == 0 {
             return Ok(());
         }
         let forward = Forward {
-            residual: residual.map(mat),
-            hidden: mat(hidden),
-            hidden_scale: hidden_scale.map(mat),
-            weight: vector(norm.weight),
-            bias: vector(norm.bias),
-            shift_scale: norm.shift_scale.map(mat),
-            sum: sum.map(mat_mut),
-            stats: stats.map(mat_mut),
-            out: mat_mut(out),
-            layer: norm.kind == NormKind::Layer,
-            eps: norm.eps as f32,
+            residual: call.residual.map(mat),
+            hidden: mat(call.hidden),
+            hidden_scale: call.hidden_scale.map(mat),
+            weight: vector(call.norm.weight),
+            bias: vector(call.norm.bias),
+            shift_scale: call.norm.shift_scale.map(mat),
+            sum: call.sum.map(mat_mut),
+            stats: call.stats.map(mat_mut),
+            out: mat_mut(call.out),
+            layer: call.norm.kind == NormKind::Layer,
+            eps: call.norm.eps as f32,
         };
         self.launch("add_norm", NormForward::new(forward))
     }
 
-    pub(super) fn norm_backward(
-        &self,
-        x: CudaView<'_, D>,
-        stats: CudaView<'_, D>,
-        norm: Norm<'_, Buf<D>>,
-        dout: CudaView<'_, D>,
-        accumulate: bool,
-        dx: CudaViewMut<'_, D>,
-        grads: Option<NormGrads<'_, Buf<D>>>,
-        d_shift_scale: Option<CudaViewMut<'_, D>>,
-    ) -> Result<()> {
+    pub(super) fn norm_backward(&self, call: AddNormBackward<'_, Buf<D>>) -> Result<()> {
         const OP: &str = "add_norm_backward";
+        let norm = call.norm;
         let saved = Saved {
-            x: mat(x),
-            stats: mat(stats),
+            x: mat(call.x),
+            stats: mat(call.stats),
             weight: vector(norm.weight),
             bias: vector(norm.bias),
             shift_scale: norm.shift_scale.map(mat),
-            dout: mat(dout),
+            dout: mat(call.dout),
         };
         if saved.x.elements() > 0 {
-            let layer = norm.kind == NormKind::Layer;
-            self.launch(OP, NormBackward::new(saved, layer, accumulate, mat_mut(dx)))?;
+            let (layer, adds) = (norm.kind == NormKind::Layer, call.accum.adds());
+            self.launch(OP, NormBackward::new(saved, layer, adds, mat_mut(call.dx)))?;
         }
-        if let Some(grads) = grads {
+        if let Some(grads) = call.grads {
             self.norm_parameters(OP, saved, grads)?;
         }
-        match d_shift_scale {
+        match call.d_shift_scale {
             Some(out) => self.norm_modulation(OP, saved, mat_mut(out)),
             None => Ok(()),
         }

@@ -5,8 +5,8 @@ use dis_kernels::optim::{self, Arenas, NormFinish, Numbers, SquareSums, norm_par
 
 use super::Cuda;
 use super::buffer::DeviceBuf;
-use crate::backend::{AdamState, AdamW};
 use crate::error::Result;
+use crate::operands::{AdamState, AdamW};
 
 impl<D: Driver> Cuda<D> {
     pub(super) fn norm_of(&self, x: &DeviceBuf<D, f32>, out: &mut DeviceBuf<D, f32>) -> Result<()> {

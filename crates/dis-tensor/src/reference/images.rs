@@ -3,18 +3,18 @@
 
 use super::{Reference, add, at, at_mut, for_each, set};
 use crate::backend::{Reals, View, ViewMut};
-use crate::check::{self, dst};
 use crate::error::Result;
 use crate::host::HostBuf;
-use crate::images::{
-    ImageOps, check_add_noise, check_combine, check_mix, check_rescale, check_threshold, of_sample,
-};
+use crate::images::{ImageOps, of_sample};
 use crate::loss::{LossInputs, LossStep};
 use crate::scalar::Scalar;
 
 impl<S: Scalar> ImageOps for Reference<S> {
-    fn combine(&self, terms: &[(&[f64], View<'_, Self>)], out: ViewMut<'_, Self>) -> Result<()> {
-        check_combine::<Self>(terms, &out)?;
+    fn run_combine(
+        &self,
+        terms: &[(&[f64], View<'_, Self>)],
+        out: ViewMut<'_, Self>,
+    ) -> Result<()> {
         set(out, |b, t, c| {
             let term =
                 |(list, x): &(&[f64], View<'_, Self>)| S::from(of_sample(list, b)) * at(x, b, t, c);
@@ -23,8 +23,7 @@ impl<S: Scalar> ImageOps for Reference<S> {
         Ok(())
     }
 
-    fn clamp(&self, low: f64, high: f64, mut x: ViewMut<'_, Self>) -> Result<()> {
-        check::images("clamp", &[dst("x", &x)])?;
+    fn run_clamp(&self, low: f64, high: f64, mut x: ViewMut<'_, Self>) -> Result<()> {
         for_each(x.layout, |b, t, c| {
             let x = at_mut(&mut x, b, t, c);
             if x.value() < low {
@@ -36,7 +35,7 @@ impl<S: Scalar> ImageOps for Reference<S> {
         Ok(())
     }
 
-    fn add_noise(
+    fn run_add_noise(
         &self,
         noise: View<'_, Self>,
         log_scale: View<'_, Self>,
@@ -44,7 +43,6 @@ impl<S: Scalar> ImageOps for Reference<S> {
         offset: &[f64],
         out: ViewMut<'_, Self>,
     ) -> Result<()> {
-        check_add_noise::<Self>(&noise, &log_scale, slope, offset, &out)?;
         add(out, |b, t, c| {
             let (slope, offset) = (of_sample(slope, b), of_sample(offset, b));
             if offset == f64::NEG_INFINITY {
@@ -55,14 +53,13 @@ impl<S: Scalar> ImageOps for Reference<S> {
         Ok(())
     }
 
-    fn mix(
+    fn run_mix(
         &self,
         weight: View<'_, Self>,
         a: View<'_, Self>,
         b: View<'_, Self>,
         out: ViewMut<'_, Self>,
     ) -> Result<()> {
-        check_mix::<Self>(&weight, &a, &b, &out)?;
         set(out, |r, t, c| {
             let (first, second) = (at(&a, r, t, c), at(&b, r, t, c));
             let w = at(&weight, r, t, c);
@@ -75,8 +72,12 @@ impl<S: Scalar> ImageOps for Reference<S> {
         Ok(())
     }
 
-    fn rescale(&self, strength: f64, like: View<'_, Self>, mut x: ViewMut<'_, Self>) -> Result<()> {
-        check_rescale::<Self>(&like, &x)?;
+    fn run_rescale(
+        &self,
+        strength: f64,
+        like: View<'_, Self>,
+        mut x: ViewMut<'_, Self>,
+    ) -> Result<()> {
         let n = x.layout.channels;
         for b in 0..x.layout.batch {
             let deviation = |of: &dyn Fn(usize) -> f64| {
@@ -97,8 +98,7 @@ impl<S: Scalar> ImageOps for Reference<S> {
         Ok(())
     }
 
-    fn threshold(&self, ratio: f64, most: f64, mut x: ViewMut<'_, Self>) -> Result<()> {
-        check_threshold::<Self>(ratio, &x)?;
+    fn run_threshold(&self, ratio: f64, most: f64, mut x: ViewMut<'_, Self>) -> Result<()> {
         let n = x.layout.channels;
         for b in 0..x.layout.batch {
             let own = x.as_ref();
@@ -124,7 +124,7 @@ impl<S: Scalar> ImageOps for Reference<S> {
         Ok(())
     }
 
-    fn gaussian_loss(
+    fn run_gaussian_loss(
         &self,
         steps: &[LossStep],
         inputs: LossInputs<'_, Reals<Self>>,

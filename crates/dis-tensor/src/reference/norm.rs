@@ -1,8 +1,7 @@
 //! Normalisation and its backward, from the definitions.
 
 use super::{Buf, at, at_mut};
-use crate::backend::{Norm, NormGrads, NormKind};
-use crate::layout::{Tokens, TokensMut};
+use crate::operands::{AddNorm, AddNormBackward, Norm, NormKind};
 use crate::scalar::Scalar;
 
 /// `x` normalised: what the affine part starts from.
@@ -41,15 +40,16 @@ fn shift_scale<S: Scalar>(norm: &Norm<'_, Buf<S>>, b: usize, c: usize, channels:
     })
 }
 
-pub(super) fn forward<S: Scalar>(
-    residual: Option<Tokens<'_, Buf<S>>>,
-    hidden: Tokens<'_, Buf<S>>,
-    hidden_scale: Option<Tokens<'_, Buf<S>>>,
-    norm: Norm<'_, Buf<S>>,
-    mut sum: Option<TokensMut<'_, Buf<S>>>,
-    mut stats: Option<TokensMut<'_, Buf<S>>>,
-    mut out: TokensMut<'_, Buf<S>>,
-) {
+pub(super) fn forward<S: Scalar>(call: AddNorm<'_, Buf<S>>) {
+    let AddNorm {
+        residual,
+        hidden,
+        hidden_scale,
+        norm,
+        mut sum,
+        mut stats,
+        mut out,
+    } = call;
     let [batch, tokens, channels] = hidden.shape();
     for b in 0..batch {
         let factor = hidden_scale.map_or(1.0.into(), |s| at(&s, b, 0, 0));
@@ -78,16 +78,17 @@ pub(super) fn forward<S: Scalar>(
 /// With `xhat = (x - mean) * inverse` and g the gradient of xhat,
 /// `dx = inverse * (g - mean(g) - xhat * mean(g * xhat))`; RMS has no `mean(g)` term, since its
 /// mean does not depend on x.
-pub(super) fn backward<S: Scalar>(
-    x: Tokens<'_, Buf<S>>,
-    stats: Tokens<'_, Buf<S>>,
-    norm: Norm<'_, Buf<S>>,
-    dout: Tokens<'_, Buf<S>>,
-    accumulate: bool,
-    mut dx: TokensMut<'_, Buf<S>>,
-    mut grads: Option<NormGrads<'_, Buf<S>>>,
-    mut d_shift_scale: Option<TokensMut<'_, Buf<S>>>,
-) {
+pub(super) fn backward<S: Scalar>(call: AddNormBackward<'_, Buf<S>>) {
+    let AddNormBackward {
+        x,
+        stats,
+        norm,
+        dout,
+        accum,
+        mut dx,
+        mut grads,
+        mut d_shift_scale,
+    } = call;
     let [batch, tokens, channels] = x.shape();
     if let Some(d) = &mut d_shift_scale {
         for b in 0..batch {
@@ -131,7 +132,7 @@ pub(super) fn backward<S: Scalar>(
             for c in 0..channels {
                 let value = inverse * (g[c] - mean_g - xhat[c] * mean_gx);
                 let place = at_mut(&mut dx, b, t, c);
-                *place = if accumulate { *place + value } else { value };
+                *place = if accum.adds() { *place + value } else { value };
             }
         }
     }

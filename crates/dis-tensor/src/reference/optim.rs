@@ -1,7 +1,7 @@
 //! AdamW, from the definition.
 
 use super::Buf;
-use crate::backend::{AdamState, AdamW};
+use crate::operands::{AdamState, AdamW};
 use crate::scalar::Scalar;
 
 pub(super) fn adamw<S: Scalar>(state: AdamState<'_, Buf<S>>, s: &AdamW) {

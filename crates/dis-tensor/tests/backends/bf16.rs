@@ -1,7 +1,7 @@
 //! Products of bfloat16 on the simulated GPU.
 
 use dis_kernels::sim::{Options, Sim};
-use dis_tensor::{Backend, Cuda, Layout, Precision, Reals, Reference, Tokens, TokensMut};
+use dis_tensor::{Accum, Backend, Cuda, Layout, Precision, Reals, Reference, Tokens, TokensMut};
 
 use crate::draw::{CPUS, Draw, Operand, outcome, stays};
 use crate::gemm::{bfloat16, operands};
@@ -23,11 +23,9 @@ fn times<B: Backend>(b: &B, a: &[f32], weights: &Reals<B>, layout: Layout) -> Ve
     let mut c = b.alloc(rows * columns);
     b.gemm(
         Tokens::new(&a, Layout::matrix(rows, layout.channels)),
-        false,
-        Tokens::new(weights, layout),
-        true,
+        Tokens::new(weights, layout).t(),
         None,
-        false,
+        Accum::Replace,
         TokensMut::new(&mut c, Layout::matrix(rows, columns)),
     )
     .unwrap();
@@ -50,12 +48,16 @@ fn products_agree_with_the_processor() {
     ] {
         for flags in 0..12 {
             let (transpose_a, transpose_b) = (flags & 1 != 0, flags & 2 != 0);
-            let (bias, accumulate) = [(false, false), (true, false), (false, true)][flags / 4];
+            let (bias, accum) = [
+                (false, Accum::Replace),
+                (true, Accum::Replace),
+                (false, Accum::Add),
+            ][flags / 4];
             let operation = Operation::Gemm {
                 transpose_a,
                 transpose_b,
                 bias,
-                accumulate,
+                accum,
             };
             let exact = operands(&mut d, m, k, n, transpose_a, transpose_b);
             let rounded = bfloat16(&exact);

@@ -1,6 +1,9 @@
 //! Calls that cannot be answered are refused with an error that names what is wrong.
 
-use dis_tensor::{AdamState, AdamW, Backend, Cpu, Layout, Norm, NormGrads, NormKind};
+use dis_tensor::{
+    Accum, AdamState, AdamW, AddNorm, AddNormBackward, Backend, Cpu, Layout, Norm, NormGrads,
+    NormKind,
+};
 use dis_tensor::{PatchGrid, PatchOrder, Reference, Result, TensorError, Tokens, TokensMut};
 
 /// Expects a refusal whose message contains all of `words`.
@@ -97,7 +100,7 @@ fn reductions<B: Backend>(b: &B) {
     refused(b.add_batch_sums(a, out), &["add_batch_sums", "[1, 2, 4]"]);
     let out = TokensMut::new(&mut y, dense(1, 1, 4));
     refused(
-        b.token_sums(1.0, a, true, out),
+        b.token_sums(1.0, Accum::Add, a, out),
         &["token_sums", "[1, 1, 4]"],
     );
     let out = TokensMut::new(&mut y, dense(2, 3, 4));
@@ -119,30 +122,30 @@ fn products<B: Backend>(b: &B) {
     let (a, w) = (view(Layout::matrix(3, 5)), view(Layout::matrix(4, 5)));
     let out = TokensMut::new(&mut y, Layout::matrix(3, 4));
     refused(
-        b.gemm(a, false, w, false, None, false, out),
+        b.gemm(a, w, None, Accum::Replace, out),
         &["gemm", "a has", "b has", "[1, 3, 5]", "[1, 4, 5]"],
     );
     let out = TokensMut::new(&mut y, Layout::matrix(4, 3));
     refused(
-        b.gemm(a, false, w, true, None, false, out),
+        b.gemm(a, w.t(), None, Accum::Replace, out),
         &["gemm", "[1, 4, 3]", "[1, 3, 4]"],
     );
     let out = TokensMut::new(&mut y, Layout::matrix(3, 4));
     let bias = Some(view(Layout::vector(4)));
     refused(
-        b.gemm(a, false, w, true, bias, true, out),
-        &["gemm", "bias", "accumulate"],
+        b.gemm(a, w.t(), bias, Accum::Add, out),
+        &["gemm", "bias", "Accum::Add"],
     );
     let out = TokensMut::new(&mut y, Layout::matrix(3, 4));
     let bias = Some(view(Layout::vector(3)));
     refused(
-        b.gemm(a, false, w, true, bias, false, out),
+        b.gemm(a, w.t(), bias, Accum::Replace, out),
         &["gemm", "bias", "[1, 1, 3]"],
     );
     let apart = view(dense(2, 4, 5).token_range(0, 2));
     let out = TokensMut::new(&mut y, Layout::matrix(4, 4));
     refused(
-        b.gemm(apart, false, w, true, None, false, out),
+        b.gemm(apart, w.t(), None, Accum::Replace, out),
         &["gemm", "a is not one matrix"],
     );
 }
@@ -165,15 +168,15 @@ fn norms<B: Backend>(b: &B) {
     };
     let mut forward = |residual, scale, norm, stats_layout| {
         let stats = Some(TokensMut::new(&mut stats, stats_layout));
-        b.add_norm(
+        b.add_norm(AddNorm {
             residual,
             hidden,
-            scale,
+            hidden_scale: scale,
             norm,
-            None,
+            sum: None,
             stats,
-            TokensMut::new(&mut y, l),
-        )
+            out: TokensMut::new(&mut y, l),
+        })
     };
     let fine = dense(2, 3, 2);
     forward(None, None, plain, fine).unwrap();
@@ -227,7 +230,16 @@ fn norms<B: Backend>(b: &B) {
         });
         let d_both = d_both.then_some(TokensMut::new(&mut both, dense(2, 1, 8)));
         let (stats, dx) = (Tokens::new(&saved, fine), TokensMut::new(&mut y, l));
-        b.add_norm_backward(hidden, stats, norm, hidden, false, dx, grads, d_both)
+        b.add_norm_backward(AddNormBackward {
+            x: hidden,
+            stats,
+            norm,
+            dout: hidden,
+            accum: Accum::Replace,
+            dx,
+            grads,
+            d_shift_scale: d_both,
+        })
     };
     backward(weight, Some(4), None, false).unwrap();
     refused(

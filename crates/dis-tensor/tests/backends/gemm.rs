@@ -1,7 +1,7 @@
 //! Matrix products.
 
 use dis_tensor::simd::supported;
-use dis_tensor::{Cpu, Layout, Precision, Reference};
+use dis_tensor::{Accum, Cpu, Layout, Precision, Reference};
 use proptest::prelude::*;
 
 use crate::draw::{CPUS, Draw, Operand, check, outcome};
@@ -26,12 +26,16 @@ fn all(m: usize, k: usize, n: usize, seed: u64) {
     let mut d = Draw::new(seed);
     for flags in 0..4 {
         let (transpose_a, transpose_b) = (flags & 1 != 0, flags & 2 != 0);
-        for (bias, accumulate) in [(false, false), (true, false), (false, true)] {
+        for (bias, accum) in [
+            (false, Accum::Replace),
+            (true, Accum::Replace),
+            (false, Accum::Add),
+        ] {
             let operation = Operation::Gemm {
                 transpose_a,
                 transpose_b,
                 bias,
-                accumulate,
+                accum,
             };
             check(
                 &operation,
@@ -65,7 +69,7 @@ fn samples_count_as_rows() {
         transpose_a: false,
         transpose_b: true,
         bias: true,
-        accumulate: false,
+        accum: Accum::Replace,
     };
     let operands = [
         d.matrix(3, 7, 11),
@@ -96,12 +100,12 @@ fn same_bits_for_any_number_of_threads() {
     ];
     let mut d = Draw::new(11);
     for (m, k, n, transpose_a, transpose_b) in cases {
-        for accumulate in [false, true] {
+        for accum in [Accum::Replace, Accum::Add] {
             let operation = Operation::Gemm {
                 transpose_a,
                 transpose_b,
                 bias: false,
-                accumulate,
+                accum,
             };
             let operands = operands(&mut d, m, k, n, transpose_a, transpose_b);
             let results = CPUS
@@ -134,7 +138,7 @@ fn rows_alone(operands: &[Operand], n: usize, precision: Precision) {
         transpose_a: false,
         transpose_b: true,
         bias: true,
-        accumulate: false,
+        accum: Accum::Replace,
     };
     let cpus = CPUS.each_ref().map(|x| x.clone().with_precision(precision));
     let whole = outcome(&cpus[0], &operation, operands).unwrap();
@@ -159,12 +163,16 @@ fn rows_alone(operands: &[Operand], n: usize, precision: Precision) {
 #[test]
 fn a_product_over_nothing_is_zero_or_bias() {
     let mut d = Draw::new(2);
-    for (bias, accumulate) in [(false, false), (true, false), (false, true)] {
+    for (bias, accum) in [
+        (false, Accum::Replace),
+        (true, Accum::Replace),
+        (false, Accum::Add),
+    ] {
         let operation = Operation::Gemm {
             transpose_a: false,
             transpose_b: false,
             bias,
-            accumulate,
+            accum,
         };
         let nothing = |rows, cols| Operand {
             data: vec![],
@@ -208,7 +216,7 @@ fn bfloat16_is_rounding_and_nothing_else() {
                 transpose_a,
                 transpose_b,
                 bias: true,
-                accumulate: false,
+                accum: Accum::Replace,
             };
             let exact = operands(&mut d, m, k, n, transpose_a, transpose_b);
             let rounded = bfloat16(&exact);

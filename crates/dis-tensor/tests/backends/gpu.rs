@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use dis_kernels::sim::{Approx, Options, Order, Sim};
-use dis_tensor::{Backend, Cuda};
+use dis_tensor::{Accum, Backend, Cuda};
 
 use crate::draw::{Operand, largest, outcome, stays};
 use crate::operation::Operation;
@@ -106,8 +106,7 @@ fn products_go_the_way_that_was_asked_for() {
         let mut c = gpu.zeros::<f32>(4);
         let view = dis_tensor::Tokens::new(&a, square);
         let out = dis_tensor::TokensMut::new(&mut c, square);
-        gpu.gemm(view, false, view, false, None, false, out)
-            .unwrap();
+        gpu.gemm(view, view, None, Accum::Replace, out).unwrap();
         assert_eq!(gpu.to_f32(&c), [7.0, 10.0, 15.0, 22.0]);
     };
     run(&gpu);

@@ -1,7 +1,7 @@
 //! The reference's backward passes against central differences of its forward passes, in float64.
 
 use dis_tensor::NormKind;
-use dis_tensor::{Backend, Reals, Reference};
+use dis_tensor::{Accum, Backend, Reals, Reference};
 use proptest::prelude::*;
 
 use crate::draw::{Draw, Operand};
@@ -77,7 +77,7 @@ proptest! {
         weight: bool,
         bias: bool,
         shift_scale: bool,
-        accumulate: bool,
+        accum in prop_oneof![Just(Accum::Replace), Just(Accum::Add)],
         batch in 1usize..3,
         tokens in 1usize..4,
         channels in 2usize..6,
@@ -115,7 +115,7 @@ proptest! {
         let d_both = d.view(batch, 1, 2 * channels);
         let backward = Operation::AddNormBackward {
             parts,
-            accumulate,
+            accum,
             grads: Some([channels + 1, 0]),
         };
         let layouts = [
@@ -138,7 +138,7 @@ proptest! {
         let start = |x: &Operand, place: usize| f64::from(x.data[place]);
         compare(&forward, &operands, 1, 8, &dout, |b, t, c| {
             let place = dx.layout.row(b, t) + c;
-            buffers[6][place] - if accumulate { start(&dx, place) } else { 0.0 }
+            buffers[6][place] - if accum.adds() { start(&dx, place) } else { 0.0 }
         });
         for (present, input, offset) in [(weight, 3, channels + 1), (bias, 4, 0)] {
             if present {

@@ -1,6 +1,6 @@
 //! Residual add and normalisation, forward and backward.
 
-use dis_tensor::NormKind;
+use dis_tensor::{Accum, NormKind};
 use proptest::prelude::*;
 
 use crate::draw::{Draw, LEVELS, check, outcome, same_bits};
@@ -56,7 +56,7 @@ fn backward(batch: usize, tokens: usize, channels: usize, seed: u64) {
     let grads = d.coin().then_some([at, at + channels + d.below(3)]);
     let operation = Operation::AddNormBackward {
         parts,
-        accumulate: d.coin(),
+        accum: if d.coin() { Accum::Add } else { Accum::Replace },
         grads,
     };
     let mut stats = d.view(batch, tokens, 2);
@@ -153,7 +153,7 @@ fn instruction_sets_give_the_same_bits() {
         };
         let backward = Operation::AddNormBackward {
             parts,
-            accumulate: true,
+            accum: Accum::Add,
             grads: Some([0, 77]),
         };
         let view = |d: &mut Draw, channels| d.view(2, 13, channels);

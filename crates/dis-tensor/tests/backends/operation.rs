@@ -1,8 +1,8 @@
 //! The operations of a backend as data, so that one function compares them all.
 
 use dis_tensor::{
-    AdamState, AdamW, Backend, ImageOps, Layout, LossInputs, LossStep, Norm, NormGrads, NormKind,
-    PatchGrid, Reals, Result, Tokens, TokensMut,
+    Accum, AdamState, AdamW, AddNorm, AddNormBackward, Backend, ImageOps, Layout, LossInputs,
+    LossStep, Matrix, Norm, NormGrads, NormKind, PatchGrid, Reals, Result, Tokens, TokensMut,
 };
 
 /// Which optional parts of a normalisation are there.
@@ -27,13 +27,13 @@ pub enum Operation {
         transpose_a: bool,
         transpose_b: bool,
         bias: bool,
-        accumulate: bool,
+        accum: Accum,
     },
     AddColumnSums,
     AddBatchSums,
     TokenSums {
         alpha: f64,
-        accumulate: bool,
+        accum: Accum,
     },
     AddToTokens(f64),
     AddToSamples(f64),
@@ -66,7 +66,7 @@ pub enum Operation {
     /// x, stats, weight, bias, shift_scale, dout, dx, arena, d_shift_scale.
     AddNormBackward {
         parts: NormParts,
-        accumulate: bool,
+        accum: Accum,
         grads: Option<[usize; 2]>,
     },
     Gather(Vec<u32>),
@@ -103,16 +103,20 @@ impl Operation {
                     transpose_a,
                     transpose_b,
                     bias: with,
-                    accumulate,
+                    accum,
                 },
                 [a, b, bias, c],
             ) => backend.gemm(
-                Tokens::new(a, l[0]),
-                *transpose_a,
-                Tokens::new(b, l[1]),
-                *transpose_b,
+                Matrix {
+                    view: Tokens::new(a, l[0]),
+                    transposed: *transpose_a,
+                },
+                Matrix {
+                    view: Tokens::new(b, l[1]),
+                    transposed: *transpose_b,
+                },
                 with.then_some(Tokens::new(bias, l[2])),
-                *accumulate,
+                *accum,
                 TokensMut::new(c, l[3]),
             ),
             (Self::AddColumnSums, [x, out]) => {
@@ -121,10 +125,10 @@ impl Operation {
             (Self::AddBatchSums, [x, out]) => {
                 backend.add_batch_sums(Tokens::new(x, l[0]), TokensMut::new(out, l[1]))
             }
-            (Self::TokenSums { alpha, accumulate }, [x, out]) => backend.token_sums(
+            (Self::TokenSums { alpha, accum }, [x, out]) => backend.token_sums(
                 *alpha,
+                *accum,
                 Tokens::new(x, l[0]),
-                *accumulate,
                 TokensMut::new(out, l[1]),
             ),
             (Self::AddToTokens(alpha), [x, out]) => {
@@ -216,19 +220,19 @@ impl Operation {
                     stats,
                     out,
                 ],
-            ) => backend.add_norm(
-                r.then_some(Tokens::new(residual, l[0])),
-                Tokens::new(hidden, l[1]),
-                h.then_some(Tokens::new(scale, l[2])),
-                norm::<B>(parts, weight, bias, shift_scale, &l[3..6]),
-                s.then_some(TokensMut::new(sum, l[6])),
-                st.then_some(TokensMut::new(stats, l[7])),
-                TokensMut::new(out, l[8]),
-            ),
+            ) => backend.add_norm(AddNorm {
+                residual: r.then_some(Tokens::new(residual, l[0])),
+                hidden: Tokens::new(hidden, l[1]),
+                hidden_scale: h.then_some(Tokens::new(scale, l[2])),
+                norm: norm::<B>(parts, weight, bias, shift_scale, &l[3..6]),
+                sum: s.then_some(TokensMut::new(sum, l[6])),
+                stats: st.then_some(TokensMut::new(stats, l[7])),
+                out: TokensMut::new(out, l[8]),
+            }),
             (
                 Self::AddNormBackward {
                     parts,
-                    accumulate,
+                    accum,
                     grads,
                 },
                 [
@@ -242,22 +246,22 @@ impl Operation {
                     arena,
                     d_shift_scale,
                 ],
-            ) => backend.add_norm_backward(
-                Tokens::new(x, l[0]),
-                Tokens::new(stats, l[1]),
-                norm::<B>(parts, weight, bias, shift_scale, &l[2..5]),
-                Tokens::new(dout, l[5]),
-                *accumulate,
-                TokensMut::new(dx, l[6]),
-                grads.map(|[weight, bias]| NormGrads {
+            ) => backend.add_norm_backward(AddNormBackward {
+                x: Tokens::new(x, l[0]),
+                stats: Tokens::new(stats, l[1]),
+                norm: norm::<B>(parts, weight, bias, shift_scale, &l[2..5]),
+                dout: Tokens::new(dout, l[5]),
+                accum: *accum,
+                dx: TokensMut::new(dx, l[6]),
+                grads: grads.map(|[weight, bias]| NormGrads {
                     arena,
                     weight: parts.weight.then_some(weight),
                     bias: parts.bias.then_some(bias),
                 }),
-                parts
+                d_shift_scale: parts
                     .shift_scale
                     .then_some(TokensMut::new(d_shift_scale, l[8])),
-            ),
+            }),
             (Self::Gather(ids), [table, out]) => backend.gather(
                 Tokens::new(table, l[0]),
                 &backend.upload(ids),

@@ -1,6 +1,9 @@
 //! Reuse of memory, and transfers.
 
-use dis_tensor::{Backend, Buffer, Layout, Norm, NormGrads, NormKind, Reference, Result};
+use dis_tensor::{
+    Accum, AddNorm, AddNormBackward, Backend, Buffer, Layout, Norm, NormGrads, NormKind, Reference,
+    Result,
+};
 use dis_tensor::{Tokens, TokensMut};
 
 use crate::draw::cpu;
@@ -30,30 +33,28 @@ fn work<B: Backend>(b: &B) -> Result<Vec<f32>> {
         Tokens::new(&weight, Layout::matrix(width, width)),
     );
     let stats_out = Some(TokensMut::new(&mut stats, stat));
-    b.add_norm(
-        None,
-        xs,
-        None,
+    b.add_norm(AddNorm {
+        residual: None,
+        hidden: xs,
+        hidden_scale: None,
         norm,
-        None,
-        stats_out,
-        TokensMut::new(&mut y, layout),
-    )?;
+        sum: None,
+        stats: stats_out,
+        out: TokensMut::new(&mut y, layout),
+    })?;
     b.gemm(
         Tokens::new(&y, layout),
-        false,
-        ws,
-        true,
+        ws.t(),
         None,
-        false,
+        Accum::Replace,
         TokensMut::new(&mut z, layout),
     )?;
     let mut grads = b.zeros(width);
     b.add_column_sums(Tokens::new(&z, layout), TokensMut::new(&mut grads, one))?;
     b.token_sums(
         0.5,
+        Accum::Replace,
         Tokens::new(&z, layout),
-        false,
         TokensMut::new(&mut y, Layout::dense(2, 1, width)),
     )?;
     let (stats, zs) = (Tokens::new(&stats, stat), Tokens::new(&z, layout));
@@ -63,7 +64,16 @@ fn work<B: Backend>(b: &B) -> Result<Vec<f32>> {
         bias: None,
     };
     let dx = TokensMut::new(&mut y, layout);
-    b.add_norm_backward(xs, stats, norm, zs, false, dx, Some(places), None)?;
+    b.add_norm_backward(AddNormBackward {
+        x: xs,
+        stats,
+        norm,
+        dout: zs,
+        accum: Accum::Replace,
+        dx,
+        grads: Some(places),
+        d_shift_scale: None,
+    })?;
     let mut total = b.zeros(1);
     b.global_norm(&z, &mut total)?;
     Ok(b.to_f32(&total))

@@ -1,5 +1,6 @@
 //! Sums over rows, samples and tokens.
 
+use dis_tensor::Accum;
 use proptest::prelude::*;
 
 use crate::draw::{Draw, check};
@@ -22,9 +23,9 @@ fn all(batch: usize, tokens: usize, channels: usize, seed: u64) {
         &[x.clone(), d.view(1, tokens, channels)],
         SUMS,
     );
-    for accumulate in [false, true] {
+    for accum in [Accum::Replace, Accum::Add] {
         let operands = [x.clone(), d.view(batch, 1, channels)];
-        check(&Operation::TokenSums { alpha, accumulate }, &operands, SUMS);
+        check(&Operation::TokenSums { alpha, accum }, &operands, SUMS);
     }
 }
 

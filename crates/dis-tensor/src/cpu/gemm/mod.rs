@@ -17,11 +17,12 @@ pub(crate) use self::prepared::Prepared;
 pub(super) use self::prepared::{prepare, right};
 use self::ready::Columns;
 use self::target::Rect;
-use self::tile::{Base, Block};
+pub(super) use self::tile::Base;
+use self::tile::Block;
 use super::Cpu;
 use super::threads::Pieces;
-use crate::check::GemmSize;
-use crate::layout::{Tokens, TokensMut};
+use crate::layout::TokensMut;
+use crate::operands::{GemmSize, Matrix};
 use crate::simd::pairs::dispatch_pairs;
 use crate::simd::{LANES, Level, dispatch};
 
@@ -36,32 +37,25 @@ const COLUMNS: usize = 96 * 1024;
 /// The right operand of a product.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Right<'a> {
-    /// A matrix, or its transpose.
-    Plain(Tokens<'a, [f32]>, bool),
+    /// One as it lies in memory.
+    Plain(Matrix<'a, [f32]>),
     /// The transpose of a matrix that has been prepared.
     Prepared(Columns<'a>),
 }
 
-/// `c = op(a) b + bias` or `c += op(a) b`; the arguments have been checked.
+/// `c = base + a b`; the arguments have been checked.
 pub(super) fn gemm(
     cpu: &Cpu,
     size: GemmSize,
-    a: Tokens<'_, [f32]>,
-    transpose_a: bool,
+    a: Matrix<'_, [f32]>,
     b: Right<'_>,
-    bias: Option<&[f32]>,
-    accumulate: bool,
+    base: Base<'_>,
     c: TokensMut<'_, [f32]>,
 ) {
     let GemmSize { m, n, k } = size;
     if m == 0 || n == 0 {
         return;
     }
-    let base = match bias {
-        Some(bias) => Base::Bias(bias),
-        None if accumulate => Base::Kept,
-        None => Base::Zero,
-    };
     let stride = c.layout.row_stride;
     let c = &mut c.buf[c.layout.offset..c.layout.end()];
     let mut c = Rect::new(c, stride, m, n);
@@ -80,7 +74,7 @@ pub(super) fn gemm(
         cpu,
         form: Form::of(cpu),
         k,
-        a: Operand::left(a, transpose_a),
+        a: Operand::left(a),
         base,
     };
     // Tiles that fill the registers: thirty-two of 512 bits, or sixteen of half as many.
@@ -110,11 +104,11 @@ struct Left<'a> {
 
 impl Left<'_> {
     fn run<const H: usize, const N: usize>(&self, b: Right<'_>, c: Rect<'_>) {
-        let (b, transpose) = match b {
+        let b = match b {
             Right::Prepared(columns) => return self.times::<H, N>(columns, c),
-            Right::Plain(b, transpose) => (b, transpose),
+            Right::Plain(b) => b,
         };
-        let (b, units) = (Operand::right(b, transpose), self.form.units(self.k));
+        let (b, units) = (Operand::right(b), self.form.units(self.k));
         let count = c.columns() / (N * LANES);
         let vectors = c.columns().div_ceil(LANES);
         let mut packed = self.cpu.scratch::<f32>(vectors * units * LANES);

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::backend::Precision;
 use crate::cpu::Cpu;
-use crate::layout::{Layout, Tokens};
+use crate::layout::Layout;
+use crate::operands::Matrix;
 use crate::simd::pairs::{PairKernel, Pairs, dispatch_pairs, has_pairs, round_to_bf16};
 use crate::simd::{Kernel, LANES, Level, Simd, Vector, dispatch, prefetch};
 
@@ -22,29 +23,23 @@ pub(super) struct Operand<'a> {
 }
 
 impl<'a> Operand<'a> {
-    /// The left operand, `op(x)`.
-    pub fn left(x: Tokens<'a, [f32]>, transpose: bool) -> Self {
-        Self::new(x, transpose)
+    /// The left operand: its rows.
+    pub fn left(x: Matrix<'a, [f32]>) -> Self {
+        let ((lines, _), (outer, inner)) = (x.extent(), x.strides());
+        Self::new(x, lines, outer, inner)
     }
 
-    /// The right operand, `op(x)`.
-    pub fn right(x: Tokens<'a, [f32]>, transpose: bool) -> Self {
-        Self::new(x, !transpose)
+    /// The right operand: its columns.
+    pub fn right(x: Matrix<'a, [f32]>) -> Self {
+        let ((_, lines), (inner, outer)) = (x.extent(), x.strides());
+        Self::new(x, lines, outer, inner)
     }
 
-    /// Lines are the rows of x, or its columns.
-    fn new(x: Tokens<'a, [f32]>, columns: bool) -> Self {
-        let Layout {
-            offset, row_stride, ..
-        } = x.layout;
-        let (lines, outer, inner) = if columns {
-            (x.layout.channels, 1, row_stride)
-        } else {
-            (x.layout.rows(), row_stride, 1)
-        };
+    fn new(x: Matrix<'a, [f32]>, lines: usize, outer: usize, inner: usize) -> Self {
+        let Layout { offset, .. } = x.view.layout;
         Self {
             lines,
-            data: &x.buf[offset..x.layout.end()],
+            data: &x.view.buf[offset..x.view.layout.end()],
             outer,
             inner,
         }

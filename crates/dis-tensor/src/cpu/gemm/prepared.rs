@@ -8,6 +8,7 @@ use crate::cpu::Cpu;
 use crate::error::Result;
 use crate::host::HostBuf;
 use crate::layout::{Layout, Tokens};
+use crate::operands::Matrix;
 use crate::simd::LANES;
 
 const OP: &str = "prepare_weights";
@@ -81,10 +82,7 @@ pub(in crate::cpu) fn prepare(
     let data = &mut data[offset..end];
     // Not from the pool, which would keep it.
     let copy = data.to_vec();
-    let source = Operand::right(
-        Tokens::new(copy.as_slice(), Layout::matrix(columns, steps)),
-        true,
-    );
+    let source = Operand::right(Tokens::new(copy.as_slice(), Layout::matrix(columns, steps)).t());
     let width = panel_width(cpu.level());
     let (count, units) = (columns / width, form.units(steps));
     let left = columns - count * width;
@@ -111,32 +109,34 @@ pub(in crate::cpu) fn prepare(
 /// The right operand `b` of a product in this form, of a buffer with these prepared matrices.
 pub(in crate::cpu) fn right<'a>(
     cpu: &Cpu,
-    b: Tokens<'a, [f32]>,
-    transpose: bool,
+    b: Matrix<'a, [f32]>,
     known: &'a [Prepared],
 ) -> Result<Right<'a>> {
-    let Layout { offset, .. } = b.layout;
+    let layout = b.view.layout;
+    let offset = layout.offset;
     let at = known.partition_point(|matrix| matrix.offset <= offset);
     let Some(matrix) = at.checked_sub(1).map(|i| &known[i]) else {
-        return Ok(Right::Plain(b, transpose));
+        return Ok(Right::Plain(b));
     };
     if offset >= matrix.end() {
-        return Ok(Right::Plain(b, transpose));
+        return Ok(Right::Plain(b));
     }
     let from = offset - matrix.offset;
     let form = Form::of(cpu);
-    let whole = b.layout.rows() == matrix.columns && b.layout.row_stride == matrix.steps;
-    if !transpose
+    let whole = layout.rows() == matrix.columns && layout.row_stride == matrix.steps;
+    if !b.transposed
         || !whole
-        || from + b.layout.channels > matrix.steps
+        || from + layout.channels > matrix.steps
         || !from.is_multiple_of(form.steps())
     {
         let what = "a prepared matrix serves products by its transpose, with all columns";
-        return Err(invalid("gemm", format!("{what}, not {:?}", b.layout)));
+        return Err(invalid("gemm", format!("{what}, not {:?}", layout)));
     }
     if form != matrix.form {
         let what = "the matrix has been prepared for another instruction set or precision";
         return Err(invalid("gemm", what.into()));
     }
-    Ok(Right::Prepared(matrix.columns(b.buf, form.units(from))))
+    Ok(Right::Prepared(
+        matrix.columns(b.view.buf, form.units(from)),
+    ))
 }

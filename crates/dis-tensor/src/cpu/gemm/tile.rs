@@ -14,7 +14,7 @@ pub(super) const FETCH: usize = 64;
 
 /// What an element is before the products are added.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Base<'a> {
+pub(in crate::cpu) enum Base<'a> {
     /// Zero.
     Zero,
     /// One number for each column.
