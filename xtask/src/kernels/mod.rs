@@ -1,10 +1,12 @@
-//! `cargo xtask kernels`: every PTX text is linted, assembled for every supported GPU and held
-//! against the committed budget of registers and shared memory.
+//! `cargo xtask kernels`: every PTX text is held against the source it is made from, linted, assembled for
+//! every supported GPU and held against the committed budget of registers and shared memory.
 
 mod budget;
+mod expand;
 mod fetch;
 mod ptxas;
 mod report;
+mod sources;
 mod version;
 
 use std::path::{Path, PathBuf};
@@ -22,14 +24,18 @@ const TARGETS: [u32; 6] = [80, 86, 89, 90, 100, 120];
 const TEXTS: &str = "kernels/ptx";
 const BUDGET: &str = "kernels/budget.toml";
 
-/// Lints the PTX texts, assembles them for sm_80 to sm_120 with warnings as errors, and compares
-/// registers and shared memory with kernels/budget.toml. The assembler is looked for in DIS_PTXAS,
+/// Compares the PTX texts with the sources they are made from (kernels/ptx/*.ptx.in), lints them, assembles
+/// them for sm_80 to sm_120 with warnings as errors, and compares registers and shared memory with
+/// kernels/budget.toml. The assembler is looked for in DIS_PTXAS,
 /// target/ptxas, CUDA_HOME or CUDA_PATH, PATH, /usr/local/cuda; without it, assembling is skipped.
 #[derive(clap::Args)]
 pub struct Args {
     /// Fail on any difference from the budget, not only where it is exceeded.
     #[arg(long, conflicts_with = "write_budget")]
     check: bool,
+    /// Write the texts anew from their sources first.
+    #[arg(long)]
+    expand: bool,
     /// Get the assembler first, from the Python wheel of NVIDIA, pinned by its hash.
     #[arg(long)]
     fetch: bool,
@@ -56,8 +62,12 @@ struct Text {
 pub fn run(args: &Args) -> Result<bool> {
     let root = root()?;
     let target = target_dir(&root);
+    if args.expand {
+        sources::write(&root)?;
+    }
+    let mut ok = sources::check(&root)?;
     let texts = read_texts(&root)?;
-    let mut ok = lint(&texts);
+    ok &= lint(&texts);
     if args.fetch {
         let place = fetch::fetch(&target)?;
         println!("fetched the assembler to {}", place.display());
