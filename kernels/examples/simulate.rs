@@ -13,7 +13,7 @@ fn main() -> Result<()> {
     let (x, y) = (pool.take(bytes)?, pool.take(bytes)?);
     let from = Mat::dense(x.ptr(), 1, rows, columns);
     let to = MatMut::dense(y.ptr_mut(), 1, rows, columns);
-    let softmax = SoftmaxForward::new(1.0, from, to)?;
+    let softmax = SoftmaxForward::new(from, to, 1.0)?;
 
     // Launched before anything was uploaded.
     match launch(&gpu, &softmax).and_then(|()| gpu.synchronise()) {

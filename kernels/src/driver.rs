@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::contract::Geometry;
+use crate::contract::{Arg, Geometry};
 use crate::error::Result;
 use crate::ptx::PtxFile;
 
@@ -15,8 +15,8 @@ pub struct Launch<'a> {
     pub entry: &'static str,
     /// Grid, block and dynamic shared memory.
     pub geometry: Geometry,
-    /// One little-endian byte string for each parameter.
-    pub args: &'a [Vec<u8>],
+    /// One for each parameter.
+    pub args: &'a [Arg],
 }
 
 /// A matrix product in row-major terms: `c (m x n) = op(a) (m x k) op(b) (k x n) + beta c`.

@@ -1,19 +1,21 @@
 //! Launch contract of `gemm.ptx`, and what products of all types check.
 
-use crate::contract;
-use crate::contract::{ContractInfo, Geometry, Params, Ptr, PtrMut, Ready};
-use crate::error::{KernelError, Result};
-use crate::mat::{Mat, MatMut, grid_limit, shape};
+use crate::contract::{
+    Args, Contract, ContractInfo, Geometry, Kernel, Param, ParamInfo, Ready, Stride, Strides,
+    contract,
+};
+use crate::error::Result;
+use crate::mat::{Mat, MatMut, grid_limit, shape, shapes};
 
 contract! {
     /// `c = op(a) op(b) (+ bias) (+ c)`.
     pub struct Gemm: GEMM, "dis_gemm" {
-        a: Ptr<f32>, a_i: u32, a_p: u32,
-        b: Ptr<f32>, b_p: u32, b_j: u32,
-        c: PtrMut<f32>, c_i: u32,
-        bias: Ptr<f32>,
-        accumulate: u32,
-        m: u32, n: u32, k: u32,
+        a: Factor<f32> [row as i, column as p],
+        b: Factor<f32> [row as p, column as j],
+        c: MatMut [row as i],
+        bias: Option<Mat> [],
+        accumulate: bool,
+        m: usize = |k| k.c.tokens, n: usize = |k| k.c.channels, k: usize = |k| k.b.extent()[0],
     }
 }
 
@@ -23,85 +25,84 @@ pub const CONTRACTS: &[ContractInfo] = &[Gemm::INFO];
 /// Side of a tile of c.
 const TILE: usize = 64;
 
-/// An operand as it lies in memory.
-pub(crate) struct Stored {
-    pub rows: usize,
-    pub columns: usize,
-    pub row_stride: usize,
-    /// Whether it is the transpose of what is multiplied.
+/// What is multiplied: a matrix of one sample, or its transpose.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Factor<T> {
+    pub stored: Mat<T>,
     pub transposed: bool,
 }
 
-impl Stored {
-    fn extent(&self) -> (usize, usize) {
+impl<T> Factor<T> {
+    /// Rows and columns of what is multiplied.
+    pub fn extent(&self) -> [usize; 2] {
+        let [_, rows, columns] = self.stored.shape();
         if self.transposed {
-            (self.columns, self.rows)
+            [columns, rows]
         } else {
-            (self.rows, self.columns)
+            [rows, columns]
         }
-    }
-
-    /// Elements from row to row and from column to column of what is multiplied.
-    fn strides(&self) -> [u32; 2] {
-        let row = self.row_stride as u32;
-        if self.transposed { [1, row] } else { [row, 1] }
     }
 }
 
-/// Sizes of a product that fits together.
-pub(crate) struct Sides {
-    pub m: u32,
-    pub n: u32,
-    pub k: u32,
-    pub a: [u32; 2],
-    pub b: [u32; 2],
-    pub geometry: Geometry,
+/// A pointer, and the strides of what is multiplied.
+impl<T: Copy> Param for Factor<T> {
+    const ABSENT: Self = Self {
+        stored: Mat::ABSENT,
+        transposed: false,
+    };
+
+    fn declare(list: &mut Vec<ParamInfo>, name: &str, strides: &Strides) {
+        Mat::<T>::declare(list, name, strides);
+    }
+
+    fn check(&self, kernel: &'static str, name: &'static str) -> Result<()> {
+        self.stored.check(kernel, name)
+    }
+
+    fn pass(&self, args: &mut Args, strides: &Strides) {
+        args.push(self.stored.ptr.address().to_le_bytes());
+        for (stride, _) in strides {
+            let along_rows = (*stride == Stride::Row) != self.transposed;
+            let elements = if along_rows {
+                self.stored.row_stride
+            } else {
+                1
+            };
+            args.push((elements as u32).to_le_bytes());
+        }
+    }
 }
 
-impl Sides {
-    /// Checks the shapes of operands that lie in their memory, and what is read and written beside them.
-    pub fn of(
-        kernel: &'static str,
-        a: Stored,
-        b: Stored,
-        bias: Ptr<f32>,
-        c: &MatMut,
-    ) -> Result<Self> {
-        c.check(kernel, "c")?;
-        let ((m, k), (k_b, n)) = (a.extent(), b.extent());
-        if k != k_b || [c.tokens, c.channels] != [m, n] || c.batch != 1 {
-            let what = format!(
-                "{m} x {k} times {k_b} x {n} into {} of {} x {}",
-                c.batch, c.tokens, c.channels
-            );
-            return Err(shape(kernel, what));
-        }
-        if !bias.is_null() && bias.len() < n as u64 {
-            return Err(KernelError::OutOfBounds {
-                kernel,
-                name: "bias",
-                needed: n as u64,
-                len: bias.len(),
-            });
-        }
-        let grid = [
-            n.div_ceil(TILE) as u32,
-            grid_limit(kernel, "the number of row tiles", m.div_ceil(TILE))?,
-            1,
-        ];
-        Ok(Self {
-            m: m as u32,
-            n: n as u32,
-            k: k as u32,
-            a: a.strides(),
-            b: b.strides(),
-            geometry: Geometry::new(grid, [256, 1, 1]),
-        })
+/// Checks the shapes of a product.
+pub(crate) fn fit<T>(
+    kernel: &'static str,
+    [a, b]: [&Factor<T>; 2],
+    bias: &Option<Mat>,
+    c: &MatMut,
+) -> Result<Geometry> {
+    let samples = [a.stored.batch, b.stored.batch, c.batch];
+    if samples != [1; 3] {
+        return Err(shape(kernel, format!("operands of {samples:?} samples")));
     }
+    let ([m, k], [k_b, n]) = (a.extent(), b.extent());
+    if k != k_b || [c.tokens, c.channels] != [m, n] {
+        let what = format!(
+            "{m} x {k} times {k_b} x {n} into {} x {}",
+            c.tokens, c.channels
+        );
+        return Err(shape(kernel, what));
+    }
+    shapes(kernel, &[("bias", bias, [1, 1, n])])?;
+    let grid = [
+        n.div_ceil(TILE) as u32,
+        grid_limit(kernel, "the number of row tiles", m.div_ceil(TILE))?,
+        1,
+    ];
+    Ok(Geometry::new(grid, [256, 1, 1]))
 }
 
 impl Gemm {
-    /// Checks the operands, matrices of one sample each. `bias` may be null.
+    /// Checks the operands, matrices of one sample each; `bias` is (1, 1, columns).
     ///
     /// # Errors
     /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
@@ -111,45 +112,25 @@ impl Gemm {
         transpose_a: bool,
         b: Mat,
         transpose_b: bool,
-        bias: Ptr<f32>,
+        bias: Option<Mat>,
         accumulate: bool,
         c: MatMut,
     ) -> Result<Ready<Self>> {
-        const NAME: &str = "dis_gemm";
-        a.check(NAME, "a")?;
-        b.check(NAME, "b")?;
-        if [a.batch, b.batch] != [1; 2] {
-            let what = format!("operands of {} and {} samples", a.batch, b.batch);
-            return Err(shape(NAME, what));
+        let factor = |stored, transposed| Factor { stored, transposed };
+        let (a, b) = (factor(a, transpose_a), factor(b, transpose_b));
+        Self {
+            a,
+            b,
+            c,
+            bias,
+            accumulate,
         }
-        let stored = |x: &Mat, transposed: bool| Stored {
-            rows: x.tokens,
-            columns: x.channels,
-            row_stride: x.row_stride,
-            transposed,
-        };
-        let sides = Sides::of(
-            NAME,
-            stored(&a, transpose_a),
-            stored(&b, transpose_b),
-            bias,
-            &c,
-        )?;
-        let kernel = Self {
-            a: a.ptr,
-            a_i: sides.a[0],
-            a_p: sides.a[1],
-            b: b.ptr,
-            b_p: sides.b[0],
-            b_j: sides.b[1],
-            c: c.ptr,
-            c_i: c.row_stride as u32,
-            bias,
-            accumulate: accumulate.into(),
-            m: sides.m,
-            n: sides.n,
-            k: sides.k,
-        };
-        Ok(Ready::new(kernel, sides.geometry))
+        .ready()
+    }
+}
+
+impl Kernel for Gemm {
+    fn fit(&mut self) -> Result<Geometry> {
+        fit(Self::NAME, [&self.a, &self.b], &self.bias, &self.c)
     }
 }

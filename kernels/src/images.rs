@@ -1,46 +1,43 @@
 //! Launch contracts of `images.ptx`. Here a batch of images is a token matrix with one token a
 //! sample, which holds all its values.
 
-use crate::contract;
-use crate::contract::{ContractInfo, Geometry, Params, Ptr, PtrMut, Ready};
-use crate::error::{KernelError, Result};
-use crate::mat::{Mat, MatMut, grid_limit, shape, to_u32};
+use crate::contract::{Contract, ContractInfo, Geometry, Kernel, Param, Ready, contract};
+use crate::error::Result;
+use crate::mat::{Mat, MatMut, grid_limit, images, shape, shapes};
+use crate::pointer::Ptr;
 
 contract! {
     /// `dst = sum over k of coefficient_k(sample) * x_k`.
     pub struct Combine: IMAGES, "dis_combine" {
-        table: Ptr<u64>, terms: u32,
-        dst: PtrMut<f32>, dst_batch: u32,
-        n: u32,
+        table: Ptr<u64>, terms: usize,
+        dst: MatMut [batch],
+        n: usize = |k| k.dst.channels,
     }
 }
 contract! {
     /// `x` limited to `[low, high]`.
     pub struct Clamp: IMAGES, "dis_clamp" {
-        x: PtrMut<f32>, x_batch: u32,
+        x: MatMut [batch],
         low: f32, high: f32,
-        n: u32,
+        n: usize = |k| k.x.channels,
     }
+    pub fn new;
 }
 contract! {
     /// `dst += exp(slope(sample) * log_scale + offset(sample)) * noise`.
     pub struct AddNoise: IMAGES, "dis_add_noise" {
-        noise: Ptr<f32>, noise_batch: u32,
-        log_scale: Ptr<f32>, log_scale_batch: u32,
-        dst: PtrMut<f32>, dst_batch: u32,
+        noise: Mat [batch], log_scale: Mat [batch], dst: MatMut [batch],
         lines: Ptr<u64>,
-        n: u32,
+        n: usize = |k| k.dst.channels,
     }
 }
 contract! {
     /// `dst = weight * a + (1 - weight) * b`.
     pub struct Mix: IMAGES, "dis_mix" {
-        weight: Ptr<f32>, weight_batch: u32,
-        a: Ptr<f32>, a_batch: u32,
-        b: Ptr<f32>, b_batch: u32,
-        dst: PtrMut<f32>, dst_batch: u32,
-        n: u32,
+        weight: Mat [batch], a: Mat [batch], b: Mat [batch], dst: MatMut [batch],
+        n: usize = |k| k.dst.channels,
     }
+    pub fn new;
 }
 
 /// The declarations of this family.
@@ -49,24 +46,14 @@ pub const CONTRACTS: &[ContractInfo] = &[Combine::INFO, Clamp::INFO, AddNoise::I
 /// Values that a block takes.
 const WIDTH: usize = 256;
 
-/// Checks that all are batches of images like `dst`, which has one token a sample; its geometry.
-fn images(kernel: &'static str, dst: MatMut, sources: &[(&'static str, Mat)]) -> Result<Geometry> {
-    if dst.tokens != 1 {
-        let what = format!("images of {} tokens each, not of one", dst.tokens);
-        return Err(shape(kernel, what));
-    }
-    dst.check(kernel, "the output")?;
-    for (name, source) in sources {
-        source.check_shape(kernel, name, dst.shape())?;
-    }
-    Ok(Geometry::new(
-        [
-            dst.channels.div_ceil(WIDTH) as u32,
-            grid_limit(kernel, "the number of samples", dst.batch)?,
-            1,
-        ],
-        [WIDTH as u32, 1, 1],
-    ))
+fn geometry(kernel: &'static str, dst: &MatMut) -> Result<Geometry> {
+    let [batch, values] = images(kernel, dst)?;
+    let grid = [
+        values.div_ceil(WIDTH) as u32,
+        grid_limit(kernel, "the number of samples", batch)?,
+        1,
+    ];
+    Ok(Geometry::new(grid, [WIDTH as u32, 1, 1]))
 }
 
 /// The number of a list that belongs to a sample: there is one for each, or one for all.
@@ -80,19 +67,6 @@ fn per_sample(kernel: &'static str, name: &'static str, list: &[f64], batch: usi
     }
     let what = format!("{} {name} for {batch} samples", list.len());
     Err(shape(kernel, what))
-}
-
-/// The words that an upload must put where a kernel reads them.
-fn uploaded(kernel: &'static str, name: &'static str, words: usize, at: Ptr<u64>) -> Result<()> {
-    if (words as u64) <= at.len() {
-        return Ok(());
-    }
-    Err(KernelError::OutOfBounds {
-        kernel,
-        name,
-        needed: words as u64,
-        len: at.len(),
-    })
 }
 
 /// The terms of a linear combination, checked: coefficients, one a sample or one for all, and
@@ -110,13 +84,14 @@ impl Terms {
     /// # Errors
     /// No term, shapes that differ, a wrong number of coefficients, views outside their memory.
     pub fn new(terms: &[(&[f64], Mat)]) -> Result<Self> {
-        const NAME: &str = "dis_combine";
+        const NAME: &str = Combine::NAME;
         let Some((_, first)) = terms.first() else {
             return Err(shape(NAME, "a combination of no terms".into()));
         };
         let mut words = Vec::with_capacity(2 * terms.len() * first.batch);
         for (coefficients, x) in terms {
-            x.check_shape(NAME, "a term", first.shape())?;
+            shapes(NAME, &[("a term", x, first.shape())])?;
+            x.check(NAME, "a term")?;
             per_sample(NAME, "coefficients", coefficients, first.batch)?;
             for sample in 0..first.batch {
                 words.push(x.ptr.at((sample * x.batch_stride) as u64).address());
@@ -143,40 +118,25 @@ impl Combine {
     /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
     /// its memory.
     pub fn new(terms: &Terms, table: Ptr<u64>, dst: MatMut) -> Result<Ready<Self>> {
-        const NAME: &str = "dis_combine";
-        let geometry = images(NAME, dst, &[])?;
         if terms.shape != dst.shape() {
             let what = format!("terms of shape {:?} into {:?}", terms.shape, dst.shape());
-            return Err(shape(NAME, what));
+            return Err(shape(Self::NAME, what));
         }
-        uploaded(NAME, "table", terms.words.len(), table)?;
-        let kernel = Self {
-            table,
-            terms: to_u32(NAME, "the number of terms", terms.terms)?,
-            dst: dst.ptr,
-            dst_batch: dst.batch_stride as u32,
-            n: dst.channels as u32,
-        };
-        Ok(Ready::new(kernel, geometry))
+        table.holds(Self::NAME, "table", terms.words.len() as u64)?;
+        let terms = terms.terms;
+        Self { table, terms, dst }.ready()
     }
 }
 
-impl Clamp {
-    /// Checks the operands.
-    ///
-    /// # Errors
-    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
-    /// its memory.
-    pub fn new(low: f32, high: f32, x: MatMut) -> Result<Ready<Self>> {
-        let geometry = images("dis_clamp", x, &[])?;
-        let kernel = Self {
-            x: x.ptr,
-            x_batch: x.batch_stride as u32,
-            low,
-            high,
-            n: x.channels as u32,
-        };
-        Ok(Ready::new(kernel, geometry))
+impl Kernel for Combine {
+    fn fit(&mut self) -> Result<Geometry> {
+        geometry(Self::NAME, &self.dst)
+    }
+}
+
+impl Kernel for Clamp {
+    fn fit(&mut self) -> Result<Geometry> {
+        geometry(Self::NAME, &self.x)
     }
 }
 
@@ -192,8 +152,8 @@ impl Lines {
     /// # Errors
     /// A wrong number of slopes or offsets.
     pub fn new(slopes: &[f64], offsets: &[f64], batch: usize) -> Result<Self> {
-        per_sample("dis_add_noise", "slopes", slopes, batch)?;
-        per_sample("dis_add_noise", "offsets", offsets, batch)?;
+        per_sample(AddNoise::NAME, "slopes", slopes, batch)?;
+        per_sample(AddNoise::NAME, "offsets", offsets, batch)?;
         let line = |sample| [of_sample(slopes, sample), of_sample(offsets, sample)];
         Ok(Self {
             words: (0..batch).flat_map(line).map(f64::to_bits).collect(),
@@ -219,48 +179,46 @@ impl AddNoise {
         at: Ptr<u64>,
         dst: MatMut,
     ) -> Result<Ready<Self>> {
-        const NAME: &str = "dis_add_noise";
-        let sources = [("noise", noise), ("log_scale", log_scale)];
-        let geometry = images(NAME, dst, &sources)?;
         if lines.words.len() != 2 * dst.batch {
             let what = format!("{} lines for {} samples", lines.words.len() / 2, dst.batch);
-            return Err(shape(NAME, what));
+            return Err(shape(Self::NAME, what));
         }
-        uploaded(NAME, "lines", lines.words.len(), at)?;
-        let kernel = Self {
-            noise: noise.ptr,
-            noise_batch: noise.batch_stride as u32,
-            log_scale: log_scale.ptr,
-            log_scale_batch: log_scale.batch_stride as u32,
-            dst: dst.ptr,
-            dst_batch: dst.batch_stride as u32,
+        at.holds(Self::NAME, "lines", lines.words.len() as u64)?;
+        Self {
+            noise,
+            log_scale,
+            dst,
             lines: at,
-            n: dst.channels as u32,
-        };
-        Ok(Ready::new(kernel, geometry))
+        }
+        .ready()
     }
 }
 
-impl Mix {
-    /// Checks the operands.
-    ///
-    /// # Errors
-    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
-    /// its memory.
-    pub fn new(weight: Mat, a: Mat, b: Mat, dst: MatMut) -> Result<Ready<Self>> {
-        let sources = [("weight", weight), ("a", a), ("b", b)];
-        let geometry = images("dis_mix", dst, &sources)?;
-        let kernel = Self {
-            weight: weight.ptr,
-            weight_batch: weight.batch_stride as u32,
-            a: a.ptr,
-            a_batch: a.batch_stride as u32,
-            b: b.ptr,
-            b_batch: b.batch_stride as u32,
-            dst: dst.ptr,
-            dst_batch: dst.batch_stride as u32,
-            n: dst.channels as u32,
-        };
-        Ok(Ready::new(kernel, geometry))
+impl Kernel for AddNoise {
+    fn fit(&mut self) -> Result<Geometry> {
+        let whole = self.dst.shape();
+        shapes(
+            Self::NAME,
+            &[
+                ("noise", &self.noise, whole),
+                ("log_scale", &self.log_scale, whole),
+            ],
+        )?;
+        geometry(Self::NAME, &self.dst)
+    }
+}
+
+impl Kernel for Mix {
+    fn fit(&mut self) -> Result<Geometry> {
+        let whole = self.dst.shape();
+        shapes(
+            Self::NAME,
+            &[
+                ("weight", &self.weight, whole),
+                ("a", &self.a, whole),
+                ("b", &self.b, whole),
+            ],
+        )?;
+        geometry(Self::NAME, &self.dst)
     }
 }

@@ -3,8 +3,8 @@
 //! # How kernels are launched
 //!
 //! Each family is one PTX text in `ptx/` and one module with its launch contracts: structures whose fields are the
-//! kernel's parameters, made only by functions that check shapes, from which grid, block, shared memory and the
-//! parameter list follow. A [`Driver`] executes them: [`sim::Sim`] (feature `sim`) or `cuda::CudaDriver` (feature
+//! kernel's operands in the order of its parameters. [`Kernel::ready`] checks them, and [`launch`] takes only what
+//! was checked; grid, block, shared memory and arguments follow from it. A [`Driver`] executes them: [`sim::Sim`] (feature `sim`) or `cuda::CudaDriver` (feature
 //! `cuda`). Memory comes from a [`Pool`]; operands are [`Mat`] and [`MatMut`].
 
 pub mod contract;
@@ -12,6 +12,7 @@ pub mod driver;
 pub mod error;
 pub mod mat;
 pub mod memory;
+pub mod pointer;
 pub mod ptx;
 
 #[cfg(feature = "cuda")]
@@ -35,13 +36,13 @@ pub mod softmax;
 pub mod statistics;
 
 pub use contract::{
-    Contract, ContractInfo, Geometry, Param, ParamInfo, ParamKind, Params, Ready, launch,
+    Arg, Contract, ContractInfo, Geometry, Kernel, Param, ParamInfo, ParamKind, Ready, launch,
 };
-pub use contract::{Ptr, PtrMut};
 pub use driver::{Driver, Launch};
 pub use error::{KernelError, Result};
-pub use mat::{Mat, MatMut};
+pub use mat::{Mat, MatMut, Matrix};
 pub use memory::{Block, Pool};
+pub use pointer::{Pointer, Ptr, PtrMut};
 pub use ptx::PtxFile;
 
 /// Every launch contract of this crate.

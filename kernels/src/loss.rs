@@ -1,23 +1,23 @@
 //! Launch contract of `loss.ptx`. A batch of images is a token matrix with one token a sample, which
 //! holds all its values.
 
-use crate::contract;
-use crate::contract::{ContractInfo, Geometry, Params, Ptr, PtrMut, Ready};
-use crate::error::{KernelError, Result};
-use crate::mat::{Mat, MatMut, shape, to_u32};
+use crate::contract::{Contract, ContractInfo, Geometry, Kernel, Param, contract};
+use crate::error::Result;
+use crate::mat::{Mat, MatMut, images, shapes};
+use crate::pointer::{Ptr, PtrMut};
 
 contract! {
-    /// The loss of each sample of a batch and its gradient by the network's output.
+    /// The loss of each sample of a batch and its gradient by the network's output: at `steps` lie the
+    /// [`step_words`] of as many samples as `x_start` has, at `sums` two numbers of each are written.
+    /// Output and gradient have the values of `x_start`, or twice as many where the variance is learned.
     pub struct GaussianLoss: LOSS, "dis_gaussian_loss" {
-        x_start: Ptr<f32>, x_start_batch: u32,
-        noise: Ptr<f32>, noise_batch: u32,
-        output: Ptr<f32>, output_batch: u32,
-        gradient: PtrMut<f32>, gradient_batch: u32,
+        x_start: Mat [batch], noise: Mat [batch], output: Mat [batch], gradient: MatMut [batch],
         steps: Ptr<u64>,
         sums: PtrMut<f64>,
-        n: u32,
-        learned: u32,
+        n: usize = |k| k.x_start.channels,
+        learned: bool = |k| k.is_learned(),
     }
+    pub fn new;
 }
 
 /// The declarations of this family.
@@ -25,8 +25,6 @@ pub const CONTRACTS: &[ContractInfo] = &[GaussianLoss::INFO];
 
 /// Words of a sample's numbers.
 const WORDS: usize = 17;
-
-const NAME: &str = "dis_gaussian_loss";
 
 /// The numbers of a sample's step, as `loss.ptx` names them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -79,65 +77,29 @@ pub fn step_words(samples: &[LossNumbers]) -> Vec<u64> {
 }
 
 impl GaussianLoss {
-    /// Checks the operands: at `steps` lie the [`step_words`] of as many samples as `x_start` has, at
-    /// `sums` two numbers of each are written. Output and gradient have the values of `x_start`, or
-    /// twice as many where the variance is learned.
-    ///
-    /// # Errors
-    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
-    /// its memory.
-    pub fn new(
-        x_start: Mat,
-        noise: Mat,
-        output: Mat,
-        gradient: MatMut,
-        steps: Ptr<u64>,
-        sums: PtrMut<f64>,
-    ) -> Result<Ready<Self>> {
-        let [batch, tokens, n] = x_start.shape();
-        if tokens != 1 {
-            let what = format!("images of {tokens} tokens each, not of one");
-            return Err(shape(NAME, what));
-        }
-        x_start.check(NAME, "x_start")?;
-        noise.check_shape(NAME, "noise", [batch, 1, n])?;
-        let learned = n > 0 && output.channels == 2 * n;
-        let width = if learned { 2 * n } else { n };
-        output.check_shape(NAME, "the output", [batch, 1, width])?;
-        gradient.check_shape(NAME, "the gradient", [batch, 1, width])?;
-        for (name, needed, len) in [
-            ("steps", WORDS * batch, steps.len()),
-            ("sums", 2 * batch, sums.len()),
-        ] {
-            if needed as u64 > len {
-                return Err(KernelError::OutOfBounds {
-                    kernel: NAME,
-                    name,
-                    needed: needed as u64,
-                    len,
-                });
-            }
-        }
-        if batch > i32::MAX as usize {
-            return Err(shape(NAME, format!("{batch} samples")));
-        }
-        let kernel = Self {
-            x_start: x_start.ptr,
-            x_start_batch: x_start.batch_stride as u32,
-            noise: noise.ptr,
-            noise_batch: noise.batch_stride as u32,
-            output: output.ptr,
-            output_batch: output.batch_stride as u32,
-            gradient: gradient.ptr,
-            gradient_batch: gradient.batch_stride as u32,
-            steps,
-            sums,
-            n: to_u32(NAME, "the number of values", n)?,
-            learned: learned.into(),
-        };
-        Ok(Ready::new(
-            kernel,
-            Geometry::new([batch as u32, 1, 1], [256, 1, 1]),
-        ))
+    /// Whether the output has a variance beside each value.
+    fn is_learned(&self) -> bool {
+        let n = self.x_start.channels;
+        n > 0 && self.output.channels == 2 * n
+    }
+}
+
+impl Kernel for GaussianLoss {
+    fn fit(&mut self) -> Result<Geometry> {
+        let [batch, n] = images(Self::NAME, &self.x_start)?;
+        let width = if self.is_learned() { 2 * n } else { n };
+        shapes(
+            Self::NAME,
+            &[
+                ("noise", &self.noise, [batch, 1, n]),
+                ("the output", &self.output, [batch, 1, width]),
+                ("the gradient", &self.gradient, [batch, 1, width]),
+            ],
+        )?;
+        self.steps
+            .holds(Self::NAME, "steps", (WORDS * batch) as u64)?;
+        self.sums.holds(Self::NAME, "sums", 2 * batch as u64)?;
+        batch.check(Self::NAME, "the number of samples")?;
+        Ok(Geometry::new([batch as u32, 1, 1], [256, 1, 1]))
     }
 }

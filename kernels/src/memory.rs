@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::contract::{Ptr, PtrMut};
 use crate::driver::Driver;
 use crate::error::Result;
+use crate::pointer::{Ptr, PtrMut};
 
 /// Alignment and smallest size of a block.
 const UNIT: usize = 256;

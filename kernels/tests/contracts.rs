@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use dis_kernels::contract::Args;
 use dis_kernels::{contracts, ptx};
 use dis_ptx_sim::Module;
 
@@ -19,10 +20,10 @@ fn parameters_are_those_of_the_texts() {
             .iter()
             .map(|p| (p.name.as_str(), p.size))
             .collect();
-        let expected: Vec<_> = info
-            .params
+        let params = (info.params)();
+        let expected: Vec<_> = params
             .iter()
-            .map(|p| (p.name, p.kind.size()))
+            .map(|p| (p.name.as_str(), p.kind.size()))
             .collect();
         assert_eq!(declared, expected, "{}", info.entry);
     }
@@ -42,13 +43,19 @@ fn parameters_have_the_types_of_the_texts() {
             .skip(1)
             .map(|p| p.split_whitespace().next().unwrap())
             .collect();
-        let expected: Vec<String> = info
-            .params
+        let expected: Vec<String> = (info.params)()
             .iter()
             .map(|p| format!("{:?}", p.kind).to_lowercase())
             .collect();
         assert_eq!(types, expected, "{}", info.entry);
     }
+}
+
+/// The arguments of a launch lie on the stack, in room for the longest list.
+#[test]
+fn the_longest_list_has_room() {
+    let longest = contracts().iter().map(|info| (info.params)().len()).max();
+    assert_eq!(longest, Some(Args::MOST));
 }
 
 #[test]

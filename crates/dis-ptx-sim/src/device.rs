@@ -178,7 +178,7 @@ impl Device {
         module: &Module,
         entry: &str,
         launch: Launch,
-        args: &[Vec<u8>],
+        args: &[impl AsRef<[u8]>],
     ) -> Result<Counters, Fault> {
         let refuse = |line, message| Fault {
             kind: FaultKind::Launch,
@@ -354,7 +354,7 @@ fn check_launch(entry: &Entry, launch: &Launch) -> Result<(), String> {
     Ok(())
 }
 
-fn pack_args(entry: &Entry, args: &[Vec<u8>]) -> Result<Vec<u8>, String> {
+fn pack_args(entry: &Entry, args: &[impl AsRef<[u8]>]) -> Result<Vec<u8>, String> {
     let expected = entry.params.len();
     if args.len() != expected {
         return Err(format!(
@@ -364,6 +364,7 @@ fn pack_args(entry: &Entry, args: &[Vec<u8>]) -> Result<Vec<u8>, String> {
     }
     let mut bytes = vec![0; entry.code.param_bytes];
     for ((param, &offset), arg) in entry.params.iter().zip(&entry.code.param_offsets).zip(args) {
+        let arg = arg.as_ref();
         if arg.len() != param.size {
             let (name, size) = (&param.name, param.size);
             return Err(format!(

@@ -368,7 +368,9 @@ fn a_launch_adds_to_the_totals_and_to_coverage() {
     second
         .launch(&text, "k", launch, &[arg64(y), common::arg32(5)])
         .unwrap();
-    second.launch(&text, "other", launch, &[]).unwrap();
+    second
+        .launch(&text, "other", launch, &[[0u8; 0]; 0])
+        .unwrap();
     let mut all = coverage.clone();
     all.merge(&second.coverage(&text));
     assert_eq!((all.fraction(), all.uncovered().count()), (1.0, 0));

@@ -116,12 +116,12 @@ fn add_up<D: Driver>(
 ) -> Result<()> {
     let (batch, channels) = (shape.batch, shape.channels);
     let [dbc, da, dd, dbias] = parts.read();
-    cuda.launch(op, SumPartials::new(dbc, parts.blocks, sums.dbc, false))?;
-    cuda.launch(op, SumPartials::new(da, batch, sums.da, false))?;
+    cuda.launch(op, SumPartials::new(dbc, sums.dbc, parts.blocks, false))?;
+    cuda.launch(op, SumPartials::new(da, sums.da, batch, false))?;
     for (part, offset) in [(dd, sums.d), (dbias, sums.delta_bias)] {
         if let Some(offset) = offset {
             let out = in_arena(sums.arena, offset, 1, channels);
-            cuda.launch(op, SumPartials::new(part, batch, out, true))?;
+            cuda.launch(op, SumPartials::new(part, out, batch, true))?;
         }
     }
     Ok(())
@@ -206,12 +206,12 @@ impl<D: Driver> ScanBackend for Cuda<D> {
             OP,
             ConvBackward::new(
                 mat(conv.x),
-                conv_walk(&conv),
                 mat(dout),
-                accumulate,
                 mat_mut(dx),
+                conv_walk(&conv),
                 memory.ptr_mut(),
                 memory.ptr_mut::<f32>().at(split),
+                accumulate,
             ),
         )?;
         let parts: Ptr<f32> = memory.ptr();
@@ -221,11 +221,11 @@ impl<D: Driver> ScanBackend for Cuda<D> {
             bias,
         } = grads;
         let out = in_arena(arena, weight, channels, width);
-        self.launch(OP, SumPartials::new(parts, count, out, true))?;
+        self.launch(OP, SumPartials::new(parts, out, count, true))?;
         match bias.filter(|_| conv.bias.is_some()) {
             Some(bias) => {
                 let out = in_arena(arena, bias, 1, channels);
-                self.launch(OP, SumPartials::new(parts.at(split), count, out, true))
+                self.launch(OP, SumPartials::new(parts.at(split), out, count, true))
             }
             None => Ok(()),
         }

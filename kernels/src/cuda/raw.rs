@@ -8,6 +8,7 @@ use std::ffi::{CString, c_int, c_void};
 use cudarc::driver::result::{self, DriverError, stream::StreamKind};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult, CUstreamCaptureMode};
 
+use crate::contract::Args;
 use crate::driver::Launch;
 use crate::error::{KernelError, Result};
 use crate::ptx::PtxFile;
@@ -238,17 +239,12 @@ impl Raw {
 
     pub(super) fn launch(&self, function: Function, launch: &Launch<'_>) -> Result<()> {
         self.bind()?;
-        // Each parameter in eight bytes of its own, little-endian as on the device.
-        let mut values: Vec<[u8; 8]> = Vec::with_capacity(launch.args.len());
-        for arg in launch.args {
-            let mut value = [0; 8];
-            value[..arg.len()].copy_from_slice(arg);
-            values.push(value);
+        let mut pointers = [std::ptr::null_mut::<c_void>(); Args::MOST];
+        for (pointer, arg) in pointers.iter_mut().zip(launch.args) {
+            // The driver only reads there.
+            *pointer = arg.as_ref().as_ptr().cast_mut().cast();
         }
-        let mut params: Vec<*mut c_void> = values
-            .iter_mut()
-            .map(|value| value.as_mut_ptr().cast())
-            .collect();
+        let count = launch.args.len().min(pointers.len());
         let [gx, gy, gz] = launch.geometry.grid;
         let [bx, by, bz] = launch.geometry.block;
         let shared = launch.geometry.dynamic_shared;
@@ -261,7 +257,7 @@ impl Raw {
                 (bx, by, bz),
                 shared,
                 self.stream,
-                &mut params,
+                &mut pointers[..count],
             )
         }
         .map_err(failed(format!("launch {}", launch.entry)))

@@ -17,9 +17,9 @@ pub use forward::{
 };
 pub use partials::SumPartials;
 
-use crate::contract::{ContractInfo, Params, Ptr};
+use crate::contract::{Contract, ContractInfo, contract};
 use crate::error::Result;
-use crate::mat::{Mat, shape};
+use crate::mat::{Mat, shape, shapes};
 
 /// Tokens between two checkpoints.
 pub const CHUNK: usize = 16;
@@ -44,27 +44,28 @@ pub const CONTRACTS: &[ContractInfo] = &[
     SumPartials::INFO,
 ];
 
-/// What one direction of a scan reads.
-#[derive(Clone, Copy, Debug)]
-pub struct Walk {
-    /// Input, (batch, tokens, channels).
-    pub u: Mat,
-    /// Raw step, of the same shape.
-    pub delta: Mat,
-    /// State matrix, (1, channels, states).
-    pub a: Mat,
-    /// B and C side by side, (batch, tokens, 2 states).
-    pub bc: Mat,
-    /// Skip, (1, 1, channels).
-    pub d: Option<Mat>,
-    /// Added to the raw step, (1, 1, channels).
-    pub delta_bias: Option<Mat>,
-    /// Whether the step goes through softplus.
-    pub softplus: bool,
-    /// Whether B is made discrete by the zero-order hold; else by `B_bar = delta B`.
-    pub hold: bool,
-    /// Whether the tokens are walked from the last.
-    pub reverse: bool,
+contract! {
+    /// What one direction of a scan reads.
+    pub struct Walk {
+        /// Input, (batch, tokens, channels).
+        pub u: Mat,
+        /// Raw step, of the same shape.
+        pub delta: Mat,
+        /// State matrix, (1, channels, states).
+        pub a: Mat [row],
+        /// B and C side by side, (batch, tokens, 2 states).
+        pub bc: Mat,
+        /// Skip, (1, 1, channels).
+        pub d: Option<Mat> [],
+        /// Added to the raw step, (1, 1, channels).
+        pub delta_bias: Option<Mat> [] as bias,
+        /// Whether the step goes through softplus.
+        pub host softplus: bool,
+        /// Whether B is made discrete by the zero-order hold; else by `B_bar = delta B`.
+        pub host hold: bool,
+        /// Whether the tokens are walked from the last.
+        pub host reverse: bool,
+    }
 }
 
 /// Shape of a scan.
@@ -95,11 +96,6 @@ pub const fn checkpoint_len(batch: usize, tokens: usize, channels: usize, states
     batch * tokens.div_ceil(CHUNK) * channels.next_multiple_of(16) * states
 }
 
-/// The address of an optional operand, 0 where there is none.
-fn optional(operand: Option<Mat>) -> Ptr<f32> {
-    operand.map_or(Ptr::null(), |mat| mat.ptr)
-}
-
 impl Walk {
     fn flags(&self) -> u32 {
         u32::from(self.reverse) * REVERSE
@@ -107,30 +103,27 @@ impl Walk {
             + u32::from(self.hold) * HOLD
     }
 
-    fn check(&self, kernel: &'static str) -> Result<Shape> {
-        let [batch, tokens, channels] = self.u.shape();
+    fn shape(&self, kernel: &'static str) -> Result<Shape> {
+        let whole @ [batch, tokens, channels] = self.u.shape();
         let states = self.a.channels;
         if states == 0 || states > MAX_STATES {
             let what = format!("{states} states, supported are 1 to {MAX_STATES}");
             return Err(shape(kernel, what));
         }
-        self.u.check(kernel, "u")?;
-        self.delta.check_shape(kernel, "delta", self.u.shape())?;
-        self.a.check_shape(kernel, "a", [1, channels, states])?;
-        self.bc
-            .check_shape(kernel, "bc", [batch, tokens, 2 * states])?;
-        for (name, vector) in [("d", self.d), ("delta_bias", self.delta_bias)] {
-            if let Some(vector) = vector {
-                vector.check_shape(kernel, name, [1, 1, channels])?;
-            }
-        }
+        shapes(
+            kernel,
+            &[
+                ("delta", &self.delta, whole),
+                ("a", &self.a, [1, channels, states]),
+                ("bc", &self.bc, [batch, tokens, 2 * states]),
+                ("d", &self.d, [1, 1, channels]),
+                ("delta_bias", &self.delta_bias, [1, 1, channels]),
+            ],
+        )?;
         // Rows of checkpoints, (sample, chunk, state), are counted in 32 bits.
         let rows = batch as u64 * tokens.div_ceil(CHUNK) as u64 * states as u64;
         if rows > u64::from(u32::MAX) {
-            return Err(shape(
-                kernel,
-                format!("u of {:?} is too large", self.u.shape()),
-            ));
+            return Err(shape(kernel, format!("u of {whole:?} is too large")));
         }
         Ok(Shape {
             batch,
@@ -141,16 +134,25 @@ impl Walk {
     }
 }
 
-/// One shape for one direction or two.
-fn same_shapes(kernel: &'static str, shapes: impl Iterator<Item = Result<Shape>>) -> Result<Shape> {
-    let mut first = None;
-    for (i, one) in shapes.enumerate() {
-        let one = one?;
-        let first = *first.get_or_insert(one);
-        if one != first || i > 1 {
-            let what = format!("direction {i} is of {one:?}, the first of {first:?}");
-            return Err(shape(kernel, what));
+/// One direction or two.
+fn one_or_two<T: Copy>(kernel: &'static str, directions: &[T]) -> Result<(T, Option<T>)> {
+    match directions {
+        [one] => Ok((*one, None)),
+        [one, two] => Ok((*one, Some(*two))),
+        _ => {
+            let what = format!("{} directions, not one or two", directions.len());
+            Err(shape(kernel, what))
         }
     }
-    first.ok_or_else(|| shape(kernel, "no direction".into()))
+}
+
+/// The one shape of one direction or two.
+fn same(kernel: &'static str, first: Shape, second: Option<Shape>) -> Result<Shape> {
+    match second {
+        Some(second) if second != first => {
+            let what = format!("the second direction is of {second:?}, the first of {first:?}");
+            Err(shape(kernel, what))
+        }
+        _ => Ok(first),
+    }
 }

@@ -235,14 +235,7 @@ impl Driver for Sim {
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<()> {
-        let mut state = self.lock();
-        state.traffic.launches += u64::from(state.recording.is_none());
-        state.submit(Op::Launch {
-            file: launch.file,
-            entry: launch.entry,
-            geometry: launch.geometry,
-            args: launch.args.to_vec(),
-        })
+        self.lock().submit_launch(launch)
     }
 
     fn synchronise(&self) -> Result<()> {

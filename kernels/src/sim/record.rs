@@ -4,8 +4,8 @@ use dis_ptx_sim as ptx;
 
 use super::gemm::host_gemm;
 use super::{State, fault};
-use crate::contract::Geometry;
-use crate::driver::GemmCall;
+use crate::contract::{Arg, Geometry};
+use crate::driver::{GemmCall, Launch};
 use crate::error::{KernelError, Result};
 use crate::ptx::PtxFile;
 
@@ -16,7 +16,7 @@ pub(super) enum Op {
         file: &'static PtxFile,
         entry: &'static str,
         geometry: Geometry,
-        args: Vec<Vec<u8>>,
+        args: Box<[Arg]>,
     },
     Gemm(GemmCall),
     Copy {
@@ -89,6 +89,34 @@ impl State {
         recording.0.iter().try_for_each(|op| self.perform(op))
     }
 
+    /// Launches a kernel, or records it.
+    pub(super) fn submit_launch(&mut self, launch: &Launch<'_>) -> Result<()> {
+        if self.recording.is_none() {
+            self.busy = true;
+            self.traffic.launches += 1;
+            return self.launch(launch);
+        }
+        self.submit(Op::Launch {
+            file: launch.file,
+            entry: launch.entry,
+            geometry: launch.geometry,
+            args: launch.args.into(),
+        })
+    }
+
+    fn launch(&mut self, launch: &Launch<'_>) -> Result<()> {
+        let module = self.module(launch.file)?;
+        let size = ptx::Launch {
+            grid: launch.geometry.grid,
+            block: launch.geometry.block,
+            dynamic_shared: launch.geometry.dynamic_shared,
+        };
+        let done = self.device.launch(&module, launch.entry, size, launch.args);
+        let cost = done.map_err(fault)?;
+        *self.counters.entry(launch.entry).or_default() += cost;
+        Ok(())
+    }
+
     fn perform(&mut self, op: &Op) -> Result<()> {
         self.busy = true;
         match op {
@@ -97,18 +125,12 @@ impl State {
                 entry,
                 geometry,
                 args,
-            } => {
-                let module = self.module(file)?;
-                let size = ptx::Launch {
-                    grid: geometry.grid,
-                    block: geometry.block,
-                    dynamic_shared: geometry.dynamic_shared,
-                };
-                let done = self.device.launch(&module, entry, size, args);
-                let cost = done.map_err(fault)?;
-                *self.counters.entry(entry).or_default() += cost;
-                Ok(())
-            }
+            } => self.launch(&Launch {
+                file,
+                entry,
+                geometry: *geometry,
+                args,
+            }),
             Op::Gemm(call) => host_gemm(&mut self.device, call),
             Op::Copy { from, to, bytes } => self.device.copy(*to, *from, *bytes).map_err(fault),
             Op::Zero { address, bytes } => self.device.fill(*address, 0, *bytes).map_err(fault),

@@ -1,7 +1,7 @@
 //! Operands on a simulated device, and the comparison of results with formulas in float64.
 
 use dis_kernels::sim::{Options, Sim};
-use dis_kernels::{Block, Contract, Driver, Mat, MatMut, Pool, launch};
+use dis_kernels::{Block, Contract, Driver, Mat, MatMut, Pool, Ready, launch};
 
 pub struct Bench {
     pub sim: Sim,
@@ -105,7 +105,7 @@ impl Bench {
         }
     }
 
-    pub fn run<C: Contract>(&self, kernel: dis_kernels::Result<C>) {
+    pub fn run<C: Contract>(&self, kernel: dis_kernels::Result<Ready<C>>) {
         launch(&self.sim, &kernel.unwrap()).unwrap();
     }
 

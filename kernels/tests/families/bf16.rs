@@ -3,7 +3,7 @@
 use dis_kernels::bf16::{Bf16Mat, GemmBf16, RoundBf16};
 use dis_kernels::ptx::BF16;
 use dis_kernels::sim::Sim;
-use dis_kernels::{Block, Driver, Ptr, PtrMut};
+use dis_kernels::{Block, Driver, PtrMut};
 
 use crate::bench::{Bench, Field};
 use crate::refused::{cut, refused};
@@ -156,10 +156,7 @@ fn product(d: &mut Bench, [m, k, n]: [usize; 3], pad: usize, flags: usize) {
     let from = pad.min(1);
     let part = |x: Bf16Mat, [_, r, c]: [usize; 3]| x.part([from; 2], [r, c]).unwrap();
     let (bias, c) = (d.field([1, 1, n], 0), d.field([1, m, n], pad));
-    let add = match accumulate {
-        true => Ptr::null(),
-        false => bias.block.ptr(),
-    };
+    let add = (!accumulate).then(|| bias.mat());
     let (a16, b16) = (part(a16, sa), part(b16, sb));
     d.run(GemmBf16::new(
         a16,
@@ -244,25 +241,18 @@ fn operands_that_do_not_fit_are_refused() {
     let (_b, b) = rounded(&d, &y);
     let (c, bias) = (d.field([1, 3, 4], 0), d.field([1, 1, 4], 0));
     let product =
-        |a, ta, b, bias, c: &Field| GemmBf16::new(a, ta, b, false, bias, false, c.mat_mut());
-    let bias: Ptr<f32> = bias.block.ptr();
+        |a, ta, b, bias, c: &Field| GemmBf16::new(a, ta, b, false, Some(bias), false, c.mat_mut());
+    let bias = bias.mat();
     product(a, false, b, bias, &c).unwrap();
     refused("product", product(a, true, b, bias, &c));
     refused("product", product(b, false, b, bias, &c));
-    refused("product", product(a, false, b, bias.at(1), &c));
+    refused("product", product(a, false, b, cut(bias), &c));
     for shape in [[1, 3, 5], [1, 4, 4], [2, 3, 4]] {
         let other = d.field(shape, 0);
         refused("product", product(a, false, b, bias, &other));
     }
-    let short = |x: Bf16Mat| {
-        let used = (x.rows - 1) * x.row_stride + x.columns;
-        Bf16Mat {
-            ptr: Ptr::new(x.ptr.address(), used as u64 - 1),
-            ..x
-        }
-    };
-    refused("product", product(short(a), false, b, bias, &c));
-    refused("product", product(a, false, short(b), bias, &c));
+    refused("product", product(cut(a), false, b, bias, &c));
+    refused("product", product(a, false, cut(b), bias, &c));
     assert!(a.part([1, 0], [3, 5]).is_none() && a.part([0, 1], [3, 5]).is_none());
     assert!(a.part([1, 2], [2, 3]).is_some());
 }

@@ -15,7 +15,7 @@ use dis_kernels::elementwise::{
 use dis_kernels::images::{AddNoise, Clamp, Combine, Lines, Mix, Terms};
 use dis_kernels::patch::{Grid, Patchify, Unpatchify};
 use dis_kernels::statistics::{Rescale, Threshold};
-use dis_kernels::{Mat, Ptr, embed, gemm, norm, optim, reduce};
+use dis_kernels::{Kernel, Mat, embed, gemm, norm, optim, reduce};
 
 use bench::{Bench, Field};
 
@@ -40,11 +40,11 @@ fn elementwise() {
         d.check("fill", &outs[0], 0.0, |_, _, _| 0.75);
         d.run(Copy::new(x.mat(), outs[1].mat_mut()));
         d.check("copy", &outs[1], 0.0, |b, t, c| x.at(b, t, c));
-        d.run(Axpy::new(-0.5, x.mat(), outs[2].mat_mut()));
+        d.run(Axpy::new(x.mat(), outs[2].mat_mut(), -0.5));
         d.check("axpy", &outs[2], ROUNDING, |b, t, c| {
             outs[2].at(b, t, c) - 0.5 * x.at(b, t, c)
         });
-        d.run(ScaleSamples::new(scale.mat(), x.mat(), outs[3].mat_mut()));
+        d.run(ScaleSamples::new(x.mat(), outs[3].mat_mut(), scale.mat()));
         d.check("scale_samples", &outs[3], ROUNDING, |b, t, c| {
             scale.at(b, 0, 0) * x.at(b, t, c)
         });
@@ -93,7 +93,7 @@ fn images() {
             (0..3).map(|k| of(k, b) * fields[k].at(b, t, c)).sum()
         });
         let out = d.field(shape, pad);
-        d.run(Clamp::new(-0.5, 0.8, out.mat_mut()));
+        d.run(Clamp::new(out.mat_mut(), -0.5, 0.8));
         d.check("clamp", &out, ROUNDING, |b, t, c| {
             out.at(b, t, c).clamp(-0.5, f64::from(0.8f32))
         });
@@ -141,7 +141,7 @@ fn statistics_of_samples() {
             let mean = all.iter().sum::<f64>() / n;
             (all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt()
         };
-        d.run(Rescale::new(0.3, like.mat(), x.mat_mut()));
+        d.run(Rescale::new(like.mat(), x.mat_mut(), 0.3));
         d.check("rescale", &x, 2.0 * ROUNDING, |b, t, c| {
             let had = deviation(&x, b);
             let ratio = if had > 0.0 {
@@ -153,7 +153,7 @@ fn statistics_of_samples() {
         });
         for (ratio, most) in [(0.0, 2.0), (0.9, 9.0), (0.99, 1.1), (1.0, f64::INFINITY)] {
             let x = d.field(shape, pad);
-            d.run(Threshold::new(ratio, most, x.mat_mut()));
+            d.run(Threshold::new(x.mat_mut(), ratio, most));
             d.check("threshold", &x, 2.0 * ROUNDING, |b, t, c| {
                 let mut sizes: Vec<f64> = row(&x, b).into_iter().map(f64::abs).collect();
                 sizes.sort_by(f64::total_cmp);
@@ -179,11 +179,7 @@ fn sums_and_products() {
                 d.field(turned(tb, k, n), pad),
             );
             let (bias, c) = (d.field([1, 1, n], 0), d.field([1, m, n], pad));
-            let add = if accumulate {
-                Ptr::null()
-            } else {
-                bias.block.ptr()
-            };
+            let add = (!accumulate).then(|| bias.mat());
             d.run(gemm::Gemm::new(
                 a.mat(),
                 ta,
@@ -223,9 +219,9 @@ fn sums_and_products() {
             d.run(reduce::SumRows::new(
                 x.mat(),
                 out.mat_mut(),
-                chunk,
                 0.5,
                 accumulate,
+                chunk,
             ));
             d.check(
                 "sum_rows",
@@ -252,19 +248,20 @@ fn norms() {
         let (weight, bias) = (d.field([1, 1, channels], 0), d.field([1, 1, channels], 0));
         let (sum, out) = (d.field(shape, 3), d.field(shape, 0));
         let stats = d.field([batch, tokens, 2], 1);
-        d.run(norm::NormForward::new(norm::Forward {
+        let kernel = norm::NormForward {
             residual: Some(residual.mat()),
             hidden: hidden.mat(),
             hidden_scale: None,
-            weight: weight.block.ptr(),
-            bias: bias.block.ptr(),
+            weight: Some(weight.mat()),
+            bias: Some(bias.mat()),
             shift_scale: None,
             sum: Some(sum.mat_mut()),
             stats: Some(stats.mat_mut()),
             out: out.mat_mut(),
             layer,
             eps: 0.125,
-        }));
+        };
+        d.run(kernel.ready());
         let added = |b, t, c| residual.at(b, t, c) + hidden.at(b, t, c);
         d.check("sum", &sum, ROUNDING, added);
         let moments = |b: usize, t: usize| {
@@ -332,7 +329,7 @@ fn tables_and_patches() {
             let size = patch * patch * channels;
             let image = d.field([1, 1, batch * channels * height * width], 0);
             let patches = d.field([batch, tokens, size], 2);
-            d.run(Patchify::new(image.block.ptr(), grid, patches.mat_mut()));
+            d.run(Patchify::new(image.block.ptr(), patches.mat_mut(), grid));
             let pixel = |b: usize, t: usize, k: usize| {
                 let (y, x) = (t / (width / patch), t % (width / patch));
                 let (c, i, j) = match channel_last {
@@ -345,7 +342,7 @@ fn tables_and_patches() {
                 image.at(0, 0, pixel(b, t, k))
             });
             let back = d.field([1, 1, image.host.len()], 0);
-            d.run(Unpatchify::new(patches.mat(), grid, back.block.ptr_mut()));
+            d.run(Unpatchify::new(back.block.ptr_mut(), patches.mat(), grid));
             d.check("unpatchify", &back, 0.0, |_, _, c| image.at(0, 0, c));
         }
     }
@@ -374,7 +371,13 @@ fn the_optimizer() {
         ));
         let square: f64 = (0..n).map(|i| grads.at(0, 0, i).powi(2)).sum();
         d.check("norm", &total, ROUNDING, |_, _, _| square.sqrt());
-        let x = optim::Numbers {
+        let x = optim::AdamW {
+            params: params.block.ptr_mut(),
+            grads: grads.block.ptr(),
+            m: m.block.ptr_mut(),
+            v: v.block.ptr_mut(),
+            ema: ema.block.ptr_mut(),
+            grad_norm: total.block.ptr(),
             grad_scale: 0.5,
             max_norm: Some(0.25),
             keep: 0.99,
@@ -387,15 +390,7 @@ fn the_optimizer() {
             ema_decay: 0.9,
             one_minus_ema: 0.1,
         };
-        let arenas = optim::Arenas {
-            params: params.block.ptr_mut(),
-            grads: grads.block.ptr(),
-            m: m.block.ptr_mut(),
-            v: v.block.ptr_mut(),
-            ema: ema.block.ptr_mut(),
-            grad_norm: total.block.ptr(),
-        };
-        d.run(optim::AdamW::new(arenas, x));
+        d.run(x.ready());
         let wide = f64::from;
         let clip = (0.25 / (square.sqrt() * 0.5 + 1e-6)).min(1.0) * 0.5;
         let g = |i| grads.at(0, 0, i) * clip;

@@ -5,7 +5,7 @@ use dis_kernels::images::{AddNoise, Clamp, Combine, Lines, Mix, Terms};
 use dis_kernels::patch::{Grid, Unpatchify};
 use dis_kernels::statistics::{Rescale, Threshold};
 use dis_kernels::{
-    Driver, KernelError, Mat, MatMut, Ptr, Ready, embed, gemm, launch, optim, reduce,
+    Driver, Kernel, KernelError, Mat, MatMut, Ptr, Ready, embed, gemm, launch, optim, reduce,
 };
 
 use crate::bench::{Bench, Field};
@@ -27,7 +27,7 @@ pub fn others([batch, tokens, channels]: [usize; 3]) -> [[usize; 3]; 3] {
 }
 
 /// The last element outside of its memory.
-pub fn cut(x: Mat) -> Mat {
+pub fn cut<T>(x: Mat<T>) -> Mat<T> {
     let all = (x.batch - 1) * x.batch_stride + (x.tokens - 1) * x.row_stride + x.channels;
     Mat {
         ptr: Ptr::new(x.ptr.address(), all as u64 - 1),
@@ -45,7 +45,7 @@ fn operands_that_do_not_fit_are_refused() {
     let mats: Vec<Mat> = bad.iter().map(Field::mat).chain([cut(x.mat())]).collect();
     for &m in &mats {
         refused("copy", Copy::new(m, out.mat_mut()));
-        refused("axpy", Axpy::new(1.0, m, out.mat_mut()));
+        refused("axpy", Axpy::new(m, out.mat_mut(), 1.0));
         refused("silu", Silu::new(m, out.mat_mut()));
         refused(
             "silu_backward",
@@ -55,7 +55,7 @@ fn operands_that_do_not_fit_are_refused() {
         refused("add_product", AddProduct::new(m, x.mat(), out.mat_mut()));
         refused(
             "scale_samples",
-            ScaleSamples::new(m, x.mat(), out.mat_mut()),
+            ScaleSamples::new(x.mat(), out.mat_mut(), m),
         );
         refused("patchify", {
             let grid = Grid {
@@ -66,7 +66,7 @@ fn operands_that_do_not_fit_are_refused() {
                 patch: 2,
                 channel_last: true,
             };
-            Unpatchify::new(m, grid, out.block.ptr_mut())
+            Unpatchify::new(out.block.ptr_mut(), m, grid)
         });
     }
     let images = d.field([2, 1, 8], 0);
@@ -77,7 +77,7 @@ fn operands_that_do_not_fit_are_refused() {
             Mix::new(images.mat(), other.mat(), images.mat(), images.mat_mut()),
         );
         let one: &[f64] = &[1.0];
-        refused("rescale", Rescale::new(0.5, other.mat(), images.mat_mut()));
+        refused("rescale", Rescale::new(other.mat(), images.mat_mut(), 0.5));
         assert!(Terms::new(&[(one, images.mat()), (one, other.mat())]).is_err());
         let terms = Terms::new(&[(one, images.mat())]).unwrap();
         let table = d.put(terms.words());
@@ -90,9 +90,9 @@ fn operands_that_do_not_fit_are_refused() {
             Combine::new(&terms, table.ptr().at(1), images.mat_mut()),
         );
     }
-    refused("clamp", Clamp::new(0.0, 1.0, out.mat_mut()));
-    refused("threshold", Threshold::new(0.9, 2.0, out.mat_mut()));
-    refused("threshold", Threshold::new(1.5, 2.0, images.mat_mut()));
+    refused("clamp", Clamp::new(out.mat_mut(), 0.0, 1.0));
+    refused("threshold", Threshold::new(out.mat_mut(), 0.9, 2.0));
+    refused("threshold", Threshold::new(images.mat_mut(), 1.5, 2.0));
     assert!(Terms::new(&[]).is_err());
     assert!(Terms::new(&[(&[1.0; 3], images.mat())]).is_err());
     assert!(Lines::new(&[1.0; 3], &[1.0], 2).is_err());
@@ -111,23 +111,15 @@ fn operands_that_do_not_fit_are_refused() {
     );
     refused(
         "gemm",
-        gemm::Gemm::new(
-            a.mat(),
-            false,
-            b.mat(),
-            false,
-            Ptr::null(),
-            false,
-            c.mat_mut(),
-        ),
+        gemm::Gemm::new(a.mat(), false, b.mat(), false, None, false, c.mat_mut()),
     );
     refused(
         "sum_rows",
-        reduce::SumRows::new(x.mat(), out.mat_mut(), 2, 1.0, false),
+        reduce::SumRows::new(x.mat(), out.mat_mut(), 1.0, false, 2),
     );
     refused(
         "sum_rows",
-        reduce::SumRows::new(x.mat(), out.mat_mut(), 0, 1.0, false),
+        reduce::SumRows::new(x.mat(), out.mat_mut(), 1.0, false, 0),
     );
     refused(
         "gather",
@@ -148,15 +140,13 @@ fn operands_that_do_not_fit_are_refused() {
         "square_sums",
         optim::SquareSums::new(many.block.ptr(), short.ptr_mut().at(1)),
     );
-    let arenas = |m: &Field| optim::Arenas {
+    let adamw = optim::AdamW {
         params: many.block.ptr_mut(),
         grads: many.block.ptr(),
-        m: m.block.ptr_mut(),
+        m: few.block.ptr_mut(),
         v: many.block.ptr_mut(),
         ema: many.block.ptr_mut(),
         grad_norm: many.block.ptr(),
-    };
-    let numbers = optim::Numbers {
         grad_scale: 1.0,
         max_norm: None,
         keep: 1.0,
@@ -169,7 +159,7 @@ fn operands_that_do_not_fit_are_refused() {
         ema_decay: 0.9,
         one_minus_ema: 0.1,
     };
-    refused("adamw", optim::AdamW::new(arenas(&few), numbers));
+    refused("adamw", adamw.ready());
 }
 
 /// A pool rounds sizes up, but nothing may use the rest.

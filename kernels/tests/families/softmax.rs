@@ -47,7 +47,7 @@ fn equals_the_formula() {
             let (pad, scale) = ([0, 3][i % 2], [0.3f32, -1.5][i / 2 % 2]);
             let wide = f64::from(scale);
             let (x, out) = (d.field(shape, pad), d.field(shape, 1));
-            d.run(SoftmaxForward::new(scale, x.mat(), out.mat_mut()));
+            d.run(SoftmaxForward::new(x.mat(), out.mat_mut(), scale));
             let rows: Vec<Vec<f64>> = (0..shape[0] * shape[1])
                 .map(|r| softmax(&row(&x, r / shape[1], r % shape[1]), wide))
                 .collect();
@@ -59,10 +59,10 @@ fn equals_the_formula() {
             );
             let (y, dout, dx) = (d.field(shape, 2), d.field(shape, pad), d.field(shape, 0));
             d.run(SoftmaxBackward::new(
-                scale,
                 y.mat(),
                 dout.mat(),
                 dx.mat_mut(),
+                scale,
             ));
             let sums: Vec<[f64; 2]> = (0..shape[0] * shape[1])
                 .map(|r| {
@@ -98,7 +98,7 @@ fn forward(d: &mut Bench, scale: f32, values: &[f32]) -> Vec<f32> {
     let mut x = d.field([1, 1, values.len()], 0);
     x.block = d.put(values);
     let out = d.field([1, 1, values.len()], 0);
-    d.run(SoftmaxForward::new(scale, x.mat(), out.mat_mut()));
+    d.run(SoftmaxForward::new(x.mat(), out.mat_mut(), scale));
     d.get(&out.block)
 }
 
@@ -156,26 +156,26 @@ fn operands_that_do_not_fit_are_refused() {
     let (x, out) = (d.field(shape, 1), d.field(shape, 0));
     let bad: Vec<Field> = others(shape).into_iter().map(|s| d.field(s, 0)).collect();
     for m in bad.iter().map(Field::mat).chain([cut(x.mat())]) {
-        refused("softmax", SoftmaxForward::new(1.0, m, out.mat_mut()));
+        refused("softmax", SoftmaxForward::new(m, out.mat_mut(), 1.0));
         refused(
             "softmax_backward",
-            SoftmaxBackward::new(1.0, m, x.mat(), out.mat_mut()),
+            SoftmaxBackward::new(m, x.mat(), out.mat_mut(), 1.0),
         );
         refused(
             "softmax_backward",
-            SoftmaxBackward::new(1.0, x.mat(), m, out.mat_mut()),
+            SoftmaxBackward::new(x.mat(), m, out.mat_mut(), 1.0),
         );
     }
     for m in &bad {
-        refused("softmax", SoftmaxForward::new(1.0, x.mat(), m.mat_mut()));
+        refused("softmax", SoftmaxForward::new(x.mat(), m.mat_mut(), 1.0));
         refused(
             "softmax_backward",
-            SoftmaxBackward::new(1.0, x.mat(), x.mat(), m.mat_mut()),
+            SoftmaxBackward::new(x.mat(), x.mat(), m.mat_mut(), 1.0),
         );
     }
     let many = [65_536, 1, 1];
     let (x, out) = (d.field(many, 0), d.field(many, 0));
-    refused("softmax", SoftmaxForward::new(1.0, x.mat(), out.mat_mut()));
+    refused("softmax", SoftmaxForward::new(x.mat(), out.mat_mut(), 1.0));
 }
 
 #[test]
@@ -184,8 +184,8 @@ fn every_line_runs() {
     // Lanes without a channel, a token more than a block has, and rows that are too long.
     for shape in [[1, 5, 7], [1, 1, 12_289]] {
         let (x, y, out) = (d.field(shape, 0), d.field(shape, 0), d.field(shape, 0));
-        d.run(SoftmaxForward::new(0.5, x.mat(), out.mat_mut()));
-        d.run(SoftmaxBackward::new(0.5, x.mat(), y.mat(), out.mat_mut()));
+        d.run(SoftmaxForward::new(x.mat(), out.mat_mut(), 0.5));
+        d.run(SoftmaxBackward::new(x.mat(), y.mat(), out.mat_mut(), 0.5));
     }
     let coverage = d.sim.coverage(&ptx::SOFTMAX).unwrap();
     let missed: Vec<_> = coverage.uncovered().collect();

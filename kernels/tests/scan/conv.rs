@@ -102,18 +102,18 @@ fn backward(case: &Case, device: &Device, conv: &Conv) -> Result<(), String> {
     let dbias_part = device.raw(count * channels);
     let kernel = ConvBackward::new(
         x.mat(),
-        placed.walk(),
         dout.mat(),
-        case.accumulate,
         dx.mat_mut(),
+        placed.walk(),
         dweight_part.ptr_mut(),
         dbias_part.ptr_mut(),
+        case.accumulate,
     );
     launch(&device.sim, &kernel.unwrap()).map_err(|e| e.to_string())?;
     let dweight = device.put(&Matrix::new([1, channels, width], case.pad, || 0.5));
     let dbias = device.put(&Matrix::new([1, 1, channels], case.pad, || -1.0));
     for (parts, out) in [(&dweight_part, &dweight), (&dbias_part, &dbias)] {
-        let kernel = SumPartials::new(parts.ptr(), count, out.mat_mut(), true).unwrap();
+        let kernel = SumPartials::new(parts.ptr(), out.mat_mut(), count, true).unwrap();
         launch(&device.sim, &kernel).map_err(|e| e.to_string())?;
     }
     let before = if case.accumulate {
@@ -244,12 +244,12 @@ fn infinities_stay_in_their_window() {
                 let parts = [device.raw(3 * width), device.raw(3)];
                 let kernel = ConvBackward::new(
                     x.mat(),
-                    placed.walk(),
                     dout.mat(),
-                    false,
                     dx.mat_mut(),
+                    placed.walk(),
                     parts[0].ptr_mut(),
                     parts[1].ptr_mut(),
+                    false,
                 );
                 launch(&device.sim, &kernel.unwrap()).unwrap();
                 let dx = device.get(&dx);

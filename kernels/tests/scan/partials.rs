@@ -28,7 +28,7 @@ fn partial_sums_add_up() {
             let device = Device::new(Options::default());
             let placed = device.put(&parts);
             let out = device.put(&Matrix::new(shape, pad, || 0.25));
-            let kernel = SumPartials::new(placed.block.ptr(), count, out.mat_mut(), accumulate);
+            let kernel = SumPartials::new(placed.block.ptr(), out.mat_mut(), count, accumulate);
             launch(&device.sim, &kernel.unwrap()).unwrap();
             let mut want = Wide::zeros(shape);
             for b in 0..batch {
@@ -49,7 +49,7 @@ fn too_few_partial_sums_are_refused() {
     let device = Device::new(Options::default());
     let (parts, out) = (device.raw(19), device.put(&Matrix::sentinel([2, 1, 5], 0)));
     device.sim.zero(parts.address(), 4 * 19).unwrap();
-    let error = SumPartials::new(parts.ptr(), 2, out.mat_mut(), false).unwrap_err();
+    let error = SumPartials::new(parts.ptr(), out.mat_mut(), 2, false).unwrap_err();
     assert!(matches!(
         error,
         KernelError::OutOfBounds {

@@ -171,12 +171,12 @@ fn table() -> String {
     );
     let kernel = dis_kernels::scan::ConvBackward::new(
         x.mat(),
-        placed[0].0.walk(),
         placed[1].1.mat_mut().read(),
-        false,
         dx.mat_mut(),
+        placed[0].0.walk(),
         dweight.ptr_mut(),
         dbias.ptr_mut(),
+        false,
     );
     launch(&device.sim, &kernel.unwrap()).unwrap();
     for (entry, cost) in device.sim.counters() {

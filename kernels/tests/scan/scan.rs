@@ -57,7 +57,7 @@ fn sum(
     out: MatMut,
     accumulate: bool,
 ) -> Result<(), String> {
-    let kernel = SumPartials::new(parts.ptr(), count, out, accumulate).unwrap();
+    let kernel = SumPartials::new(parts.ptr(), out, count, accumulate).unwrap();
     launch(&device.sim, &kernel).map_err(|e| e.to_string())
 }
 

@@ -73,9 +73,9 @@ fn operands_that_do_not_fit_are_refused() {
     let error = Forward::new(&[bad], y.mat_mut(), false, None, 132).unwrap_err();
     shape_error(error, "delta has shape");
     let error = Forward::new(&[], y.mat_mut(), false, None, 132).unwrap_err();
-    shape_error(error, "no direction");
+    shape_error(error, "0 directions");
     let error = Forward::new(&[good; 3], y.mat_mut(), false, None, 132).unwrap_err();
-    shape_error(error, "direction 2");
+    shape_error(error, "3 directions");
     let with = Forward::with_variant;
     let error = with(Variant::Split16, &[good; 2], y.mat_mut(), false, None).unwrap_err();
     shape_error(error, "not opposite");

@@ -49,7 +49,7 @@ impl Kind {
             }
             Self::Clamp => {
                 let x = m.changed(shape, -1.0, 1.0)?;
-                m.work(Clamp::new(-0.9, 0.9, x)?)
+                m.work(Clamp::new(x, -0.9, 0.9)?)
             }
             Self::AddNoise => {
                 let noise = m.mat(shape, -1.0, 1.0)?.read();
@@ -70,11 +70,11 @@ impl Kind {
             Self::Rescale => {
                 let like = m.mat(shape, -1.0, 1.0)?.read();
                 let x = m.changed(shape, -1.0, 1.0)?;
-                m.work(Rescale::new(0.7, like, x)?)
+                m.work(Rescale::new(like, x, 0.7)?)
             }
             Self::Threshold => {
                 let x = m.changed(shape, -1.5, 1.5)?;
-                m.work(Threshold::new(0.995, f64::INFINITY, x)?)
+                m.work(Threshold::new(x, 0.995, f64::INFINITY)?)
             }
             Self::Loss => {
                 let numbers = LossNumbers {

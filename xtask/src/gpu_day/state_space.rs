@@ -170,6 +170,6 @@ pub fn conv_backward<D: Driver>(mut m: Memory<'_, D>, s: Shape) -> Result<Work<D
     let dx = m.out(full)?;
     let parts = s.batch * conv_tiles(s.tokens) * s.channels;
     let (dweight, dbias) = (m.room(4 * parts)?, m.room(parts)?);
-    let kernel = ConvBackward::new(x, walk, dout.read(), false, dx, dweight, dbias)?;
+    let kernel = ConvBackward::new(x, dout.read(), dx, walk, dweight, dbias, false)?;
     Ok(m.work(kernel))
 }

@@ -9,13 +9,15 @@ use dis_kernels::elementwise::{
 };
 use dis_kernels::embed::{Gather, ScatterAdd};
 use dis_kernels::gemm::Gemm;
-use dis_kernels::norm::{self, NormBackward, NormForward, NormParamSums};
-use dis_kernels::optim::{AdamW, Arenas, NormFinish, Numbers, SquareSums, norm_partials};
+use dis_kernels::norm::{NormBackward, NormForward, NormParamSums};
+use dis_kernels::optim::{AdamW, NormFinish, SquareSums, norm_partials};
 use dis_kernels::patch::{Grid, Patchify, Unpatchify};
 use dis_kernels::reduce::SumRows;
 use dis_kernels::scan::SumPartials;
 use dis_kernels::softmax::{SoftmaxBackward, SoftmaxForward};
-use dis_kernels::{Block, Contract, Driver, Mat, MatMut, Pool, Ptr, PtrMut, launch};
+use dis_kernels::{
+    Block, Contract, Driver, Kernel as _, Mat, MatMut, Pool, Ptr, PtrMut, Ready, launch,
+};
 
 use super::{images, state_space};
 
@@ -145,7 +147,7 @@ impl<'a, D: Driver> Memory<'a, D> {
     }
 
     /// The work of one kernel over this memory.
-    pub fn work<K: Contract + 'static>(self, kernel: K) -> Work<D> {
+    pub fn work<K: Contract + 'static>(self, kernel: Ready<K>) -> Work<D> {
         self.work_of(move |driver| launch(driver, &kernel))
     }
 
@@ -356,7 +358,7 @@ impl Kernel {
                 let count = s.channels.div_ceil(32);
                 let parts = m.values(s.batch * count * s.tokens * 2 * s.states, -1.0, 1.0)?;
                 let out = m.out([s.batch, s.tokens, 2 * s.states])?;
-                m.work(SumPartials::new(parts.read(), count, out, false)?)
+                m.work(SumPartials::new(parts.read(), out, count, false)?)
             }
             Self::NormForward | Self::NormBackward | Self::NormParamSums => self.norm(m, s)?,
             Self::SoftmaxForward | Self::SoftmaxBackward => {
@@ -365,11 +367,11 @@ impl Kernel {
                 match self {
                     Self::SoftmaxForward => {
                         let out = m.out(scores)?;
-                        m.work(SoftmaxForward::new(0.125, x, out)?)
+                        m.work(SoftmaxForward::new(x, out, 0.125)?)
                     }
                     _ => {
                         let (dout, dx) = (m.mat(scores, -1.0, 1.0)?.read(), m.out(scores)?);
-                        m.work(SoftmaxBackward::new(0.125, x, dout, dx)?)
+                        m.work(SoftmaxBackward::new(x, dout, dx, 0.125)?)
                     }
                 }
             }
@@ -397,7 +399,7 @@ impl Kernel {
             Self::Axpy => {
                 let (x, y) = (m.mat(full, -4.0, 4.0)?.read(), m.changed(full, -1.0, 1.0)?);
                 // Back and forth would be exact; a small factor does not overflow either.
-                m.work(Axpy::new(1e-6, x, y)?)
+                m.work(Axpy::new(x, y, 1e-6)?)
             }
             Self::SiluBackward | Self::AddProduct => {
                 let a = m.mat(full, -4.0, 4.0)?.read();
@@ -416,13 +418,13 @@ impl Kernel {
             Self::ScaleSamples => {
                 let scale = m.mat([s.batch, 1, 1], 0.5, 2.0)?.read();
                 let (x, y) = (m.mat(full, -1.0, 1.0)?.read(), m.out(full)?);
-                m.work(ScaleSamples::new(scale, x, y)?)
+                m.work(ScaleSamples::new(x, y, scale)?)
             }
             Self::SumRows => {
                 let rows = s.batch * s.tokens;
                 let x = m.mat([1, rows, s.channels], -1.0, 1.0)?.read();
                 let y = m.out([1, rows.div_ceil(CHUNK), s.channels])?;
-                m.work(SumRows::new(x, y, CHUNK, 1.0, false)?)
+                m.work(SumRows::new(x, y, 1.0, false, CHUNK)?)
             }
             Self::Gather | Self::ScatterAdd => {
                 let table = m.mat([1, CLASSES, s.width()], -1.0, 1.0)?;
@@ -456,11 +458,11 @@ impl Kernel {
                 match self {
                     Self::Patchify => {
                         let (image, out) = (m.values(values, -1.0, 1.0)?, m.out(patches)?);
-                        m.work(Patchify::new(image.read(), grid, out)?)
+                        m.work(Patchify::new(image.read(), out, grid)?)
                     }
                     _ => {
                         let (x, image) = (m.mat(patches, -1.0, 1.0)?, m.room(values)?);
-                        m.work(Unpatchify::new(x.read(), grid, image)?)
+                        m.work(Unpatchify::new(image, x.read(), grid)?)
                     }
                 }
             }
@@ -482,55 +484,66 @@ impl Kernel {
 
     fn norm<D: Driver>(self, mut m: Memory<'_, D>, s: Shape) -> Result<Work<D>> {
         let shape = [s.batch, s.tokens, s.width()];
-        let weight = m.values(s.width(), 0.5, 1.5)?.read();
+        let weight = Some(m.mat([1, 1, s.width()], 0.5, 1.5)?.read());
         let x = m.mat(shape, -1.0, 1.0)?.read();
         if self == Self::NormForward {
             let hidden = m.mat(shape, -1.0, 1.0)?.read();
             let (sum, stats) = (m.out(shape)?, m.out([s.batch, s.tokens, 2])?);
             let out = m.out(shape)?;
-            return Ok(m.work(NormForward::new(norm::Forward {
+            let kernel = NormForward {
                 residual: Some(x),
                 hidden,
                 hidden_scale: None,
                 weight,
-                bias: Ptr::null(),
+                bias: None,
                 shift_scale: None,
                 sum: Some(sum),
                 stats: Some(stats),
                 out,
                 layer: false,
                 eps: 1e-5,
-            })?));
+            };
+            return Ok(m.work(kernel.ready()?));
         }
-        let saved = norm::Saved {
-            x,
-            stats: m.mat([s.batch, s.tokens, 2], 0.5, 1.5)?.read(),
-            weight,
-            bias: Ptr::null(),
-            shift_scale: None,
-            dout: m.mat(shape, -1.0, 1.0)?.read(),
-        };
+        let stats = m.mat([s.batch, s.tokens, 2], 0.5, 1.5)?.read();
+        let dout = m.mat(shape, -1.0, 1.0)?.read();
         if self == Self::NormBackward {
-            let dx = m.out(shape)?;
-            return Ok(m.work(NormBackward::new(saved, false, false, dx)?));
+            let kernel = NormBackward {
+                x,
+                stats,
+                weight,
+                shift_scale: None,
+                dout,
+                dx: m.out(shape)?,
+                layer: false,
+                accumulate: false,
+            };
+            return Ok(m.work(kernel.ready()?));
         }
-        let partial = m.room(s.batch * s.tokens.div_ceil(CHUNK) * 2 * s.width())?;
-        Ok(m.work(NormParamSums::new(saved, CHUNK, partial)?))
+        let kernel = NormParamSums {
+            x,
+            stats,
+            weight,
+            bias: None,
+            shift_scale: None,
+            dout,
+            partial: m.room(s.batch * s.tokens.div_ceil(CHUNK) * 2 * s.width())?,
+            chunk: CHUNK,
+        };
+        Ok(m.work(kernel.ready()?))
     }
 }
 
 /// The update of `n` weights.
 fn adamw<D: Driver>(mut m: Memory<'_, D>, n: usize) -> Result<Work<D>> {
     let row = [1, 1, n];
-    let arenas = Arenas {
+    let kernel = AdamW {
         params: m.changed(row, -1.0, 1.0)?.ptr,
         grads: m.values(n, -1.0, 1.0)?.read(),
         m: m.changed(row, -0.1, 0.1)?.ptr,
         v: m.changed(row, 0.0, 0.1)?.ptr,
         ema: m.changed(row, -1.0, 1.0)?.ptr,
         grad_norm: m.values(1, 1.0, 2.0)?.read(),
-    };
-    let numbers = Numbers {
         grad_scale: 1.0,
         max_norm: Some(1.0),
         keep: 1.0,
@@ -543,7 +556,7 @@ fn adamw<D: Driver>(mut m: Memory<'_, D>, n: usize) -> Result<Work<D>> {
         ema_decay: 0.9999,
         one_minus_ema: 0.0001,
     };
-    Ok(m.work(AdamW::new(arenas, numbers)?))
+    Ok(m.work(kernel.ready()?))
 }
 
 /// A product `c = a b`, of m x k by k x n: by our own kernel, and as a library is asked for it.
@@ -572,7 +585,7 @@ pub fn gemm<D: Driver>(
         bf16,
     };
     if !bf16 {
-        let kernel = Gemm::new(a, false, b, false, Ptr::null(), false, c)?;
+        let kernel = Gemm::new(a, false, b, false, None, false, c)?;
         return Ok((memory.work(kernel), call));
     }
     let mut rounded = |x: Mat| -> Result<Bf16Mat> {
@@ -589,6 +602,6 @@ pub fn gemm<D: Driver>(
         ldb: b.row_stride as u32,
         ..call
     };
-    let kernel = GemmBf16::new(a, false, b, false, Ptr::null(), false, c)?;
+    let kernel = GemmBf16::new(a, false, b, false, None, false, c)?;
     Ok((memory.work(kernel), call))
 }

@@ -91,8 +91,3 @@ pub fn mat_mut<D: Driver>(x: TokensMut<'_, DeviceBuf<D, f32>>) -> MatMut {
         batch_stride: l.batch_stride,
     }
 }
-
-/// A checked view of one row; null when absent.
-pub(super) fn vector<D: Driver>(x: Option<Tokens<'_, DeviceBuf<D, f32>>>) -> Ptr<f32> {
-    x.map_or(Ptr::null(), |x| mat(x).ptr)
-}

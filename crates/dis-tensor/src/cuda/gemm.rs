@@ -4,7 +4,7 @@ use dis_kernels::bf16::{Bf16Mat, GemmBf16};
 use dis_kernels::driver::GemmCall;
 use dis_kernels::elementwise::{Copy, broadcast_tokens};
 use dis_kernels::gemm::Gemm;
-use dis_kernels::{Driver, Mat, MatMut, Ptr};
+use dis_kernels::{Driver, Mat, MatMut};
 
 use super::buffer::{DeviceBuf, mat, mat_mut};
 use super::{Cuda, CudaView, CudaViewMut, prepared};
@@ -35,12 +35,6 @@ struct Form {
     bias: Option<Mat>,
     accum: Accum,
     c: MatMut,
-}
-
-impl Form {
-    fn bias(&self) -> Ptr<f32> {
-        self.bias.map_or(Ptr::null(), |bias| bias.ptr)
-    }
 }
 
 impl<D: Driver> Cuda<D> {
@@ -75,7 +69,7 @@ impl<D: Driver> Cuda<D> {
             return self.library_product(form, stored(&a), stored(&b), false);
         }
         let (transpose_a, transpose_b) = (form.transpose_a, form.transpose_b);
-        let (bias, adds) = (form.bias(), accum.adds());
+        let (bias, adds) = (form.bias, accum.adds());
         let kernel = Gemm::new(a, transpose_a, b, transpose_b, bias, adds, form.c);
         self.launch(OP, kernel)
     }
@@ -105,7 +99,7 @@ impl<D: Driver> Cuda<D> {
                 form.transpose_a,
                 b,
                 form.transpose_b,
-                form.bias(),
+                form.bias,
                 form.accum.adds(),
                 form.c,
             ),

@@ -41,7 +41,7 @@ impl<D: Driver> ImageOps for Cuda<D> {
     }
 
     fn run_clamp(&self, low: f64, high: f64, x: ViewMut<'_, Self>) -> Result<()> {
-        let kernel = Clamp::new(low as f32, high as f32, mat_mut(x));
+        let kernel = Clamp::new(mat_mut(x), low as f32, high as f32);
         self.launch("clamp", kernel)
     }
 
@@ -72,11 +72,11 @@ impl<D: Driver> ImageOps for Cuda<D> {
     }
 
     fn run_rescale(&self, strength: f64, like: View<'_, Self>, x: ViewMut<'_, Self>) -> Result<()> {
-        self.launch("rescale", Rescale::new(strength, mat(like), mat_mut(x)))
+        self.launch("rescale", Rescale::new(mat(like), mat_mut(x), strength))
     }
 
     fn run_threshold(&self, ratio: f64, most: f64, x: ViewMut<'_, Self>) -> Result<()> {
-        self.launch("threshold", Threshold::new(ratio, most, mat_mut(x)))
+        self.launch("threshold", Threshold::new(mat_mut(x), ratio, most))
     }
 
     fn run_gaussian_loss(

@@ -28,7 +28,7 @@ use dis_kernels::embed::{Gather, ScatterAdd};
 use dis_kernels::memory::Stats;
 use dis_kernels::patch::{self, Patchify, Unpatchify};
 use dis_kernels::softmax::{SoftmaxBackward, SoftmaxForward};
-use dis_kernels::{Block, Contract, Driver, KernelError, Pool};
+use dis_kernels::{Block, Contract, Driver, KernelError, Pool, Ready};
 
 pub use self::buffer::{DeviceBuf, mat, mat_mut};
 pub use self::record::DeviceRecording;
@@ -129,7 +129,7 @@ impl<D: Driver> Cuda<D> {
     pub fn launch<K: Contract>(
         &self,
         op: &'static str,
-        kernel: dis_kernels::Result<K>,
+        kernel: dis_kernels::Result<Ready<K>>,
     ) -> Result<()> {
         self.run(op, |driver| dis_kernels::launch(driver, &kernel?))
     }
@@ -331,11 +331,11 @@ impl<D: Driver> Backend for Cuda<D> {
         let (x, out) = (mat(x), mat_mut(out));
         match f {
             Map::Copy => self.launch("copy", kernels::Copy::new(x, out)),
-            Map::Axpy(alpha) => self.launch("axpy", kernels::Axpy::new(alpha as f32, x, out)),
+            Map::Axpy(alpha) => self.launch("axpy", kernels::Axpy::new(x, out, alpha as f32)),
             Map::Silu => self.launch("silu", kernels::Silu::new(x, out)),
             Map::NegExp => self.launch("neg_exp", kernels::NegExp::new(x, out)),
             Map::Softmax(scale) => {
-                self.launch("softmax", SoftmaxForward::new(scale as f32, x, out))
+                self.launch("softmax", SoftmaxForward::new(x, out, scale as f32))
             }
         }
     }
@@ -354,7 +354,7 @@ impl<D: Driver> Backend for Cuda<D> {
             }
             Zip::AddProduct => self.launch("add_product", kernels::AddProduct::new(x, y, out)),
             Zip::SoftmaxBackward(scale) => {
-                let kernel = SoftmaxBackward::new(scale as f32, x, y, out);
+                let kernel = SoftmaxBackward::new(x, y, out, scale as f32);
                 self.launch("softmax_backward", kernel)
             }
         }
@@ -377,7 +377,7 @@ impl<D: Driver> Backend for Cuda<D> {
         x: View<'_, Self>,
         out: ViewMut<'_, Self>,
     ) -> Result<()> {
-        let kernel = kernels::ScaleSamples::new(mat(scale), mat(x), mat_mut(out));
+        let kernel = kernels::ScaleSamples::new(mat(x), mat_mut(out), mat(scale));
         self.launch("scale_samples", kernel)
     }
 
@@ -429,7 +429,7 @@ impl<D: Driver> Backend for Cuda<D> {
     }
 
     fn run_patchify(&self, image: &Buf<D>, grid: PatchGrid, out: ViewMut<'_, Self>) -> Result<()> {
-        let kernel = Patchify::new(image.ptr(), patch_grid(&grid), mat_mut(out));
+        let kernel = Patchify::new(image.ptr(), mat_mut(out), patch_grid(&grid));
         self.launch("patchify", kernel)
     }
 
@@ -439,7 +439,7 @@ impl<D: Driver> Backend for Cuda<D> {
         grid: PatchGrid,
         image: &mut Buf<D>,
     ) -> Result<()> {
-        let kernel = Unpatchify::new(mat(patches), patch_grid(&grid), image.ptr_mut());
+        let kernel = Unpatchify::new(image.ptr_mut(), mat(patches), patch_grid(&grid));
         self.launch("unpatchify", kernel)
     }
 

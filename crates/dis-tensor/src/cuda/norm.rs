@@ -1,10 +1,10 @@
 //! Normalisation and its backward.
 
-use dis_kernels::norm::{Forward, NormBackward, NormForward, NormParamSums, Saved};
-use dis_kernels::{Driver, Mat, MatMut, Ptr};
+use dis_kernels::norm::{NormBackward, NormForward, NormParamSums};
+use dis_kernels::{Driver, Kernel, Mat, MatMut, PtrMut};
 
 use super::Cuda;
-use super::buffer::{DeviceBuf, mat, mat_mut, vector};
+use super::buffer::{DeviceBuf, mat, mat_mut};
 use crate::error::Result;
 use crate::operands::{AddNorm, AddNormBackward, NormGrads, NormKind};
 
@@ -18,12 +18,12 @@ impl<D: Driver> Cuda<D> {
         if call.hidden.layout.elements() == 0 {
             return Ok(());
         }
-        let forward = Forward {
+        let forward = NormForward {
             residual: call.residual.map(mat),
             hidden: mat(call.hidden),
             hidden_scale: call.hidden_scale.map(mat),
-            weight: vector(call.norm.weight),
-            bias: vector(call.norm.bias),
+            weight: call.norm.weight.map(mat),
+            bias: call.norm.bias.map(mat),
             shift_scale: call.norm.shift_scale.map(mat),
             sum: call.sum.map(mat_mut),
             stats: call.stats.map(mat_mut),
@@ -31,29 +31,41 @@ impl<D: Driver> Cuda<D> {
             layer: call.norm.kind == NormKind::Layer,
             eps: call.norm.eps as f32,
         };
-        self.launch("add_norm", NormForward::new(forward))
+        self.launch("add_norm", forward.ready())
     }
 
     pub(super) fn norm_backward(&self, call: AddNormBackward<'_, Buf<D>>) -> Result<()> {
         const OP: &str = "add_norm_backward";
         let norm = call.norm;
-        let saved = Saved {
+        let sums = NormParamSums {
             x: mat(call.x),
             stats: mat(call.stats),
-            weight: vector(norm.weight),
-            bias: vector(norm.bias),
+            weight: norm.weight.map(mat),
+            bias: norm.bias.map(mat),
             shift_scale: norm.shift_scale.map(mat),
             dout: mat(call.dout),
+            // Scratch, later.
+            partial: PtrMut::null(),
+            chunk: CHUNK,
         };
-        if saved.x.elements() > 0 {
-            let (layer, adds) = (norm.kind == NormKind::Layer, call.accum.adds());
-            self.launch(OP, NormBackward::new(saved, layer, adds, mat_mut(call.dx)))?;
+        if sums.x.elements() > 0 {
+            let backward = NormBackward {
+                x: sums.x,
+                stats: sums.stats,
+                weight: sums.weight,
+                shift_scale: sums.shift_scale,
+                dout: sums.dout,
+                dx: mat_mut(call.dx),
+                layer: norm.kind == NormKind::Layer,
+                accumulate: call.accum.adds(),
+            };
+            self.launch(OP, backward.ready())?;
         }
         if let Some(grads) = call.grads {
-            self.norm_parameters(OP, saved, grads)?;
+            self.norm_parameters(OP, sums, grads)?;
         }
         match call.d_shift_scale {
-            Some(out) => self.norm_modulation(OP, saved, mat_mut(out)),
+            Some(out) => self.norm_modulation(OP, sums, mat_mut(out)),
             None => Ok(()),
         }
     }
@@ -62,21 +74,22 @@ impl<D: Driver> Cuda<D> {
     fn norm_parameters(
         &self,
         op: &'static str,
-        saved: Saved,
+        sums: NormParamSums,
         grads: NormGrads<'_, Buf<D>>,
     ) -> Result<()> {
-        let [batch, tokens, channels] = saved.x.shape();
-        if saved.x.elements() == 0 || (grads.weight.is_none() && grads.bias.is_none()) {
+        let [batch, tokens, channels] = sums.x.shape();
+        if sums.x.elements() == 0 || (grads.weight.is_none() && grads.bias.is_none()) {
             return Ok(());
         }
         let rows = batch * tokens.div_ceil(CHUNK);
         let scratch = self.scratch::<f32>(op, rows * 2 * channels)?;
-        let plain = Saved {
-            weight: Ptr::null(),
-            bias: Ptr::null(),
-            ..saved
+        let plain = NormParamSums {
+            weight: None,
+            bias: None,
+            partial: scratch.ptr_mut(),
+            ..sums
         };
-        self.launch(op, NormParamSums::new(plain, CHUNK, scratch.ptr_mut()))?;
+        self.launch(op, plain.ready())?;
         let arena = grads.arena.ptr_mut();
         for (offset, first) in [(grads.weight, channels), (grads.bias, 0)] {
             let Some(offset) = offset else { continue };
@@ -91,16 +104,17 @@ impl<D: Driver> Cuda<D> {
     }
 
     /// Overwrites the gradients of shift and scale.
-    fn norm_modulation(&self, op: &'static str, saved: Saved, out: MatMut) -> Result<()> {
-        let [batch, tokens, channels] = saved.x.shape();
+    fn norm_modulation(&self, op: &'static str, sums: NormParamSums, out: MatMut) -> Result<()> {
+        let [batch, tokens, channels] = sums.x.shape();
         let chunks = tokens.div_ceil(CHUNK);
         let scratch = self.scratch::<f32>(op, batch * chunks * 2 * channels)?;
-        let plain = Saved {
-            shift_scale: None,
-            ..saved
-        };
-        if saved.x.elements() > 0 {
-            self.launch(op, NormParamSums::new(plain, CHUNK, scratch.ptr_mut()))?;
+        if sums.x.elements() > 0 {
+            let plain = NormParamSums {
+                shift_scale: None,
+                partial: scratch.ptr_mut(),
+                ..sums
+            };
+            self.launch(op, plain.ready())?;
         }
         let partial = Mat::dense(scratch.ptr(), batch, chunks, 2 * channels);
         self.sum_tokens(op, partial, out, 1.0, false)

@@ -1,7 +1,7 @@
 //! Global norm and AdamW.
 
-use dis_kernels::Driver;
-use dis_kernels::optim::{self, Arenas, NormFinish, Numbers, SquareSums, norm_partials};
+use dis_kernels::optim::{self, NormFinish, SquareSums, norm_partials};
+use dis_kernels::{Driver, Kernel};
 
 use super::Cuda;
 use super::buffer::DeviceBuf;
@@ -22,7 +22,13 @@ impl<D: Driver> Cuda<D> {
         // libm: powf and the like differ between platforms.
         let correction1 = 1.0 - libm::pow(s.beta1, t);
         let correction2 = 1.0 - libm::pow(s.beta2, t);
-        let numbers = Numbers {
+        let kernel = optim::AdamW {
+            params: state.params.ptr_mut(),
+            grads: state.grads.ptr(),
+            m: state.m.ptr_mut(),
+            v: state.v.ptr_mut(),
+            ema: state.ema.ptr_mut(),
+            grad_norm: state.grad_norm.ptr(),
             grad_scale: s.grad_scale,
             max_norm: s.max_grad_norm,
             keep: (1.0 - s.lr * s.weight_decay) as f32,
@@ -35,14 +41,6 @@ impl<D: Driver> Cuda<D> {
             ema_decay: s.ema_decay as f32,
             one_minus_ema: (1.0 - s.ema_decay) as f32,
         };
-        let arenas = Arenas {
-            params: state.params.ptr_mut(),
-            grads: state.grads.ptr(),
-            m: state.m.ptr_mut(),
-            v: state.v.ptr_mut(),
-            ema: state.ema.ptr_mut(),
-            grad_norm: state.grad_norm.ptr(),
-        };
-        self.launch("adamw", optim::AdamW::new(arenas, numbers))
+        self.launch("adamw", kernel.ready())
     }
 }

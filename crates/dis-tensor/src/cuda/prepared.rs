@@ -21,7 +21,7 @@ pub struct Prepared<D: Driver> {
 
 impl<D: Driver> Prepared<D> {
     fn end(&self) -> usize {
-        self.offset + self.copy.rows * self.copy.columns
+        self.offset + self.copy.elements()
     }
 }
 
@@ -29,7 +29,7 @@ impl<D: Driver> Prepared<D> {
 pub(super) fn find<D: Driver>(known: &[Prepared<D>], layout: &Layout) -> Option<Bf16Mat> {
     let at = known.partition_point(|matrix| matrix.offset <= layout.offset);
     let found = &known[at.checked_sub(1)?];
-    let (from, columns) = (layout.offset - found.offset, found.copy.columns);
+    let (from, columns) = (layout.offset - found.offset, found.copy.channels);
     let alike = layout.is_matrix() && (layout.row_stride == columns || layout.rows() <= 1);
     if !alike {
         return None;

@@ -24,12 +24,12 @@ impl<D: Driver> Cuda<D> {
     ) -> Result<()> {
         if src.tokens <= DIRECT {
             let chunk = src.tokens.max(1);
-            return self.launch(op, SumRows::new(src, dst, chunk, alpha, accumulate));
+            return self.launch(op, SumRows::new(src, dst, alpha, accumulate, chunk));
         }
         let chunks = src.tokens.div_ceil(CHUNK);
         let scratch = self.scratch::<f32>(op, src.batch * chunks * src.channels)?;
         let partial = MatMut::dense(scratch.ptr_mut(), src.batch, chunks, src.channels);
-        self.launch(op, SumRows::new(src, partial, CHUNK, 1.0, false))?;
+        self.launch(op, SumRows::new(src, partial, 1.0, false, CHUNK))?;
         self.sum_tokens(op, partial.read(), dst, alpha, accumulate)
     }
 
@@ -44,7 +44,7 @@ impl<D: Driver> Cuda<D> {
         let chunks = src.tokens.div_ceil(CHUNK);
         let scratch = self.scratch::<f32>(op, src.batch * chunks * src.channels)?;
         let partial = MatMut::dense(scratch.ptr_mut(), src.batch, chunks, src.channels);
-        self.launch(op, SumRows::new(src, partial, CHUNK, 1.0, false))?;
+        self.launch(op, SumRows::new(src, partial, 1.0, false, CHUNK))?;
         self.sum_tokens(op, partial.as_matrix().read(), dst, 1.0, true)
     }
 
