@@ -4,13 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use dis_data::DIGITS_SPLIT_SEED;
-use dis_diffusion::{Guidance, Plan, SamplerSpec, Spacing};
+use dis_diffusion::Guidance;
 use dis_eval::metrics::{DigitsReport, digits_check};
-use dis_model::Checkpoint;
-use dis_model::checkpoint::InferHints;
-use dis_model::classes::Division;
-use dis_pipeline::{SampleSpec, generate, plan_for};
-use dis_tensor::{Backend, Cpu, Precision};
+use dis_eval::{FeatureNetwork, PixelFeatures};
+use dis_pipeline::{Pipeline, Row, Settings};
+use dis_tensor::{Cpu, Precision};
 use dis_train::run::find_weights;
 
 /// The model that `dis sample` carries.
@@ -48,27 +46,19 @@ pub struct Args {
 
 /// Returns whether all four criteria hold.
 pub fn run(args: &Args) -> Result<bool> {
-    let checkpoint = open(args.checkpoint.as_deref())?;
-    let plan = plan_for(
-        &checkpoint.metadata,
-        SamplerSpec::Ddim { eta: 0.0 },
-        args.steps,
-        Spacing::Default,
-        None,
-    )?;
     let precision = match args.bf16 {
         true => Precision::Bfloat16,
         false => Precision::Float32,
     };
     let cpu = Cpu::with_threads(0)?.with_precision(precision);
-    let report = judge(
-        &cpu,
-        &checkpoint,
-        &plan,
-        args.per_class,
-        args.cfg,
-        args.seed,
-    )?;
+    let pipeline = open(args.checkpoint.as_deref(), &cpu)?;
+    let settings = Settings {
+        steps: args.steps,
+        guidance: Some(Guidance::new(args.cfg)),
+        seed: args.seed,
+        ..Settings::default()
+    };
+    let report = judge(&cpu, &pipeline, args.per_class, settings)?;
     println!(
         "{} samples, {} DDIM steps, guidance {}, seed {}",
         CLASSES * args.per_class,
@@ -85,16 +75,16 @@ pub fn run(args: &Args) -> Result<bool> {
 }
 
 /// A digits model.
-pub fn open(path: Option<&Path>) -> Result<Checkpoint> {
-    let checkpoint = match path {
+pub fn open(path: Option<&Path>, cpu: &Cpu) -> Result<Pipeline<Cpu>> {
+    let pipeline = match path {
         Some(path) => {
             let found = find_weights(path, &mut |text| eprintln!("warning: {text}"))?;
-            found.load(false)?
+            Pipeline::open(found.file(false), cpu.clone())?
         }
-        None => Checkpoint::load(Path::new(BUNDLED), &InferHints::default())
+        None => Pipeline::open(BUNDLED, cpu.clone())
             .context("run this from the root of the repository, or give --checkpoint")?,
     };
-    let config = checkpoint.model.config();
+    let config = pipeline.model().config();
     if (config.channels, config.image_size) != (1, 8.into()) {
         bail!(
             "the model is for {} channels of {}, not digits",
@@ -102,37 +92,28 @@ pub fn open(path: Option<&Path>) -> Result<Checkpoint> {
             config.image_size
         );
     }
-    Ok(checkpoint)
+    Ok(pipeline)
 }
 
-/// Draws so many images of each class along a plan, and judges them.
+/// Draws so many images of each class, and judges them.
 pub fn judge(
     cpu: &Cpu,
-    checkpoint: &Checkpoint,
-    plan: &Plan,
+    pipeline: &Pipeline<Cpu>,
     per_class: usize,
-    cfg: f64,
-    seed: u64,
+    settings: Settings,
 ) -> Result<DigitsReport> {
-    let count = CLASSES * per_class;
-    let division = Division::new(count, CLASSES);
-    let labels: Vec<u32> = (0..count).map(|i| division.in_blocks(i) as u32).collect();
-    let spec = SampleSpec {
-        count: labels.len(),
-        labels,
-        seed,
-        first: 0,
-        guidance: Guidance::new(cfg),
+    let (count, classes) = (CLASSES * per_class, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    let settings = Settings {
         batch_size: 250,
+        ..settings
     };
-    let images = cpu.install(|| {
-        let mut params = cpu.from_f32(&checkpoint.weights);
-        cpu.prepare_weights(&mut params, checkpoint.model.table().products())?;
-        generate(cpu, &checkpoint.model, &params, plan, &spec, &mut |_, _| {})
-    })?;
-    let unit: Vec<f32> = images
+    let images = cpu.install(|| pipeline.draw(count, &classes, &settings))?;
+    let asked: Vec<u32> = Row::divided(count, &classes)
         .iter()
-        .map(|v| ((v + 1.0) / 2.0).clamp(0.0, 1.0))
+        .filter_map(|row| row.label)
         .collect();
-    Ok(digits_check(&unit, &spec.labels, DIGITS_SPLIT_SEED)?)
+    let images: Vec<f32> = images.iter().map(|v| v.clamp(-1.0, 1.0)).collect();
+    let shape = pipeline.model().config().image_shape().into();
+    let pixels = PixelFeatures.run(&images, shape)?.features;
+    Ok(digits_check(&pixels, &asked, DIGITS_SPLIT_SEED)?)
 }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use dis_diffusion::{SamplerSpec, Spacing};
-use dis_pipeline::plan_for;
+use dis_diffusion::{Guidance, SamplerSpec, Spacing};
+use dis_pipeline::Settings;
 use dis_tensor::Cpu;
 
 use crate::digits;
@@ -43,8 +43,8 @@ pub struct Args {
 
 /// Makes the table.
 pub fn run(args: &Args) -> Result<bool> {
-    let checkpoint = digits::open(args.checkpoint.as_deref())?;
     let cpu = Cpu::with_threads(0)?;
+    let pipeline = digits::open(args.checkpoint.as_deref(), &cpu)?;
     let mut table = String::from("| sampler | spacing |");
     for steps in &args.steps {
         write!(table, " {steps}: calls | labels % | Frechet |")?;
@@ -57,19 +57,19 @@ pub fn run(args: &Args) -> Result<bool> {
         for &spacing in &args.spacings {
             let mut line = format!("| `{name}` | {spacing} |");
             for &steps in &args.steps {
-                let plan = plan_for(&checkpoint.metadata, sampler, steps, spacing, None)?;
-                let report = digits::judge(
-                    &cpu,
-                    &checkpoint,
-                    &plan,
-                    args.per_class,
-                    args.cfg,
-                    args.seed,
-                )?;
+                let settings = Settings {
+                    sampler,
+                    steps,
+                    spacing,
+                    guidance: Some(Guidance::new(args.cfg)),
+                    seed: args.seed,
+                    ..Settings::default()
+                };
+                let calls = pipeline.plan(&settings)?.iterations();
+                let report = digits::judge(&cpu, &pipeline, args.per_class, settings)?;
                 write!(
                     line,
-                    " {} | {:.1} | {:.3} |",
-                    plan.iterations(),
+                    " {calls} | {:.1} | {:.3} |",
                     100.0 * report.accuracy,
                     report.frechet
                 )?;

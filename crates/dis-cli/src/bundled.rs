@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use dis_eval::sha256_hex;
 use dis_model::checkpoint::{Entry, InferError, InferHints, WeightFile};
-use dis_model::{Checkpoint, DisModel, Metadata, ModelError};
+use dis_model::{Checkpoint, DisModel, Metadata, ModelBackend, ModelError};
+use dis_pipeline::Pipeline;
 use dis_train::run::{Found, find_weights};
 
 use crate::note;
@@ -80,6 +81,18 @@ pub fn open(path: Option<&Path>, raw: bool, null_label: Option<bool>) -> Result<
 }
 
 impl Weights {
+    /// The model on a device.
+    pub fn load<B: ModelBackend>(mut self, backend: &B) -> Result<Pipeline<B>> {
+        let params = self.file.read_params(backend, self.model.table())?;
+        let backend = backend.clone();
+        Ok(Pipeline::with_params(
+            self.model,
+            self.metadata,
+            params,
+            backend,
+        )?)
+    }
+
     /// The SHA-256 of the file.
     pub fn sha256(&self) -> Result<String> {
         let Some(path) = &self.path else {

@@ -2,10 +2,9 @@
 
 use anyhow::{Result, bail, ensure};
 use dis_data::grid;
-use dis_diffusion::{Guidance, GuidedChannels, Limit, Plan, SamplerSpec};
-use dis_model::classes::Division;
+use dis_diffusion::{Guidance, GuidedChannels, Limit, SamplerSpec};
 use dis_model::{Classes, ConditionKind, DisConfig, Metadata};
-use dis_pipeline::{Row, Task};
+use dis_pipeline::{Settings, usual_guidance};
 
 use crate::args::SamplerArgs;
 use crate::decode::Decoder;
@@ -13,13 +12,6 @@ use crate::progress;
 
 /// Most images of one run: a bound for typing errors.
 pub const MOST: usize = 10_000_000;
-
-/// `num` images from noise, as many of each class that has images; those of `dis sample` with the
-/// same numbers.
-pub fn balanced(num: usize, classes: Option<&Classes>) -> Result<Vec<Row>> {
-    ensure!((1..=MOST).contains(&num), "--num must be 1 to {MOST}");
-    Ok(divided(num, &usual(classes)))
-}
 
 /// The classes of a model that can be drawn from; none if it has none.
 pub fn classes(metadata: &Metadata) -> Result<Option<Classes>> {
@@ -30,25 +22,33 @@ pub fn classes(metadata: &Metadata) -> Result<Option<Classes>> {
     Ok(Classes::of(metadata)?)
 }
 
-/// The classes that are drawn where none is named: those with images.
-pub fn usual(classes: Option<&Classes>) -> Vec<Option<u32>> {
-    classes.map_or(vec![None], |classes| {
-        classes.occupied().into_iter().map(Some).collect()
+/// The settings that the options ask for.
+pub fn settings(
+    how: &SamplerArgs,
+    guidance: &Guidance,
+    seed: u64,
+    batch_size: usize,
+) -> Result<Settings> {
+    Ok(Settings {
+        sampler: sampler(how)?,
+        steps: how.steps,
+        spacing: how.spacing,
+        limit: limit(how)?,
+        guidance: Some(guidance.clone()),
+        seed,
+        batch_size,
     })
-}
-
-/// `total` images from noise, divided over `classes` block by block.
-pub fn divided(total: usize, classes: &[Option<u32>]) -> Vec<Row> {
-    let division = Division::new(total, classes.len());
-    let row = |i| Row::new(i as u64, classes[division.in_blocks(i)]);
-    (0..total).map(row).collect()
 }
 
 /// Guidance, as far as the model allows it.
 pub fn guidance(how: &SamplerArgs, invert: bool, config: &DisConfig) -> Result<Guidance> {
     let can_guide = config.null_label().is_some();
     // Inversion under guidance would have to invert both halves at once.
-    let usual = if can_guide && !invert { 1.5 } else { 1.0 };
+    let usual = if invert {
+        1.0
+    } else {
+        usual_guidance(config).scale
+    };
     let scale = how.cfg.unwrap_or(usual);
     ensure!(
         scale.is_finite() && scale >= 0.0,
@@ -74,7 +74,7 @@ pub fn guidance(how: &SamplerArgs, invert: bool, config: &DisConfig) -> Result<G
 }
 
 /// The sampler asked for, with DDIM's noise.
-pub fn sampler(how: &SamplerArgs) -> Result<SamplerSpec> {
+fn sampler(how: &SamplerArgs) -> Result<SamplerSpec> {
     match how.sampler {
         _ if !(0.0..=1.0).contains(&how.eta) => bail!("--eta must be 0 to 1"),
         SamplerSpec::Ddim { .. } => Ok(SamplerSpec::Ddim { eta: how.eta }),
@@ -84,7 +84,7 @@ pub fn sampler(how: &SamplerArgs) -> Result<SamplerSpec> {
 }
 
 /// How the estimate of the image is limited in every step.
-pub fn limit(how: &SamplerArgs) -> Result<Option<Limit>> {
+fn limit(how: &SamplerArgs) -> Result<Option<Limit>> {
     match how.clip_quantile {
         None => Ok(how.clip.then_some(Limit::Clip(1.0))),
         Some(ratio) if ratio > 0.0 && ratio <= 1.0 => Ok(Some(Limit::Dynamic {
@@ -93,20 +93,6 @@ pub fn limit(how: &SamplerArgs) -> Result<Option<Limit>> {
         })),
         Some(ratio) => bail!("--clip-quantile {ratio}: must be above 0 and at most 1"),
     }
-}
-
-/// Calls of the progress function for one image.
-pub fn iterations(plan: &Plan, task: &Task) -> Result<u64> {
-    let steps = plan.iterations();
-    Ok(match task {
-        Task::Generate => steps as u64,
-        Task::Change { strength, .. } => {
-            let levels = plan.grid().timesteps().len().max(1);
-            let skipped = plan.step_of_strength(*strength)?;
-            (steps * (levels - skipped)).div_ceil(levels) as u64
-        }
-        Task::Reconstruct { .. } => (steps + plan.grid().timesteps().len()) as u64,
-    })
 }
 
 /// Bytes of what a model draws, decoded if they are latents.

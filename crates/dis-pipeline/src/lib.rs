@@ -21,26 +21,27 @@
 //! ```
 //!
 //! * [`Pipeline`] holds a model's weights on a device and draws with [`Settings`].
-//! * [`Artist`] draws one batch: a [`Row`] for each image, and a [`Task`]: from noise, from given
+//! * [`Artist`] draws batches: a [`Row`] for each image, and a [`Task`]: from noise, from given
 //!   images (image to image, inpainting), or their inversion; rows may go between two noises or classes.
 //! * [`ModelDenoiser`] is the network that samplers of dis-diffusion see; what it launches on a device is
 //!   recorded once and repeated.
-//! * [`diffusion_options`] and [`plan_for`] read from a checkpoint's metadata how it was trained.
+//! * [`diffusion_options`] reads from a checkpoint's metadata how it was trained, [`Settings::plan`] makes
+//!   the steps of a sampler of it.
 
 mod denoiser;
+mod diffusion;
+mod draw;
 pub mod error;
-mod load;
 mod pipeline;
 mod repeat;
-mod samples;
 mod settings;
 
 pub use denoiser::ModelDenoiser;
+pub use diffusion::{DiffusionConfig, diffusion_options};
 pub use dis_diffusion::{Guidance, Limit, Plan, SamplerSpec, Spacing};
 pub use dis_model::{Checkpoint, Classes, DisConfig, DisModel, Metadata};
 pub use dis_tensor::Cpu;
+pub use draw::{Artist, Row, Task, Watched};
 pub use error::{PipelineError, Result};
-pub use load::{Pipeline, Settings};
-pub use pipeline::{Artist, Row, Task, Watched};
-pub use samples::{SampleSpec, diffusion_options, generate, plan_for};
-pub use settings::DiffusionConfig;
+pub use pipeline::Pipeline;
+pub use settings::{Settings, usual_guidance};

@@ -1,84 +1,65 @@
-//! The diffusion that a checkpoint was trained with, as in its metadata and in a run's `config.toml`.
+//! How images are drawn.
 
-use dis_diffusion::{LossKind, Options, Prediction, Variance};
-use serde::{Deserialize, Serialize};
+use dis_diffusion::{Guidance, Limit, Plan, SamplerSpec, Spacing};
+use dis_model::{DisConfig, Metadata};
 
+use crate::diffusion::diffusion_options;
 use crate::error::{PipelineError, Result};
 
-/// `[diffusion]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DiffusionConfig {
-    /// `linear` or `squaredcos_cap_v2` (`cosine`).
-    pub noise_schedule: String,
-    /// Steps.
+/// How images are drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The sampler.
+    pub sampler: SamplerSpec,
+    /// Its steps, 1 to those of the diffusion.
     pub steps: usize,
-    /// `epsilon`, `x0` or `v`.
-    pub prediction: String,
-    /// `learned_range`, `learned`, `fixed_small` or `fixed_large`. The first two need a model with
-    /// `learn_sigma`.
-    pub variance: String,
-    /// `mse` (with learned variances plus the bound), `rescaled_mse`, `kl` or `rescaled_kl`.
-    pub loss: String,
+    /// How the steps are spread over time.
+    pub spacing: Spacing,
+    /// What the estimate of the image is limited to in every step.
+    pub limit: Option<Limit>,
+    /// Guidance; that of [`usual_guidance`] where none is given.
+    pub guidance: Option<Guidance>,
+    /// Seed: image i depends on (seed, i) alone.
+    pub seed: u64,
+    /// Images at a time; decides speed and memory, not the images.
+    pub batch_size: usize,
 }
 
-impl Default for DiffusionConfig {
+impl Default for Settings {
     fn default() -> Self {
         Self {
-            noise_schedule: "linear".into(),
-            steps: 1000,
-            prediction: "epsilon".into(),
-            variance: "learned_range".into(),
-            loss: "mse".into(),
+            sampler: SamplerSpec::Ddim { eta: 0.0 },
+            steps: 50,
+            spacing: Spacing::Default,
+            limit: None,
+            guidance: None,
+            seed: 0,
+            batch_size: 16,
         }
     }
 }
 
-const PREDICTIONS: [(&str, Prediction); 3] = [
-    ("epsilon", Prediction::Epsilon),
-    ("x0", Prediction::Start),
-    ("v", Prediction::Velocity),
-];
-const VARIANCES: [(&str, Variance); 4] = [
-    ("learned_range", Variance::LearnedRange),
-    ("learned", Variance::Learned),
-    ("fixed_small", Variance::FixedSmall),
-    ("fixed_large", Variance::FixedLarge),
-];
-const LOSSES: [(&str, LossKind); 4] = [
-    ("mse", LossKind::Mse),
-    ("rescaled_mse", LossKind::RescaledMse),
-    ("kl", LossKind::Kl),
-    ("rescaled_kl", LossKind::RescaledKl),
-];
-
-fn choice<T: Copy>(key: &str, word: &str, table: &[(&str, T)]) -> Result<T> {
-    table
-        .iter()
-        .find(|(name, _)| *name == word)
-        .map(|(_, v)| *v)
-        .ok_or_else(|| {
-            let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
-            PipelineError::config(format!(
-                "{key} is {word:?}, but must be one of {}",
-                names.join(", ")
-            ))
-        })
-}
-
-impl DiffusionConfig {
-    /// For dis-diffusion, without respacing.
+impl Settings {
+    /// The levels and the rule of a run through the diffusion that a checkpoint describes.
     ///
     /// # Errors
-    /// A word that names no schedule, prediction, variance or loss.
-    pub fn options(&self) -> Result<Options> {
-        Ok(Options {
-            schedule: self.noise_schedule.parse()?,
-            steps: self.steps,
-            prediction: choice("diffusion.prediction", &self.prediction, &PREDICTIONS)?,
-            variance: choice("diffusion.variance", &self.variance, &VARIANCES)?,
-            loss: choice("diffusion.loss", &self.loss, &LOSSES)?,
-            ..Options::default()
-        })
+    /// Steps that the diffusion does not have, metadata that describe no diffusion.
+    pub fn plan(&self, metadata: &Metadata) -> Result<Plan> {
+        let options = diffusion_options(metadata)?;
+        let steps = self.steps;
+        if steps == 0 || steps > options.steps {
+            return Err(PipelineError::config(format!(
+                "{steps} sampler steps, but the diffusion has 1 to {}",
+                options.steps
+            )));
+        }
+        let plan = self.sampler.plan(&options, steps, self.spacing)?;
+        Ok(plan.with_limit(self.limit))
     }
+}
+
+/// Guidance by 1.5 for models that can be guided, none for others.
+pub fn usual_guidance(config: &DisConfig) -> Guidance {
+    let guided = config.null_label().is_some();
+    Guidance::new(if guided { 1.5 } else { 1.0 })
 }

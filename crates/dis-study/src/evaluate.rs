@@ -1,10 +1,9 @@
 //! Judges a checkpoint by samples: Frechet distance of features, agreement of their class with the
 //! nearest real images, coverage.
 
-use dis_diffusion::{Guidance, SamplerSpec, Spacing};
-use dis_model::ModelBackend;
+use dis_diffusion::Guidance;
 use dis_model::classes::Division;
-use dis_model::{Checkpoint, ClassError, Classes};
+use dis_model::{ClassError, Classes, ModelBackend};
 use dis_tensor::machine::require_memory;
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
@@ -14,7 +13,7 @@ use crate::error::{Result, StudyError};
 use dis_data::{Dataset, ImageShape, grid};
 use dis_eval::metrics::{Statistics, coverage, frechet_distance, knn_accuracy};
 use dis_eval::{FeatureNetwork, PixelFeatures};
-use dis_pipeline::{SampleSpec, generate, plan_for};
+use dis_pipeline::{Pipeline, Row, Settings, Task};
 
 /// Rows of a picture of samples.
 const ROWS: usize = 6;
@@ -110,19 +109,13 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// Draws samples from a checkpoint, of its classes in turn, and judges them.
+    /// Draws samples from a model, of its classes in turn, and judges them.
     ///
     /// # Errors
     /// If the model is for other images, or cannot be sampled.
-    pub fn judge<B: ModelBackend>(
-        &self,
-        backend: &B,
-        checkpoint: &Checkpoint,
-        step: u64,
-    ) -> Result<Judged> {
+    pub fn judge<B: ModelBackend>(&self, pipeline: &Pipeline<B>, step: u64) -> Result<Judged> {
         let e = &self.settings;
-        let config = checkpoint.model.config();
-        let makes = ImageShape::from(config.image_shape());
+        let makes = ImageShape::from(pipeline.model().config().image_shape());
         if makes != self.shape {
             return Err(StudyError::config(format!(
                 "evaluate.reference has images of {}, but the model makes {makes}",
@@ -131,37 +124,30 @@ impl<'a> Judge<'a> {
         }
         let bytes = e.samples as u128 * 4 * self.shape.len() as u128;
         require_memory(format!("evaluate.samples {}", e.samples), 3 * bytes)?;
-        let classes = Classes::of(&checkpoint.metadata)?;
+        let classes = pipeline.classes()?;
         let drawn = classes.as_ref().map(Classes::occupied);
-        let labels = drawn.as_ref().map(|drawn| {
-            let division = Division::new(e.samples, drawn.len());
-            let label = |i| drawn[division.in_turn(i)];
-            (0..e.samples).map(label).collect::<Vec<u32>>()
-        });
-        let sampler: SamplerSpec = e.sampler.parse()?;
-        let spacing: Spacing = e.spacing.parse()?;
-        let plan = plan_for(&checkpoint.metadata, sampler, e.steps, spacing, None)?;
-        let spec = SampleSpec {
-            count: e.samples,
-            labels: labels.unwrap_or_default(),
-            seed: e.seed,
-            first: 0,
-            guidance: Guidance::new(e.cfg_scale),
-            batch_size: e.batch_size,
-        };
-        let params = backend.from_f32(&checkpoint.weights);
-        let values = generate(
-            backend,
-            &checkpoint.model,
-            &params,
-            &plan,
-            &spec,
-            &mut |_, _| {},
-        )?;
         let columns = drawn.as_ref().map(Vec::len);
+        let division = Division::new(e.samples, columns.unwrap_or(0));
+        let label = |i| Some(drawn.as_ref()?[division.in_turn(i)]);
+        let rows: Vec<Row> = (0..e.samples)
+            .map(|i| Row::new(i as u64, label(i)))
+            .collect();
+        let labels: Vec<u32> = rows.iter().filter_map(|row| row.label).collect();
+        let settings = Settings {
+            sampler: e.sampler.parse()?,
+            steps: e.steps,
+            spacing: e.spacing.parse()?,
+            guidance: Some(Guidance::new(e.cfg_scale)),
+            seed: e.seed,
+            ..Settings::default()
+        };
+        let plan = pipeline.plan(&settings)?;
+        let artist = pipeline.artist(&plan, &settings);
+        let images = artist.draw_all(&rows, &Task::Generate, e.batch_size)?;
+        let values = images.as_slice().unwrap_or_default();
         let shown = picture_columns(columns) * ROWS * self.shape.len();
         let samples = values[..values.len().min(shown)].to_vec();
-        let points = points(self.network, &values, self.shape)?;
+        let points = points(self.network, values, self.shape)?;
         let real = self.points.view();
         let mut warnings = Vec::new();
         if let Some(classes) = columns.filter(|&classes| classes > e.samples) {
@@ -176,7 +162,7 @@ impl<'a> Judge<'a> {
                 real,
                 &known,
                 points.view(),
-                &spec.labels,
+                &labels,
                 e.neighbours,
             )?),
             Some(Err(differ)) => {

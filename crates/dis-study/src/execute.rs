@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dis_files::{DirLock, write_atomic};
 use dis_model::ModelBackend;
+use dis_pipeline::Pipeline;
 
 use super::config::StudyConfig;
 use super::ending::Ending;
@@ -281,8 +282,8 @@ impl<B: ModelBackend> Runner<'_, B> {
             }
         };
         let found = find_weights(dir, &mut |text| self.observer.warning(text))?;
-        let checkpoint = found.load(false)?;
-        let judged = judge.judge(self.backend, &checkpoint, step)?;
+        let pipeline = Pipeline::open(found.file(false), self.backend.clone())?;
+        let judged = judge.judge(&pipeline, step)?;
         let figures = &judged.figures;
         for warning in &judged.warnings {
             self.observer.warning(warning);

@@ -11,7 +11,6 @@ use dis_files::write_atomic;
 use dis_model::Classes;
 use dis_pipeline::diffusion_options;
 use dis_study::plot::Plot;
-use dis_tensor::Backend;
 use serde_json::json;
 
 use super::args::EvalArgs;
@@ -24,7 +23,7 @@ use crate::{memory, progress, say};
 pub fn run(args: &EvalArgs) -> Result<()> {
     let model = Source::open("SAMPLES", &args.samples, None, args)?;
     let shape = model.shape();
-    let (mut weights, text, sha256) = model.model()?;
+    let (weights, text, sha256) = model.model()?;
     let _ = source::decoder(&weights, args)?;
     let name = args.reference.as_deref().unwrap_or_default();
     let (data, given) = Source::open("--reference", name, shape, args)?.data()?;
@@ -51,11 +50,8 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         _ => None,
     };
     let device = device::open(&args.device, args.precision)?;
-    if device.on_host() {
-        let batch = args.batch_size.min(data.len());
-        let needed = memory::inference(weights.model.config(), batch)?;
-        memory::check("--batch-size", args.batch_size, needed)?;
-    }
+    let config = weights.model.config();
+    memory::inference(&device, config, args.batch_size, data.len(), 1)?;
     let settings = BitsOptions {
         batch_size: args.batch_size,
         seed: args.seed,
@@ -69,13 +65,11 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let bar = progress::likelihood(data.len() as u64 * diffusion.steps() as u64);
     let report = device.cpu.install(|| {
         with_backend!(device, |backend| {
-            let table = weights.model.table();
-            let mut params = weights.file.read_params(backend, table)?;
-            backend.prepare_weights(&mut params, table.products())?;
+            let pipeline = weights.load(backend)?;
             anyhow::Ok(bits_per_dim(
                 backend,
-                &weights.model,
-                &params,
+                pipeline.model(),
+                pipeline.params(),
                 &diffusion,
                 &*data,
                 classes.as_ref(),

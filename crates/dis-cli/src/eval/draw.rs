@@ -1,34 +1,36 @@
 //! Images of a model, as evaluators take them: bytes.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use dis_data::{ImageShape, MemoryDataset};
-use dis_pipeline::{Artist, Task, plan_for};
-use dis_tensor::Backend;
+use dis_model::Classes;
+use dis_pipeline::{Row, Task};
 
 use super::args::EvalArgs;
 use super::source;
 use crate::bundled::Weights;
 use crate::decode::Decoder;
 use crate::device::{Device, with_backend};
-use crate::drawing::{self, pictures};
+use crate::drawing::{self, MOST, pictures};
 use crate::{memory, progress};
 
 /// Draws `num` images, as many of each class: those that `dis sample` draws with the same options.
 /// With it comes a warning where not every class is drawn.
 pub fn draw(
-    weights: &mut Weights,
+    weights: Weights,
     num: usize,
     args: &EvalArgs,
     device: &Device,
 ) -> Result<(MemoryDataset, Option<String>)> {
-    let decoder = source::decoder(weights, args)?;
+    let decoder = source::decoder(&weights, args)?;
     let config = *weights.model.config();
     let shape = decoder
         .as_ref()
         .map_or_else(|| ImageShape::from(config.image_shape()), Decoder::shape);
     let classes = drawing::classes(&weights.metadata)?;
-    let rows = drawing::balanced(num, classes.as_ref())?;
-    let drawable = classes.as_ref().map_or(0, |c| c.occupied().len());
+    ensure!((1..=MOST).contains(&num), "--num must be 1 to {MOST}");
+    let drawable = classes.as_ref().map(Classes::occupied).unwrap_or_default();
+    let rows = Row::divided(num, &drawable);
+    let drawable = drawable.len();
     let warning = (num < drawable).then(|| {
         format!(
             "{num} images are drawn of {num} of the model's {drawable} classes only; ask for at \
@@ -36,43 +38,19 @@ pub fn draw(
         )
     });
     let guidance = drawing::guidance(&args.how, false, &config)?;
-    let steps = plan_for(
-        &weights.metadata,
-        drawing::sampler(&args.how)?,
-        args.how.steps,
-        args.how.spacing,
-        drawing::limit(&args.how)?,
-    )?;
+    let settings = drawing::settings(&args.how, &guidance, args.seed, args.batch_size)?;
+    let plan = settings.plan(&weights.metadata)?;
     // The bytes, and as features float32.
     let images = num as u128 * 5 * shape.len() as u128;
     memory::check("drawing --num images:", num, images)?;
-    let batch = args.batch_size.min(num);
-    if device.on_host() {
-        let passes = batch.saturating_mul(1 + usize::from(guidance.scale != 1.0));
-        memory::check(
-            "--batch-size",
-            args.batch_size,
-            memory::inference(&config, passes)?,
-        )?;
-    }
+    let each = memory::rows(&guidance);
+    memory::inference(device, &config, args.batch_size, num, each)?;
     let mut bytes = Vec::with_capacity(num * shape.len());
     let bar = progress::sampling();
-    bar.start(
-        0,
-        num as u64 * drawing::iterations(&steps, &Task::Generate)?,
-    );
+    bar.start(0, num as u64 * plan.iterations() as u64);
     with_backend!(device, |backend| {
-        let table = weights.model.table();
-        let mut params = weights.file.read_params(backend, table)?;
-        backend.prepare_weights(&mut params, table.products())?;
-        let artist = Artist {
-            backend,
-            model: &weights.model,
-            params: &params,
-            plan: &steps,
-            seed: args.seed,
-            guidance,
-        };
+        let pipeline = weights.load(backend)?;
+        let artist = pipeline.artist(&plan, &settings);
         for rows in rows.chunks(args.batch_size) {
             let drawn = artist.draw(rows, &Task::Generate, &mut |_| bar.inc(rows.len() as u64))?;
             let drawn = drawn.into_iter().collect();

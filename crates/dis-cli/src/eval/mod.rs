@@ -48,7 +48,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         None => None,
     };
     let shape = reference.as_ref().and_then(Source::shape).or(hint);
-    let mut samples = Source::open("SAMPLES", &args.samples, shape, args)?;
+    let samples = Source::open("SAMPLES", &args.samples, shape, args)?;
     // A folder without a size takes that of the other side, whichever this is.
     let reference = match (reference, &args.reference) {
         (Some(Source::Unsized), Some(text)) => {
@@ -64,33 +64,20 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         let network = network.build(args, &device.cpu)?;
         let network = &*network;
         let num = args.num;
-        let (side, info, data) = take(
-            &mut samples,
-            num.unwrap_or(DRAWN),
-            num,
-            args,
-            network,
-            &device,
-        )?;
+        let (side, info, data) = take(samples, num.unwrap_or(DRAWN), num, args, network, &device)?;
         // What cannot be saved does not keep the figures from being shown.
         let saved = match &args.save_statistics {
             Some(path) => save_statistics(path, &side, &info),
             None => Ok(()),
         };
-        let Some(mut reference) = reference else {
+        let Some(reference) = reference else {
             return saved;
         };
         let drawn = args
             .num_reference
             .unwrap_or_else(|| data.as_ref().map_or(DRAWN, |d| d.len()));
-        let (ref_side, ref_info, ref_data) = take(
-            &mut reference,
-            drawn,
-            args.num_reference,
-            args,
-            network,
-            &device,
-        )?;
+        let (ref_side, ref_info, ref_data) =
+            take(reference, drawn, args.num_reference, args, network, &device)?;
         let options = options(args);
         let pixels = match options.metrics.contains(&Metric::Copies) {
             true => pixels(data.as_deref(), ref_data.as_deref())?,
@@ -215,7 +202,7 @@ type Taken = (Side, SideInfo, Option<Arc<dyn Dataset>>);
 
 /// Features of what a source names: `drawn` images of a model, or `chosen` of those that are there.
 fn take(
-    source: &mut Source,
+    source: Source,
     drawn: usize,
     chosen: Option<usize>,
     args: &EvalArgs,
@@ -228,27 +215,25 @@ fn take(
             text,
             sha256,
         } => {
-            let info = SideInfo::statistics(text, sha256, saved);
-            return Ok((Side::Statistics(saved.clone()), info, None));
+            let info = SideInfo::statistics(&text, &sha256, &saved);
+            return Ok((Side::Statistics(saved), info, None));
         }
         Source::Model {
             weights,
             text,
             sha256,
         } => {
-            let (data, warning) = draw::draw(weights, drawn, args, device)?;
-            let mut info = SideInfo::model(text, sha256, args);
+            let (data, warning) = draw::draw(*weights, drawn, args, device)?;
+            let mut info = SideInfo::model(&text, &sha256, args);
             info.warning = warning.map(|warning| format!("{text}: {warning}"));
             (Arc::new(data), info)
         }
         Source::Data { data, text } => {
             let data: Arc<dyn Dataset> = match chosen {
-                Some(n) if n != data.len() => {
-                    Arc::new(Subset::draw(Arc::clone(data), n, args.seed)?)
-                }
-                _ => Arc::clone(data),
+                Some(n) if n != data.len() => Arc::new(Subset::draw(data, n, args.seed)?),
+                _ => data,
             };
-            let info = SideInfo::data(text, &*data);
+            let info = SideInfo::data(&text, &*data);
             (data, info)
         }
         Source::Unsized => {

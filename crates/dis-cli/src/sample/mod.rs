@@ -8,7 +8,7 @@ mod trajectory;
 
 use anyhow::{Result, ensure};
 use dis_data::ImageShape;
-use dis_pipeline::{Artist, Row, Task, plan_for};
+use dis_pipeline::{Pipeline, Row, Task};
 use dis_tensor::{Backend, Reals};
 
 use crate::args::SampleArgs;
@@ -30,9 +30,9 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
         .writes("--out", Some(&args.out))
         .writes("--trajectory", args.trajectory.as_deref())
         .check()?;
-    let mut weights = bundled::describe(args.checkpoint.as_deref(), args.raw, args.null_label)?;
-    let (model, metadata) = (&weights.model, &weights.metadata);
-    let config = *model.config();
+    let weights = bundled::describe(args.checkpoint.as_deref(), args.raw, args.null_label)?;
+    let metadata = &weights.metadata;
+    let config = *weights.model.config();
     let decoder = Decoder::open(args.vae.as_deref(), args.vae_tile, metadata)?;
     let shape = decoder
         .as_ref()
@@ -45,13 +45,8 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
         args.out.display()
     );
     let guidance = drawing::guidance(&args.how, args.invert, &config)?;
-    let steps = plan_for(
-        metadata,
-        drawing::sampler(&args.how)?,
-        args.how.steps,
-        args.how.spacing,
-        drawing::limit(&args.how)?,
-    )?;
+    let settings = drawing::settings(&args.how, &guidance, args.seed, args.batch_size)?;
+    let steps = settings.plan(metadata)?;
     let strength = plan::strength(&args)?;
     if strength < 1.0 {
         steps.step_of_strength(strength)?;
@@ -61,21 +56,11 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
     let job = plan::rows(&args, classes.as_ref(), given.as_ref())?;
     let device = device::open(&args.device, args.precision)?;
     let (cpu, instructions) = (&device.cpu, device.instruction_set());
-    // Guidance takes two passes over each image at once.
-    let batch = args.batch_size.min(job.rows.len());
-    if device.on_host() {
-        let passes = batch.saturating_mul(1 + usize::from(guidance.scale != 1.0));
-        memory::check(
-            "--batch-size",
-            args.batch_size,
-            memory::inference(&config, passes)?,
-        )?;
-    }
-    memory::check(
-        "--batch-size",
-        args.batch_size,
-        memory::images(batch, shape),
-    )?;
+    let (batch_size, images) = (args.batch_size, job.rows.len());
+    let each = memory::rows(&guidance);
+    memory::inference(&device, &config, batch_size, images, each)?;
+    let batch = memory::images(batch_size.min(images), shape);
+    memory::check("--batch-size", batch_size, batch)?;
 
     cpu.install(|| {
         with_backend!(device, |backend| {
@@ -86,8 +71,14 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
                 }
                 None => Task::Generate,
             };
-            let mut params = weights.file.read_params(backend, model.table())?;
-            let settings = match target {
+            let bundled::Weights {
+                mut file,
+                model,
+                metadata,
+                ..
+            } = weights;
+            let params = file.read_params(backend, model.table())?;
+            let record = match target {
                 Target::Grid => String::new(),
                 _ => {
                     let weights = checksum(backend, &params)?;
@@ -95,14 +86,14 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
                 }
             };
             // Only now: the checksum is of the weights in the order of the file.
-            backend.prepare_weights(&mut params, model.table().products())?;
+            let pipeline = Pipeline::with_params(model, metadata, params, backend.clone())?;
             let contents = Contents {
                 shape,
                 rows: &job.rows,
                 each: 1 + usize::from(args.invert),
                 columns: job.columns,
                 classes: classes.as_ref(),
-                settings: &settings,
+                settings: &record,
             };
             let mut sink = target.open(&args, &contents)?;
             // A trajectory is of the first images, so these are drawn again.
@@ -114,18 +105,11 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
             if done > 0 {
                 note!("continuing after {done} images");
             }
-            let artist = Artist {
-                backend,
-                model,
-                params: &params,
-                plan: &steps,
-                seed: args.seed,
-                guidance,
-            };
+            let artist = pipeline.artist(&steps, &settings);
             let mut recorder = recorder;
             let bar = progress::sampling();
-            let calls = drawing::iterations(&steps, &task)?;
-            bar.start(done as u64 * calls, job.rows.len() as u64 * calls);
+            let calls = task.iterations(&steps)?;
+            bar.start((done * calls) as u64, (job.rows.len() * calls) as u64);
             for numbers in missing.chunks(args.batch_size) {
                 let rows: Vec<Row> = numbers.iter().map(|&i| job.rows[i]).collect();
                 let rows = rows.as_slice();
@@ -133,7 +117,7 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
                 let drawn = artist.draw(rows, &task, &mut |at| {
                     bar.inc(rows.len() as u64);
                     if let (Some(recorder), Ok(())) = (&mut recorder, &kept) {
-                        kept = recorder.record(|| Ok(at.sample()?), calls as usize);
+                        kept = recorder.record(|| Ok(at.sample()?), calls);
                     }
                 })?;
                 kept?;

@@ -9,7 +9,7 @@ use dis_pipeline::{Row, Task};
 
 use super::given::Given;
 use crate::args::{Between, SampleArgs};
-use crate::drawing::{MOST, divided, usual};
+use crate::drawing::MOST;
 use crate::{memory, note};
 
 /// Given images that are taken when nothing says how many.
@@ -52,10 +52,10 @@ fn chosen(args: &SampleArgs, classes: Option<&Classes>) -> Result<Vec<Option<u32
             args.classes.is_empty(),
             "--classes: this model has no classes"
         );
-        return Ok(usual(None));
+        return Ok(vec![None]);
     };
     if args.classes.is_empty() {
-        return Ok(usual(Some(classes)));
+        return Ok(classes.occupied().into_iter().map(Some).collect());
     }
     let chosen = classes.choose(&args.classes).context("--classes")?;
     let mut warned = BTreeSet::new();
@@ -73,8 +73,9 @@ fn chosen(args: &SampleArgs, classes: Option<&Classes>) -> Result<Vec<Option<u32
 fn fresh(num: Option<usize>, classes: &[Option<u32>]) -> Job {
     let conditional = classes[0].is_some();
     let total = num.unwrap_or(if conditional { 8 * classes.len() } else { 16 });
+    let named: Vec<u32> = classes.iter().copied().flatten().collect();
     Job {
-        rows: divided(total, classes),
+        rows: Row::divided(total, &named),
         columns: match conditional {
             true => total.div_ceil(classes.len()),
             false => total.isqrt(),

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use dis_diffusion::{GaussianDiffusion, Guidance, SamplerSpec, Spacing};
+use dis_diffusion::{GaussianDiffusion, Guidance};
 use dis_files::DirLock;
 use dis_files::write_atomic;
 use dis_model::ModelBackend;
-use dis_model::classes::Division;
 use dis_model::cost::Memory;
 use dis_model::{Checkpoint, Classes, DisConfig, DisModel, Metadata, cost::Cost};
-use dis_pipeline::{SampleSpec, generate, plan_for};
+use dis_pipeline::{Artist, Row, Settings, Task};
 use dis_ssm::MixerInit;
 use dis_tensor::machine::require_memory;
 
@@ -444,41 +443,24 @@ impl<B: ModelBackend> Run<B> {
             0 => String::new(),
             _ => format!(" (the first {PAGE} of {} classes)", all.len()),
         };
-        let division = Division::new(shown.len() * sample.per_class, shown.len());
-        let labels: Vec<u32> = (0..shown.len() * sample.per_class)
-            .map(|i| shown[division.in_blocks(i)])
-            .collect();
-        let sampler = SamplerSpec::Ddim { eta: 0.0 };
-        let plan = plan_for(
-            &self.metadata,
-            sampler,
-            sample.steps,
-            Spacing::Default,
-            None,
-        )?;
-        let null = self.trainer.model().config().null_label();
-        let spec = SampleSpec {
-            count: labels.len(),
-            labels,
-            seed: self.config.train.seed,
-            first: 0,
-            guidance: Guidance::new(if null.is_some() {
-                sample.cfg_scale
-            } else {
-                1.0
-            }),
-            batch_size: self.config.train.batch_size,
+        let rows = Row::divided(shown.len() * sample.per_class, shown);
+        let settings = Settings {
+            steps: sample.steps,
+            ..Settings::default()
         };
         let trainer = &self.trainer;
-        let images = generate(
-            trainer.backend(),
-            trainer.model(),
-            trainer.ema(),
-            &plan,
-            &spec,
-            &mut |_, _| {},
-        )?;
-        let (images, shape) = grid::preview(&images, self.data.shape());
+        let guided = trainer.model().config().null_label().is_some();
+        let artist = Artist {
+            backend: trainer.backend(),
+            model: trainer.model(),
+            params: trainer.ema(),
+            plan: &settings.plan(&self.metadata)?,
+            seed: self.config.train.seed,
+            guidance: Guidance::new(if guided { sample.cfg_scale } else { 1.0 }),
+        };
+        let images = artist.draw_all(&rows, &Task::Generate, self.config.train.batch_size)?;
+        let images = images.as_slice().unwrap_or_default();
+        let (images, shape) = grid::preview(images, self.data.shape());
         let layout = grid::GridLayout::new(sample.per_class.max(1)).enlarged(shape, 32);
         let picture = grid::render(&images, shape, layout)?;
         let path = self
