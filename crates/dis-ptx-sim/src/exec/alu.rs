@@ -164,25 +164,20 @@ pub(crate) fn compare_int<T: Ord>(cmp: Cmp, x: T, y: T) -> bool {
     }
 }
 
-pub(crate) fn test32(f: Testp, x: f32) -> bool {
-    match f {
-        Testp::Finite => x.is_finite(),
-        Testp::Infinite => x.is_infinite(),
-        Testp::Number => !x.is_nan(),
-        Testp::NotANumber => x.is_nan(),
-        // The ISA counts zero as normal.
-        Testp::Normal => x.is_normal() || x == 0.0,
-        Testp::Subnormal => x.is_subnormal(),
-    }
+macro_rules! test {
+    ($name:ident, $float:ty) => {
+        pub(crate) fn $name(f: Testp, x: $float) -> bool {
+            match f {
+                Testp::Finite => x.is_finite(),
+                Testp::Infinite => x.is_infinite(),
+                Testp::Number => !x.is_nan(),
+                Testp::NotANumber => x.is_nan(),
+                // The ISA counts zero as normal.
+                Testp::Normal => x.is_normal() || x == 0.0,
+                Testp::Subnormal => x.is_subnormal(),
+            }
+        }
+    };
 }
-
-pub(crate) fn test64(f: Testp, x: f64) -> bool {
-    match f {
-        Testp::Finite => x.is_finite(),
-        Testp::Infinite => x.is_infinite(),
-        Testp::Number => !x.is_nan(),
-        Testp::NotANumber => x.is_nan(),
-        Testp::Normal => x.is_normal() || x == 0.0,
-        Testp::Subnormal => x.is_subnormal(),
-    }
-}
+test!(test32, f32);
+test!(test64, f64);

@@ -44,38 +44,28 @@ fn read_int(bits: u64, ty: Ty) -> i128 {
 }
 
 /// Corrects a value rounded to nearest, given how it compares with the exact one.
-fn direct32(nearest: f32, exact_is: std::cmp::Ordering, round: Round) -> f32 {
-    use std::cmp::Ordering::{Equal, Greater, Less};
-    let down = match round {
-        Round::Nearest | Round::None => return nearest,
-        Round::Down => true,
-        Round::Up => false,
-        // Towards zero.
-        Round::Zero => nearest > 0.0,
+macro_rules! direct {
+    ($name:ident, $float:ty) => {
+        fn $name(nearest: $float, exact_is: std::cmp::Ordering, round: Round) -> $float {
+            use std::cmp::Ordering::{Equal, Greater, Less};
+            let down = match round {
+                Round::Nearest | Round::None => return nearest,
+                Round::Down => true,
+                Round::Up => false,
+                // Towards zero.
+                Round::Zero => nearest > 0.0,
+            };
+            match exact_is {
+                Equal => nearest,
+                Less if down => nearest.next_down(),
+                Greater if !down => nearest.next_up(),
+                _ => nearest,
+            }
+        }
     };
-    match exact_is {
-        Equal => nearest,
-        Less if down => nearest.next_down(),
-        Greater if !down => nearest.next_up(),
-        _ => nearest,
-    }
 }
-
-fn direct64(nearest: f64, exact_is: std::cmp::Ordering, round: Round) -> f64 {
-    use std::cmp::Ordering::{Equal, Greater, Less};
-    let down = match round {
-        Round::Nearest | Round::None => return nearest,
-        Round::Down => true,
-        Round::Up => false,
-        Round::Zero => nearest > 0.0,
-    };
-    match exact_is {
-        Equal => nearest,
-        Less if down => nearest.next_down(),
-        Greater if !down => nearest.next_up(),
-        _ => nearest,
-    }
-}
+direct!(direct32, f32);
+direct!(direct64, f64);
 
 /// A float32 as the upper half of its bits, to nearest even; NaN becomes 0x7fff.
 pub(crate) fn bf16(x: f32) -> u16 {

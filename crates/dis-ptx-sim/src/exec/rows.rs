@@ -5,31 +5,36 @@ use super::{FULL, Mask, Trap};
 use crate::FaultKind;
 use crate::isa::{Addr, Base, File, PredIn, Slot, Vector};
 
-#[inline(always)]
-pub(super) fn put32(warp: &mut Warp, d: Slot, row: &[u32; 32], active: Mask) {
-    let d = d as usize;
-    if active == FULL {
-        warp.words[d].0 = *row;
-    } else {
-        for (lane, (to, from)) in warp.words[d].0.iter_mut().zip(row).enumerate() {
-            *to = if active >> lane & 1 != 0 { *from } else { *to };
+/// Writing registers of a width, and asking for those that were written.
+macro_rules! registers {
+    ($put:ident, $need:ident, $value:ty, $rows:ident, $set:ident) => {
+        #[inline(always)]
+        pub(super) fn $put(warp: &mut Warp, d: Slot, row: &[$value; 32], active: Mask) {
+            let d = d as usize;
+            if active == FULL {
+                warp.$rows[d].0 = *row;
+            } else {
+                for (lane, (to, from)) in warp.$rows[d].0.iter_mut().zip(row).enumerate() {
+                    *to = if active >> lane & 1 != 0 { *from } else { *to };
+                }
+            }
+            warp.$set[d] |= active;
         }
-    }
-    warp.word_set[d] |= active;
-}
 
-#[inline(always)]
-pub(super) fn put64(warp: &mut Warp, d: Slot, row: &[u64; 32], active: Mask) {
-    let d = d as usize;
-    if active == FULL {
-        warp.wides[d].0 = *row;
-    } else {
-        for (lane, (to, from)) in warp.wides[d].0.iter_mut().zip(row).enumerate() {
-            *to = if active >> lane & 1 != 0 { *from } else { *to };
+        #[inline(always)]
+        pub(super) fn $need(warp: &Warp, slots: &[Slot], active: Mask) -> Result<(), Box<Trap>> {
+            let of = |s: Slot| warp.$set[s as usize];
+            let set = slots.iter().fold(FULL, |m, &s| m & of(s));
+            if set & active == active {
+                return Ok(());
+            }
+            let bad = slots.iter().position(|&s| of(s) & active != active);
+            Err(unset(OPERANDS[bad.unwrap_or(0)], set, active))
         }
-    }
-    warp.wide_set[d] |= active;
+    };
 }
+registers!(put32, need32, u32, words, word_set);
+registers!(put64, need64, u64, wides, wide_set);
 
 #[inline(always)]
 pub(super) fn put_pred(warp: &mut Warp, d: Slot, value: Mask, active: Mask) {
@@ -51,34 +56,6 @@ pub(super) const OPERANDS: [&str; 4] = [
     "third operand",
     "fourth operand",
 ];
-
-#[inline(always)]
-pub(super) fn need32(warp: &Warp, slots: &[Slot], active: Mask) -> Result<(), Box<Trap>> {
-    let set = slots
-        .iter()
-        .fold(FULL, |m, &s| m & warp.word_set[s as usize]);
-    if set & active == active {
-        return Ok(());
-    }
-    let bad = slots
-        .iter()
-        .position(|&s| warp.word_set[s as usize] & active != active);
-    Err(unset(OPERANDS[bad.unwrap_or(0)], set, active))
-}
-
-#[inline(always)]
-pub(super) fn need64(warp: &Warp, slots: &[Slot], active: Mask) -> Result<(), Box<Trap>> {
-    let set = slots
-        .iter()
-        .fold(FULL, |m, &s| m & warp.wide_set[s as usize]);
-    if set & active == active {
-        return Ok(());
-    }
-    let bad = slots
-        .iter()
-        .position(|&s| warp.wide_set[s as usize] & active != active);
-    Err(unset(OPERANDS[bad.unwrap_or(0)], set, active))
-}
 
 #[inline(always)]
 pub(super) fn need_pred(warp: &Warp, slots: &[Slot], active: Mask) -> Result<(), Box<Trap>> {

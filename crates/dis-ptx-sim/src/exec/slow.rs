@@ -77,55 +77,37 @@ pub(super) fn undefined(lane: usize) -> Box<Trap> {
     )
 }
 
-pub(super) fn divide32(
-    warp: &mut Warp,
-    kind: Bin32,
-    (d, a, b): (Slot, Slot, Slot),
-    active: Mask,
-) -> Result<(), Box<Trap>> {
-    need32(warp, &[a, b], active)?;
-    let (x, y) = (&warp.words[a as usize].0, &warp.words[b as usize].0);
-    let mut out = [0; 32];
-    for lane in lanes(active) {
-        let (x, y) = (x[lane], y[lane]);
-        if y == 0 {
-            return Err(undefined(lane));
+/// Quotients and remainders of whole numbers of a width.
+macro_rules! divide {
+    ($name:ident, $kind:ident, $unsigned:ty, $signed:ty, $rows:ident, $need:ident, $put:ident) => {
+        pub(super) fn $name(
+            warp: &mut Warp,
+            kind: $kind,
+            (d, a, b): (Slot, Slot, Slot),
+            active: Mask,
+        ) -> Result<(), Box<Trap>> {
+            $need(warp, &[a, b], active)?;
+            let (x, y) = (&warp.$rows[a as usize].0, &warp.$rows[b as usize].0);
+            let mut out = [0; 32];
+            for lane in lanes(active) {
+                let (x, y) = (x[lane], y[lane]);
+                if y == 0 {
+                    return Err(undefined(lane));
+                }
+                out[lane] = match kind {
+                    $kind::DivU => x / y,
+                    $kind::RemU => x % y,
+                    $kind::DivS => (x as $signed).wrapping_div(y as $signed) as $unsigned,
+                    _ => (x as $signed).wrapping_rem(y as $signed) as $unsigned,
+                };
+            }
+            $put(warp, d, &out, active);
+            Ok(())
         }
-        out[lane] = match kind {
-            Bin32::DivU => x / y,
-            Bin32::RemU => x % y,
-            Bin32::DivS => (x as i32).wrapping_div(y as i32) as u32,
-            _ => (x as i32).wrapping_rem(y as i32) as u32,
-        };
-    }
-    put32(warp, d, &out, active);
-    Ok(())
+    };
 }
-
-pub(super) fn divide64(
-    warp: &mut Warp,
-    kind: Bin64,
-    (d, a, b): (Slot, Slot, Slot),
-    active: Mask,
-) -> Result<(), Box<Trap>> {
-    need64(warp, &[a, b], active)?;
-    let (x, y) = (&warp.wides[a as usize].0, &warp.wides[b as usize].0);
-    let mut out = [0; 32];
-    for lane in lanes(active) {
-        let (x, y) = (x[lane], y[lane]);
-        if y == 0 {
-            return Err(undefined(lane));
-        }
-        out[lane] = match kind {
-            Bin64::DivU => x / y,
-            Bin64::RemU => x % y,
-            Bin64::DivS => (x as i64).wrapping_div(y as i64) as u64,
-            _ => (x as i64).wrapping_rem(y as i64) as u64,
-        };
-    }
-    put64(warp, d, &out, active);
-    Ok(())
-}
+divide!(divide32, Bin32, u32, i32, words, need32, put32);
+divide!(divide64, Bin64, u64, i64, wides, need64, put64);
 
 pub(super) fn cvt(
     warp: &mut Warp,

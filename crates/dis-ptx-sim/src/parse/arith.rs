@@ -9,67 +9,25 @@ use crate::isa::{
 
 type Result = std::result::Result<Op, String>;
 
-fn bin32(b: &mut Body<'_>, f: Bin32, ty: Ty, operands: &[Operand<'_>]) -> Result {
-    let [d, x, y] = take(operands)?;
-    Ok(Op::Bin32 {
-        f,
-        a: b.source(x, ty)?,
-        b: b.source(y, ty)?,
-        d: b.target(d, ty)?,
-    })
+/// Operations of both widths whose operands all have the type of the instruction.
+macro_rules! operation {
+    ($name:ident, $kind:ident, [$($field:ident = $operand:ident),+]) => {
+        fn $name(b: &mut Body<'_>, f: $kind, ty: Ty, operands: &[Operand<'_>]) -> Result {
+            let [d, $($operand),+] = take(operands)?;
+            Ok(Op::$kind {
+                f,
+                $($field: b.source($operand, ty)?,)+
+                d: b.target(d, ty)?,
+            })
+        }
+    };
 }
-
-fn bin64(b: &mut Body<'_>, f: Bin64, ty: Ty, operands: &[Operand<'_>]) -> Result {
-    let [d, x, y] = take(operands)?;
-    Ok(Op::Bin64 {
-        f,
-        a: b.source(x, ty)?,
-        b: b.source(y, ty)?,
-        d: b.target(d, ty)?,
-    })
-}
-
-fn tri32(b: &mut Body<'_>, f: Tri32, ty: Ty, operands: &[Operand<'_>]) -> Result {
-    let [d, x, y, z] = take(operands)?;
-    let (x, y, z) = (b.source(x, ty)?, b.source(y, ty)?, b.source(z, ty)?);
-    Ok(Op::Tri32 {
-        f,
-        a: x,
-        b: y,
-        c: z,
-        d: b.target(d, ty)?,
-    })
-}
-
-fn tri64(b: &mut Body<'_>, f: Tri64, ty: Ty, operands: &[Operand<'_>]) -> Result {
-    let [d, x, y, z] = take(operands)?;
-    let (x, y, z) = (b.source(x, ty)?, b.source(y, ty)?, b.source(z, ty)?);
-    Ok(Op::Tri64 {
-        f,
-        a: x,
-        b: y,
-        c: z,
-        d: b.target(d, ty)?,
-    })
-}
-
-fn un32(b: &mut Body<'_>, f: Un32, ty: Ty, operands: &[Operand<'_>]) -> Result {
-    let [d, x] = take(operands)?;
-    Ok(Op::Un32 {
-        f,
-        a: b.source(x, ty)?,
-        d: b.target(d, ty)?,
-    })
-}
-
-fn un64(b: &mut Body<'_>, f: Un64, ty: Ty, operands: &[Operand<'_>]) -> Result {
-    let [d, x] = take(operands)?;
-    Ok(Op::Un64 {
-        f,
-        a: b.source(x, ty)?,
-        d: b.target(d, ty)?,
-    })
-}
+operation!(un32, Un32, [a = x]);
+operation!(un64, Un64, [a = x]);
+operation!(bin32, Bin32, [a = x, b = y]);
+operation!(bin64, Bin64, [a = x, b = y]);
+operation!(tri32, Tri32, [a = x, b = y, c = z]);
+operation!(tri64, Tri64, [a = x, b = y, c = z]);
 
 /// Whether the type is an integer of 32 or 64 bits that arithmetic takes.
 fn integer(ty: Ty) -> bool {
