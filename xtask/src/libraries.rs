@@ -1,5 +1,5 @@
-//! `cargo xtask front-pages` and `cargo xtask examples`: what somebody meets first who depends on one crate of
-//! the workspace must compile and run.
+//! `cargo xtask front-pages`, `examples` and `packages`: what somebody meets first who depends on one crate of the
+//! workspace must compile and run.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-/// Arguments of both tasks.
+/// Arguments of these tasks.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only these crates.
@@ -152,53 +152,83 @@ pub fn run_examples(args: &Args) -> Result<bool> {
 pub fn run_front_pages(args: &Args) -> Result<bool> {
     let workspace = Workspace::read(args)?;
     let elsewhere = tempfile::tempdir()?;
-    let profiles = profiles(&workspace.root)?;
-    let (mut run, mut failed) = (0, 0);
+    let mut pages = Vec::new();
     for library in &workspace.libraries {
-        let name = &library.name;
-        let docs = front_page(&library.source)?;
-        let Some((example, runs)) = first_example(&docs) else {
-            println!("{name:<14} no example on its front page");
+        let Some((example, runs)) = first_example(&front_page(&library.source)?) else {
+            println!("{:<14} no example on its front page", library.name);
             continue;
         };
-        let dir = elsewhere.path().join(name);
+        let dir = elsewhere.path().join(&library.name);
         std::fs::create_dir_all(dir.join("src"))?;
         std::fs::write(dir.join("src/main.rs"), program(&example))?;
-        std::fs::write(dir.join("Cargo.toml"), manifest(library, &profiles))?;
-        std::fs::copy(workspace.root.join("Cargo.lock"), dir.join("Cargo.lock"))?;
-        let output = cargo()
-            .args([if runs { "run" } else { "build" }, "--quiet", "--offline"])
-            .current_dir(&dir)
-            .env("CARGO_TARGET_DIR", &workspace.target)
-            .output()?;
-        run += 1;
-        if output.status.success() {
-            println!("{name:<14} ok, {} lines", example.lines().count());
-        } else {
-            failed += 1;
-            println!(
-                "{name:<14} FAILED\n{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-        }
+        std::fs::write(dir.join("Cargo.toml"), manifest(library))?;
+        pages.push((&library.name, runs));
     }
-    println!("{run} front pages, {failed} failed");
-    ensure!(run > 0, "no front pages");
-    Ok(failed == 0)
+    ensure!(!pages.is_empty(), "no front pages");
+    // Built together, so that each crate that they have in common is compiled once, with one set of features.
+    // That a crate's own features suffice is what `cargo xtask packages` is for.
+    let profiles = profiles(&workspace.root)?;
+    let common = format!("[workspace]\nresolver = \"3\"\nmembers = [\"*\"]\n\n{profiles}");
+    std::fs::write(elsewhere.path().join("Cargo.toml"), common)?;
+    let lock = "Cargo.lock";
+    std::fs::copy(workspace.root.join(lock), elsewhere.path().join(lock))?;
+    let program = |name: &str| {
+        let file = format!("front-page-of-{name}{}", std::env::consts::EXE_SUFFIX);
+        workspace.target.join("debug").join(file)
+    };
+    for (name, _) in &pages {
+        // One of an earlier call must not stand for one that does not compile.
+        let _ = std::fs::remove_file(program(name));
+    }
+    let built = cargo()
+        .args([
+            "build",
+            "--quiet",
+            "--offline",
+            "--workspace",
+            "--keep-going",
+        ])
+        .current_dir(elsewhere.path())
+        .env("CARGO_TARGET_DIR", &workspace.target)
+        .status()?;
+    let mut failed = 0;
+    for (name, runs) in &pages {
+        let program = program(name);
+        let ok = program.is_file() && (!runs || Command::new(&program).status()?.success());
+        println!("{name:<14} {}", if ok { "ok" } else { "FAILED" });
+        failed += usize::from(!ok);
+    }
+    println!("{} front pages, {failed} failed", pages.len());
+    Ok(built.success() && failed == 0)
 }
 
-/// A manifest with one dependency and the profiles of the workspace, so that both share what they compile of
-/// other people's crates.
-fn manifest(library: &Library, profiles: &str) -> String {
+/// `cargo xtask packages`: packs every library and builds it from its package, each with those below it from
+/// theirs. Whether all succeeded.
+pub fn run_packages(args: &Args) -> Result<bool> {
+    let workspace = Workspace::read(args)?;
+    let mut command = cargo();
+    command.args(["package", "--quiet", "--offline", "--allow-dirty"]);
+    for library in &workspace.libraries {
+        command.args(["--package", &library.name]);
+    }
+    // All are built in one folder, where what they have in common is compiled once.
+    let target = workspace.target.join("packages");
+    let status = command.env("CARGO_TARGET_DIR", target).status()?;
+    println!("{} packages", workspace.libraries.len());
+    Ok(status.success())
+}
+
+/// A manifest with one dependency.
+fn manifest(library: &Library) -> String {
     let (name, features) = (&library.name, &library.features);
     let path = library.dir.display().to_string();
     format!(
         "[package]\nname = \"front-page-of-{name}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n\
-         [dependencies]\n{name} = {{ path = {path:?}, features = {features:?} }}\n\n[workspace]\n\n{profiles}"
+         [dependencies]\n{name} = {{ path = {path:?}, features = {features:?} }}\n"
     )
 }
 
-/// The profiles of the workspace, as text.
+/// The profiles of the workspace, as text, so that both share what they compile of other people's crates.
 fn profiles(root: &Path) -> Result<String> {
     let manifest: toml::Table = toml::from_str(&std::fs::read_to_string(root.join("Cargo.toml"))?)?;
     let mut profiles = toml::Table::new();

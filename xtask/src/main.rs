@@ -29,6 +29,8 @@ enum Task {
     FrontPages(libraries::Args),
     /// Runs every example of every library.
     Examples(libraries::Args),
+    /// Packs every library and builds it from its package.
+    Packages(libraries::Args),
     /// Runs golden sets: recomputes what their manifests store and compares.
     Golden(golden::Args),
     /// Compares a GPU, or the simulator of one, with the CPU and with float64.
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().task {
         Task::FrontPages(args) => libraries::run_front_pages(&args),
         Task::Examples(args) => libraries::run_examples(&args),
+        Task::Packages(args) => libraries::run_packages(&args),
         Task::Golden(args) => golden::run(&args),
         Task::Parity(args) => parity::run(&args),
         Task::Mutants(args) => parity::mutants::run(&args),
