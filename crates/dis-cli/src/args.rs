@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dis_data::CropSize;
+use dis_data::ImageSize;
 use dis_diffusion::{SamplerSpec, Spacing};
 
 /// Train, sample and inspect DiS models: diffusion with bidirectional state space blocks.
@@ -340,7 +340,7 @@ pub enum Between {
 
 Pictures of a folder are decoded once, on all cores; what is known of them is kept in the folder, in
 .dis-index.json (or in the user's cache, where the folder cannot be written), so that only files that
-are new or have changed are read the next time. dis train, dis study, dis encode and dis
+are new or have changed are read the next time. dis train, dis study, dis encode, dis eval and dis
 train-classifier look too before they begin.")]
 pub struct DataArgs {
     /// The data, as for `dis train --data`; a folder needs no size.
@@ -378,7 +378,7 @@ pub struct EncodeArgs {
     pub out: PathBuf,
     /// Size that pictures of a folder are cropped to: N or WIDTHxHEIGHT.
     #[arg(long, value_name = "SIZE")]
-    pub size: Option<CropSize>,
+    pub size: Option<ImageSize>,
     /// Images at a time; changes speed and memory, not the latents.
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub batch_size: usize,
@@ -414,7 +414,7 @@ pub struct InfoArgs {
     pub model: Option<String>,
     /// Side of the images, or WIDTHxHEIGHT.
     #[arg(long, value_name = "SIZE", default_value = "32", requires = "model")]
-    pub image_size: CropSize,
+    pub image_size: ImageSize,
     /// Channels of the images.
     #[arg(
         long,
@@ -471,7 +471,7 @@ pub struct ConvertArgs {
     pub null_label: Option<bool>,
     /// For files without metadata: the images' WIDTHxHEIGHT, where they are not square.
     #[arg(long, value_name = "SIZE")]
-    pub image_size: Option<CropSize>,
+    pub image_size: Option<ImageSize>,
 }
 
 /// Names of values that may begin with a minus.

@@ -105,7 +105,7 @@ fn read(args: &ConvertArgs, format: Format) -> Result<(Checkpoint, Option<Vec<f3
     };
     let hints = InferHints {
         null_label: args.null_label,
-        image_size: args.image_size.map(|size| [size.height, size.width].into()),
+        image_size: args.image_size,
         ..InferHints::default()
     };
     let checkpoint = Checkpoint::read(file, &hints).map_err(add_hint)?;

@@ -95,7 +95,10 @@ pub fn run(args: &StudyArgs) -> Result<ExitCode> {
         }
     }
     let report = write_report(&study, &grid, &out)?;
-    say!("{}", report.display())?;
+    for Failure { run, what } in &report.damaged {
+        note!("warning: left out: {run}: {what}");
+    }
+    say!("{}", report.path.display())?;
     if failed.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }

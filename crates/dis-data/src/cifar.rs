@@ -178,7 +178,7 @@ mod tests {
         let gone = dir.path().join("gone");
         assert!(matches!(
             open_cifar10(&gone, None),
-            Err(DataError::Io { .. })
+            Err(e) if e.is_io()
         ));
     }
 }

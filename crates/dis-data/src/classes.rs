@@ -40,11 +40,7 @@ mod tests {
     use crate::{ImageShape, MemoryDataset};
 
     fn said(labels: &[u32], classes: u32) -> Option<String> {
-        let shape = ImageShape {
-            channels: 1,
-            height: 1,
-            width: 1,
-        };
+        let shape = ImageShape::from([1, 1, 1]);
         let names = (0..classes).map(|c| c.to_string()).collect();
         let (pixels, labels) = (vec![0; labels.len()], Some(labels.to_vec()));
         let data = MemoryDataset::new("x", shape, 255, pixels, labels, names).unwrap();

@@ -66,11 +66,7 @@ fn unpack(bytes: &[u8]) -> Option<Result<MemoryDataset>> {
         return None;
     };
     let n = u32::from_le_bytes([n0, n1, n2, n3]) as usize;
-    let shape = ImageShape {
-        channels: 1,
-        height: height.into(),
-        width: width.into(),
-    };
+    let shape = ImageShape::from([1, height.into(), width.into()]);
     let packed = (shape.len() * BITS).div_ceil(8);
     if magic != MAGIC || body.len() != n * (packed + 1) {
         return None;

@@ -12,16 +12,6 @@ pub enum DataError {
     /// Another process writes to the same place.
     #[error(transparent)]
     Lock(#[from] dis_files::LockError),
-    /// The operating system refused a file operation.
-    #[error("{}: cannot {action}: {cause}", path.display())]
-    Io {
-        /// File or folder.
-        path: PathBuf,
-        /// What was tried.
-        action: &'static str,
-        /// The system's reason.
-        cause: std::io::Error,
-    },
     /// A file that cannot be read or written, or is none of a known format.
     #[error(transparent)]
     File(#[from] FileError),
@@ -44,14 +34,6 @@ pub enum DataError {
         needed: u64,
         /// Bytes that are left for it.
         found: u64,
-    },
-    /// A file is not of the format that its name or place promises.
-    #[error("{}: {what}", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
     },
     /// Images and labels do not belong together.
     #[error(
@@ -218,13 +200,19 @@ impl DataError {
     pub(crate) fn io(
         path: &Path,
         action: &'static str,
-    ) -> impl FnOnce(std::io::Error) -> DataError {
-        let path = path.to_path_buf();
-        move |cause| DataError::Io {
-            path,
-            action,
-            cause,
-        }
+    ) -> impl Fn(std::io::Error) -> DataError + use<> {
+        let at = FileError::io(path, action);
+        move |cause| at(cause).into()
+    }
+
+    /// A file that is not of the format that its name or place promises.
+    pub(crate) fn format(path: &Path, what: impl Into<String>) -> Self {
+        FileError::format(path, what).into()
+    }
+
+    /// Whether the operating system refused a file operation.
+    pub fn is_io(&self) -> bool {
+        matches!(self, Self::File(FileError::Io { .. }))
     }
 }
 

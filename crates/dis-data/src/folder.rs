@@ -14,13 +14,13 @@ use super::index::{ContentHash, FolderIndex, relative_name};
 use super::outputs::is_drawn;
 use super::picture::crop;
 use super::tree::{LeftOut, find};
-use super::{CropSize, DataError, Dataset, ImageShape, Result, check_read, normalise, short_hash};
+use super::{DataError, Dataset, ImageShape, ImageSize, Result, check_read, normalise, short_hash};
 
 /// How a [`FolderDataset`] reads its pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FolderOptions {
     /// Size of the crops.
-    pub size: CropSize,
+    pub size: ImageSize,
     /// One grey channel instead of red, green and blue.
     pub grey: bool,
     /// Forget the classes of class folders.
@@ -33,7 +33,7 @@ pub struct FolderOptions {
 
 impl FolderOptions {
     /// Colour crops of `size` (the side of a square, or both), classes kept, up to 1 GiB in memory.
-    pub fn new(size: impl Into<CropSize>) -> Self {
+    pub fn new(size: impl Into<ImageSize>) -> Self {
         Self {
             size: size.into(),
             grey: false,
@@ -81,10 +81,10 @@ impl FolderDataset {
     /// If a side is 0, the folder cannot be read, holds no pictures, or both pictures and class
     /// folders, or a class folder holds no pictures.
     pub fn open(dir: &Path, options: &FolderOptions) -> Result<Self> {
-        Ok(Self::list(dir, options)?.0)
+        Ok(Self::list(dir, options, false)?.0)
     }
 
-    fn list(dir: &Path, options: &FolderOptions) -> Result<(Self, FolderIndex)> {
+    fn list(dir: &Path, options: &FolderOptions, samples: bool) -> Result<(Self, FolderIndex)> {
         if options.shape().is_empty() {
             return Err(DataError::Invalid {
                 what: format!("image size must be at least 1, not {}", options.size),
@@ -95,7 +95,8 @@ impl FolderDataset {
             Some(record) => record.drawn,
             None => is_drawn(path),
         };
-        let tree = find(dir, options.recursive, options.unconditional, &drawn)?;
+        let (deep, unconditional) = (options.recursive, options.unconditional);
+        let tree = find(dir, deep, unconditional, samples, &drawn)?;
         let files = tree.files;
         let names: Vec<String> = files.iter().map(|f| relative_name(dir, f)).collect();
         let known = |name: &String| Some(index.current(name)?.sha256);
@@ -353,7 +354,7 @@ mod tests {
             "{text}"
         );
         let gone = FolderDataset::open(&dir.path().join("gone"), &options());
-        assert!(matches!(gone, Err(DataError::Io { .. })));
+        assert!(gone.is_err_and(|e| e.is_io()));
         assert!(FolderDataset::open(dir.path(), &FolderOptions::new(0)).is_err());
     }
 
@@ -363,7 +364,7 @@ mod tests {
         png(&dir.path().join("a.png"), 8, 4, |x, y| {
             [y as u8, x as u8, 0]
         });
-        let size = "4x2".parse::<CropSize>().unwrap();
+        let size = "4x2".parse::<ImageSize>().unwrap();
         let d = FolderDataset::open(dir.path(), &FolderOptions::new(size)).unwrap();
         assert_eq!((d.shape().height, d.shape().width), (2, 4));
         let level = |v: f32| (v + 1.0) * 127.5;

@@ -62,11 +62,7 @@ pub fn preview(values: &[f32], shape: ImageShape) -> (Vec<u8>, ImageShape) {
     if matches!(channels, 1 | 3) || shape.is_empty() {
         return (to_bytes(values), shape);
     }
-    let beside = ImageShape {
-        channels: 1,
-        height,
-        width: width * channels,
-    };
+    let beside = ImageShape::from([1, height, width * channels]);
     let mut thirds = Vec::with_capacity(values.len());
     for image in values.chunks_exact(shape.len()) {
         for y in 0..height {

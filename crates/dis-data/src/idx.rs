@@ -38,15 +38,11 @@ pub fn open_idx(path: &Path, split: Option<&str>) -> Result<MemoryDataset> {
     }
     if pixels.is_empty() {
         let what = format!("holds no pixels: {n} images of {height}x{width}");
-        return Err(DataError::Format { path: images, what });
+        return Err(DataError::format(&images, what));
     }
     let classes = raw_labels.iter().max().map_or(0, |&l| usize::from(l) + 1);
     let names = (0..classes).map(|c| c.to_string()).collect();
-    let shape = ImageShape {
-        channels: 1,
-        height,
-        width,
-    };
+    let shape = ImageShape::from([1, height, width]);
     let labels = raw_labels.into_iter().map(u32::from).collect();
     MemoryDataset::new(
         format!("idx-{name}"),
@@ -219,10 +215,7 @@ fn open(path: &Path) -> std::io::Result<Box<dyn Read>> {
 /// Reads one IDX file of unsigned bytes with `N` dimensions.
 fn read_idx<const N: usize>(path: &Path, what: &'static str) -> Result<([usize; N], Vec<u8>)> {
     let io = |action| DataError::io(path, action);
-    let format = |what: String| DataError::Format {
-        path: path.to_path_buf(),
-        what,
-    };
+    let format = |what: String| DataError::format(path, what);
     let mut input = open(path).map_err(io("open"))?;
     // Reads at most `needed` bytes and reports how many were missing.
     let mut take = |needed: u64, what: &'static str| -> Result<Vec<u8>> {
@@ -416,13 +409,25 @@ mod tests {
             }
         ));
         let e = error_of(labels(&[0, 1]), good_labels.clone());
-        assert!(matches!(e, DataError::Format { .. }), "{e}");
+        assert!(
+            matches!(e, DataError::File(FileError::Format { .. })),
+            "{e}"
+        );
         let e = error_of(images([2, 2, 3], &[0; 13]), good_labels.clone());
-        assert!(matches!(e, DataError::Format { .. }), "{e}");
+        assert!(
+            matches!(e, DataError::File(FileError::Format { .. })),
+            "{e}"
+        );
         let e = error_of(images([0, 2, 3], &[]), labels(&[]));
-        assert!(matches!(e, DataError::Format { .. }), "{e}");
+        assert!(
+            matches!(e, DataError::File(FileError::Format { .. })),
+            "{e}"
+        );
         let e = error_of(images([u32::MAX; 3], &PIXELS), good_labels);
-        assert!(matches!(e, DataError::Format { .. }), "{e}");
+        assert!(
+            matches!(e, DataError::File(FileError::Format { .. })),
+            "{e}"
+        );
     }
 
     /// Unpacked by something that kept the name, packed without saying so, or shouted.
@@ -490,7 +495,7 @@ mod tests {
         for bytes in [wrong, whole[..whole.len() - 8].to_vec()] {
             std::fs::write(dir.path().join("x-images-idx3-ubyte.gz"), bytes).unwrap();
             let e = open_idx(dir.path(), None).unwrap_err();
-            assert!(matches!(e, DataError::Io { .. }), "{e}");
+            assert!(e.is_io(), "{e}");
         }
     }
 }

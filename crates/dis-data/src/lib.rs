@@ -27,7 +27,6 @@ mod npz;
 mod order;
 mod outputs;
 mod picture;
-mod size;
 mod spec;
 mod subset;
 mod survey;
@@ -38,6 +37,7 @@ use std::sync::Arc;
 
 pub use classes::describe_unoccupied;
 pub use digits::{DIGITS_LEVELS, DIGITS_SPLIT_SEED, DIGITS_TRAIN, digits, digits_split};
+pub use dis_tensor::ImageSize;
 pub use error::{DataError, Result};
 pub use folder::{FolderDataset, FolderOptions};
 pub use index::{BadFile, Check, Checked, ContentHash, FOLDER_INDEX, Progress, Sizes};
@@ -49,7 +49,6 @@ pub use npz::{NpzImages, differing_settings, open_npz, read_npz};
 pub use order::{Draw, Order, batch_indices, epoch_key, flips};
 pub use outputs::{DRAWN_BY, Outputs};
 pub use picture::read_picture;
-pub use size::CropSize;
 pub use spec::{DataKind, DataSpec};
 pub use subset::Subset;
 pub use survey::{Survey, survey};
@@ -77,6 +76,12 @@ impl ImageShape {
     /// Whether an image holds nothing.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl From<ImageShape> for ImageSize {
+    fn from(shape: ImageShape) -> Self {
+        [shape.height, shape.width].into()
     }
 }
 

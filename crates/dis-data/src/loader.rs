@@ -270,11 +270,7 @@ mod tests {
             10
         }
         fn shape(&self) -> ImageShape {
-            ImageShape {
-                channels: 1,
-                height: 1,
-                width: 2,
-            }
+            ImageShape::from([1, 1, 2])
         }
         fn class_names(&self) -> &[String] {
             &[]

@@ -235,11 +235,7 @@ mod tests {
     use super::*;
 
     fn tiny() -> MemoryDataset {
-        let shape = ImageShape {
-            channels: 1,
-            height: 2,
-            width: 3,
-        };
+        let shape = ImageShape::from([1, 2, 3]);
         let pixels = vec![0, 1, 2, 3, 4, 5, 250, 251, 252, 253, 254, 255];
         let names = vec!["a".into(), "b".into()];
         MemoryDataset::new("tiny", shape, 255, pixels, Some(vec![1, 0]), names).unwrap()
@@ -294,11 +290,7 @@ mod tests {
         ));
         assert!(d.subset("s", &[]).is_err());
         let make = |pixels: Vec<u8>, labels: Option<Vec<u32>>, names: usize| {
-            let shape = ImageShape {
-                channels: 1,
-                height: 1,
-                width: 2,
-            };
+            let shape = ImageShape::from([1, 1, 2]);
             MemoryDataset::new("x", shape, 16, pixels, labels, vec!["n".into(); names])
         };
         assert!(make(vec![1, 2, 3], None, 0).is_err());

@@ -81,18 +81,11 @@ pub(super) fn crop_bytes(bytes: &[u8], path: &Path, shape: ImageShape) -> Result
     let picture = decode(bytes, path, shape.channels == 1)?;
     let picture = center_crop(&picture, shape.height, shape.width);
     if picture.bytes.len() != shape.len() {
-        return Err(format_error(path, "the picture has no pixels".into()));
+        return Err(DataError::format(path, "the picture has no pixels"));
     }
     let c = picture.channels;
     let plane = |channel| picture.bytes.iter().skip(channel).step_by(c).copied();
     Ok((0..c).flat_map(plane).collect())
-}
-
-fn format_error(path: &Path, what: String) -> DataError {
-    DataError::Format {
-        path: path.to_path_buf(),
-        what,
-    }
 }
 
 /// The content of a picture's file.
@@ -104,7 +97,7 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
         .map_err(DataError::io(path, "read"))?;
     if bytes.len() as u64 > LONGEST_FILE {
         let what = format!("is longer than {LONGEST_FILE} bytes, the most of a picture");
-        return Err(format_error(path, what));
+        return Err(DataError::format(path, what));
     }
     Ok(bytes)
 }
@@ -138,11 +131,11 @@ pub(super) fn decode(bytes: &[u8], path: &Path, grey: bool) -> Result<Picture> {
         let what = format!(
             "a picture of {width}x{height} cannot be in a file of {length} bytes: it is damaged"
         );
-        return Err(format_error(path, what));
+        return Err(DataError::format(path, what));
     }
     if !is_whole(bytes, format) {
         let what = "truncated: the file ends before its picture does";
-        return Err(format_error(path, what.into()));
+        return Err(DataError::format(path, what));
     }
     let orientation = decoder.orientation().map_err(decode)?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(decode)?;

@@ -26,7 +26,7 @@ use std::str::FromStr;
 
 use dis_files::SNIFF_LEN;
 
-use super::{CropSize, DataError, FolderOptions, Result};
+use super::{DataError, FolderOptions, ImageSize, Result};
 use super::{cifar::is_cifar_folder, idx, latents::is_latents_folder, npz::is_npz};
 
 /// Which data set.
@@ -58,7 +58,7 @@ pub struct DataSpec {
     /// Which data set.
     pub kind: DataKind,
     /// Size of the crops of a folder's pictures.
-    pub size: Option<CropSize>,
+    pub size: Option<ImageSize>,
     /// One grey channel for a folder's pictures.
     pub grey: bool,
     /// Pictures in folders below class folders too.
@@ -420,7 +420,7 @@ mod tests {
             let folder = matches!(kind, DataKind::Folder(_));
             let parts = matches!(kind, DataKind::Idx(_) | DataKind::Fashion(_) | DataKind::Cifar10(_));
             let spec = DataSpec {
-                size: size.filter(|_| folder).map(|(height, width)| CropSize { height, width }),
+                size: size.filter(|_| folder).map(|(height, width)| ImageSize { height, width }),
                 grey: folder && flags[0],
                 recursive: folder && flags[1],
                 cache_mib: cache.filter(|_| folder),
@@ -471,7 +471,7 @@ mod tests {
             ] {
                 let spec = parse(&at(prefix, text)).unwrap();
                 assert_eq!(spec.kind, DataKind::Folder(path(folder)));
-                assert_eq!((spec.size, spec.flip), (size.map(CropSize::from), false));
+                assert_eq!((spec.size, spec.flip), (size.map(ImageSize::from), false));
             }
             let npz = if prefix.is_empty() { "" } else { "npz:" };
             let spec = parse(&at(npz, "a,b.npz,flip")).unwrap();

@@ -2,7 +2,7 @@
 
 use super::index::{Check, Checked, Progress};
 use super::latents::compare_shards;
-use super::{CropSize, DataKind, DataSpec, Dataset, FolderDataset, Outputs, Result, open};
+use super::{DataKind, DataSpec, Dataset, FolderDataset, ImageSize, Outputs, Result, open};
 
 /// What a data set holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,7 +33,7 @@ pub fn survey(spec: &DataSpec, progress: Progress<'_>) -> Result<Survey> {
         DataKind::Folder(path) => {
             let cropped = spec.size.is_some();
             let options = DataSpec {
-                size: spec.size.or(Some(CropSize::from(1))),
+                size: spec.size.or(Some(ImageSize::from(1))),
                 ..spec.clone()
             };
             let check = Check {

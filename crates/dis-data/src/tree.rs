@@ -47,7 +47,7 @@ struct Listing {
 
 /// Finds the pictures of a folder: directly inside (no classes) or in folders inside, one folder a
 /// class; with `recursive` also in the folders within those. What this program wrote is left out;
-/// `drawn` tells its pictures.
+/// `drawn` tells its pictures. Where they are `samples`, they stay, and others beside them are refused.
 ///
 /// # Errors
 /// If a folder cannot be read, there are no pictures, or both pictures and class folders, or a class
@@ -56,6 +56,7 @@ pub(super) fn find(
     dir: &Path,
     recursive: bool,
     unconditional: bool,
+    samples: bool,
     drawn: &(dyn Fn(&Path) -> bool + Sync),
 ) -> Result<Tree> {
     let mut root = list(dir)?;
@@ -72,7 +73,11 @@ pub(super) fn find(
         }
         classes.push((folder, class));
     }
-    leave_out_drawn(&mut root, &mut classes, drawn);
+    if let Some(mixture) = leave_out_drawn(&mut root, &mut classes, drawn)
+        && samples
+    {
+        return Err(DataError::format(dir, mixture));
+    }
     let (mut files, mut left_out) = (root.images, root.left_out);
     // A folder with no pictures but what this program wrote is no class.
     classes.retain(|(folder, class)| {
@@ -106,10 +111,7 @@ pub(super) fn find(
             let name = name_of(&folder);
             if !names.insert(name.clone()) {
                 let what = format!("has two class folders whose names read {name:?}; rename one");
-                return Err(DataError::Format {
-                    path: dir.to_path_buf(),
-                    what,
-                });
+                return Err(DataError::format(dir, what));
             }
             class_names.push(name);
             left_out.append(class.left_out);
@@ -139,12 +141,12 @@ pub(super) fn find(
 }
 
 /// Leaves out pictures that this program drew, unless there are no others: then they are what is
-/// wanted.
+/// wanted. Where there are both, says so.
 fn leave_out_drawn(
     root: &mut Listing,
     classes: &mut [(PathBuf, Listing)],
     drawn: &(dyn Fn(&Path) -> bool + Sync),
-) {
+) -> Option<String> {
     let listings = std::iter::once(root).chain(classes.iter_mut().map(|(_, class)| class));
     let mut found: Vec<(&mut Listing, Vec<bool>)> = listings
         .map(|listing| {
@@ -152,14 +154,25 @@ fn leave_out_drawn(
             (listing, drawn)
         })
         .collect();
-    if found.iter().all(|(_, drawn)| drawn.iter().all(|d| *d)) {
-        return;
+    let all: usize = found.iter().map(|(_, drawn)| drawn.len()).sum();
+    let own = found.iter().flat_map(|(_, drawn)| drawn);
+    let own = own.filter(|d| **d).count();
+    if own == all {
+        return None;
     }
     for (listing, drawn) in &mut found {
         listing.left_out.outputs.drawn += drawn.iter().filter(|d| **d).count();
         let mut drawn = drawn.iter();
         listing.images.retain(|_| drawn.next() == Some(&false));
     }
+    let other = found.iter().find_map(|(listing, _)| listing.images.first());
+    (own > 0).then(|| {
+        format!(
+            "{own} of {all} pictures were drawn by dis, others such as {} were not: figures would be \
+             of a mixture; move those that are not to be judged elsewhere",
+            other.map(|path| name_of(path)).unwrap_or_default()
+        )
+    })
 }
 
 fn no_images(dir: &Path, mut left_out: LeftOut) -> DataError {
@@ -364,7 +377,7 @@ mod tests {
     use std::fs;
 
     fn find(dir: &Path, recursive: bool, unconditional: bool) -> Result<Tree> {
-        super::find(dir, recursive, unconditional, &|_| false)
+        super::find(dir, recursive, unconditional, false, &|_| false)
     }
 
     fn pictures(dir: &Path, files: &[&str]) {

@@ -1,7 +1,5 @@
 //! What judging can refuse.
 
-use std::path::PathBuf;
-
 /// Errors of evaluation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -21,48 +19,18 @@ pub enum EvalError {
     /// A network could not be built, run, read or written.
     #[error(transparent)]
     Model(#[from] dis_model::ModelError),
-    /// Classes that do not fit each other.
-    #[error("{what}: {source}")]
-    Classes {
-        /// What they were compared for.
-        what: &'static str,
-        /// How they differ.
-        source: Box<dis_model::ClassError>,
-    },
     /// A likelihood could not be computed.
     #[error(transparent)]
     Diffusion(#[from] dis_diffusion::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] dis_tensor::TensorError),
-    /// A file could not be read or written.
-    #[error("{}: cannot {action}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What was tried.
-        action: &'static str,
-        /// What the system said.
-        source: std::io::Error,
-    },
 }
 
 impl EvalError {
     /// Something that does not fit, in words.
     pub fn config(what: impl Into<String>) -> Self {
         Self::Invalid(what.into())
-    }
-
-    pub(crate) fn io(
-        path: impl Into<PathBuf>,
-        action: &'static str,
-        source: std::io::Error,
-    ) -> Self {
-        Self::Io {
-            path: path.into(),
-            action,
-            source,
-        }
     }
 }
 

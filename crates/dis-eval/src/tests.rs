@@ -233,11 +233,7 @@ fn what_is_not_finite_is_left_out_alone() {
 
 #[test]
 fn large_images_have_too_many_pixels_for_a_covariance_only() {
-    let shape = ImageShape {
-        channels: 3,
-        height: 64,
-        width: 64,
-    };
+    let shape = ImageShape::from([3, 64, 64]);
     let bytes = (0..4 * shape.len()).map(|i| (i % 251) as u8).collect();
     let data = MemoryDataset::new("x", shape, 255, bytes, None, vec![]).unwrap();
     let (a, x) = side(&data);

@@ -67,7 +67,7 @@ pub type Result<T> = std::result::Result<T, FileError>;
 
 impl FileError {
     /// Attaches a file, and what was tried with it, to an error of the system.
-    pub fn io(path: &Path, action: &'static str) -> impl Fn(io::Error) -> Self {
+    pub fn io(path: &Path, action: &'static str) -> impl Fn(io::Error) -> Self + use<> {
         let path = path.to_path_buf();
         move |source| Self::Io {
             path: path.clone(),

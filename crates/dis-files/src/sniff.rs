@@ -106,9 +106,28 @@ pub fn sniff(head: &[u8]) -> FileKind {
     let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head);
     match text.trim_ascii_start().first() {
         Some(b'<') => FileKind::Html,
-        Some(b'{' | b'[') => FileKind::Json,
+        Some(b'{') => FileKind::Json,
+        Some(b'[') if is_list(text) => FileKind::Json,
         _ => beginning(text).map_or(FileKind::Unknown, FileKind::Text),
     }
+}
+
+/// Whether a text that begins with a bracket is a list of JSON: TOML begins a table so.
+fn is_list(text: &[u8]) -> bool {
+    let text = text.trim_ascii();
+    let (line, behind) = text.split_at(text.iter().position(|&b| b == b'\n').unwrap_or(text.len()));
+    let count = |bracket| line.iter().filter(|&&b| b == bracket).count();
+    if count(b'[') == count(b']') && !behind.is_empty() {
+        return false;
+    }
+    let outside = |b: &u8| *b != b'[' && !b.is_ascii_whitespace();
+    let Some(first) = text.iter().position(outside) else {
+        return true;
+    };
+    let value = &text[first..];
+    let words: [&[u8]; 3] = [b"true", b"false", b"null"];
+    matches!(value[0], b'{' | b'"' | b']' | b'-' | b'0'..=b'9')
+        || words.iter().any(|word| value.starts_with(word))
 }
 
 /// The length of a header that is not absurd, and behind it the header's first character.
@@ -268,6 +287,15 @@ mod tests {
             (header(u64::from(b'{'), b"{\"a\":"), FileKind::Safetensors),
             (b"{\"metadata\": {}".to_vec(), FileKind::Json),
             (b"\xEF\xBB\xBF\n [1]".to_vec(), FileKind::Json),
+            (b"[\n  [1, 2],\n".to_vec(), FileKind::Json),
+            (b"[[true, null],\n [1]]".to_vec(), FileKind::Json),
+            (b"[model]\n".to_vec(), FileKind::Text("[model]".into())),
+            (b"# a run\n[a]".to_vec(), FileKind::Text("# a run".into())),
+            (
+                b"[[axis]]\nname = \"x\"".to_vec(),
+                FileKind::Text("[[axis]]".into()),
+            ),
+            (b"[1]\nx = 2".to_vec(), FileKind::Text("[1]".into())),
             (b"\r\n <!DOCTYPE html>".to_vec(), FileKind::Html),
             (b"<?xml version='1.0'?>".to_vec(), FileKind::Html),
             (

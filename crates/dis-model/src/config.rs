@@ -2,10 +2,9 @@
 
 use dis_scan::Discretization;
 use dis_ssm::{AttentionConfig, MixerConfig, MixingConfig, SkipKind};
-use dis_tensor::NormKind;
+use dis_tensor::{ImageSize, NormKind};
 
 use crate::error::{ModelError, Result};
-use crate::image_size::ImageSize;
 
 /// How time and condition reach the blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -202,8 +201,8 @@ impl DisConfig {
         let refuse = |what: String| Err(ModelError::Config(what));
         // Generous bounds that keep every product of sizes within 64 bits.
         let bounded = [
-            ("image_size", self.image_size.height, 1 << 16),
-            ("image_size", self.image_size.width, 1 << 16),
+            ("image_size", self.image_size.height, ImageSize::LONGEST),
+            ("image_size", self.image_size.width, ImageSize::LONGEST),
             ("patch_size", self.patch_size, 1 << 10),
             ("channels", self.channels, 1 << 16),
             ("embed_dim", self.embed_dim, 1 << 16),

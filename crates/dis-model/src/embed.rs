@@ -37,11 +37,11 @@ impl DisModel {
         let (batch, d) = (inputs.batch(), config.embed_dim);
         let grid = self.grid(batch, config.channels, PatchOrder::ChannelFirst);
         if image.len() != grid.elements() {
+            let [channels, height, width] = config.image_shape();
             return Err(ModelError::Input(format!(
-                "an image batch of {} values does not hold {batch} images of {}x{}",
-                image.len(),
-                config.channels,
-                config.image_size
+                "an image batch of {} values does not hold {batch} images of \
+                 {channels}x{height}x{width}",
+                image.len()
             )));
         }
         let mut tokens = TokenBuf::dense(backend, batch, config.tokens(), d);

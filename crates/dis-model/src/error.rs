@@ -20,6 +20,14 @@ pub enum ModelError {
     /// Classes that do not fit each other, or metadata that do not say what they are.
     #[error(transparent)]
     Classes(Box<ClassError>),
+    /// Classes that do not fit each other where they were compared.
+    #[error("{what}: {source}")]
+    Compared {
+        /// What they were compared for, such as an option.
+        what: &'static str,
+        /// How they differ.
+        source: Box<ClassError>,
+    },
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] TensorError),
@@ -62,6 +70,14 @@ pub enum ModelError {
 fn beside(path: &Path, holds: Holds) -> String {
     let file = path.with_file_name(format!("{}.safetensors", holds.name()));
     file.display().to_string()
+}
+
+impl ClassError {
+    /// The error with what classes were compared for.
+    pub fn compared_for(self, what: &'static str) -> ModelError {
+        let source = Box::new(self);
+        ModelError::Compared { what, source }
+    }
 }
 
 impl From<ClassError> for ModelError {

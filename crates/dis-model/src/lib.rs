@@ -32,7 +32,6 @@ pub mod config;
 pub mod cost;
 mod embed;
 pub mod error;
-mod image_size;
 mod inputs;
 mod memory;
 pub mod model;
@@ -46,8 +45,8 @@ pub use config::{
     AttentionOptions, ConditionKind, Conditioning, DisConfig, MixerKind, SsmConfig, ZOO,
 };
 pub use dis_ssm::Ctx;
+pub use dis_tensor::ImageSize;
 pub use dis_tensor::{Backend, Cpu, Reals, TensorError};
 pub use error::{ModelError, Result};
-pub use image_size::ImageSize;
 pub use inputs::ModelInputs;
 pub use model::{Condition, DisModel, LABEL_TABLE, ModelInput, SavedModel};

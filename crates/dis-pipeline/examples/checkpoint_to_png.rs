@@ -27,11 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let images = pipeline.draw(3 * classes, &[], &settings)?;
 
     let (count, channels, height, width) = images.dim();
-    let shape = ImageShape {
-        channels,
-        height,
-        width,
-    };
+    let shape = ImageShape::from([channels, height, width]);
     let bytes = grid::to_bytes(&images.into_raw_vec_and_offset().0);
     let layout = grid::GridLayout::new(3).enlarged(shape, 32);
     grid::write_png(&out, &grid::render(&bytes, shape, layout)?)?;

@@ -19,6 +19,14 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
+    /// Whether values became infinite or no numbers.
+    pub fn is_divergence(&self) -> bool {
+        matches!(
+            self,
+            Self::Diffusion(dis_diffusion::Error::NotFinite { .. })
+        )
+    }
+
     pub(crate) fn config(what: impl Into<String>) -> Self {
         Self::Invalid(what.into())
     }

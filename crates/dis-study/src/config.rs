@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use dis_files::FileError;
+use dis_train::ConfigError;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -141,21 +143,11 @@ impl StudyConfig {
     /// # Errors
     /// With the line of what cannot be read, or the key of what makes no sense.
     pub fn parse(text: &str, origin: &str) -> Result<Self> {
-        let in_file = |what: String| StudyError::Config {
+        let config: Self = ConfigError::parse(text, origin)?;
+        config.check().map_err(|what| ConfigError {
             origin: Some(origin.to_string()),
             what,
-        };
-        let config: Self = toml::from_str(text).map_err(|e| {
-            let line = e
-                .span()
-                .map(|s| text[..s.start.min(text.len())].matches('\n').count() + 1);
-            let message = e.message().replace('\n', " ");
-            in_file(match line {
-                Some(line) => format!("line {line}: {message}"),
-                None => message,
-            })
         })?;
-        config.check().map_err(in_file)?;
         Ok(config)
     }
 
@@ -164,7 +156,7 @@ impl StudyConfig {
     /// # Errors
     /// As [`StudyConfig::parse`], and if the file cannot be read.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| StudyError::io(path, "read it", e))?;
+        let text = std::fs::read_to_string(path).map_err(FileError::io(path, "read it"))?;
         Self::parse(&text, &path.display().to_string())
     }
 

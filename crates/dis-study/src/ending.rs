@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dis_files::write_atomic;
+use dis_files::{FileError, write_atomic};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, StudyError};
@@ -54,13 +54,14 @@ impl Ending {
         match fs::read_to_string(&path) {
             Ok(text) => match serde_json::from_str(&text) {
                 Ok(ending) => Ok(Some(ending)),
-                Err(e) => Err(StudyError::Place {
-                    path,
-                    what: e.to_string(),
-                }),
+                // Nothing is lost: a run that did not diverge is tried again.
+                Err(e) => Ok(Some(Self::failed(format!(
+                    "{}: damaged: {e}",
+                    path.display()
+                )))),
             },
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(StudyError::io(path, "read it", e)),
+            Err(e) => Err(FileError::io(&path, "read it")(e).into()),
         }
     }
 
@@ -69,7 +70,7 @@ impl Ending {
     /// # Errors
     /// If it cannot be written.
     pub(super) fn save(&self, dir: &Path) -> Result<()> {
-        fs::create_dir_all(dir).map_err(|e| StudyError::io(dir, "create it", e))?;
+        fs::create_dir_all(dir).map_err(FileError::io(dir, "create it"))?;
         let text =
             serde_json::to_string_pretty(self).map_err(|e| StudyError::config(e.to_string()))?;
         Ok(write_atomic(
@@ -86,7 +87,7 @@ impl Ending {
         let path = Self::path(dir);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(StudyError::io(path, "remove it", e))
+                Err(FileError::io(&path, "remove it")(e).into())
             }
             _ => Ok(()),
         }

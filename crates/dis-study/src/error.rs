@@ -2,18 +2,15 @@
 
 use std::path::PathBuf;
 
+use dis_train::ConfigError;
+
 /// Errors of studies.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StudyError {
     /// A description that cannot be used.
-    #[error("{}{what}", origin.as_ref().map(|o| format!("{o}: ")).unwrap_or_default())]
-    Config {
-        /// The file, if it came from one.
-        origin: Option<String>,
-        /// What is wrong, naming the key.
-        what: String,
-    },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A run could not be trained.
     #[error(transparent)]
     Train(#[from] dis_train::TrainError),
@@ -44,16 +41,6 @@ pub enum StudyError {
     /// More memory than there is.
     #[error(transparent)]
     Memory(#[from] dis_tensor::machine::MemoryError),
-    /// A file or folder of the study could not be read or written.
-    #[error("{}: cannot {action}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What was tried.
-        action: &'static str,
-        /// What the system said.
-        source: std::io::Error,
-    },
     /// A file or folder of the study that cannot be used.
     #[error("{}: {what}", path.display())]
     Place {
@@ -69,11 +56,10 @@ impl StudyError {
     pub(crate) fn is_divergence(&self) -> bool {
         use dis_diffusion::Error;
         use dis_eval::{EvalError, metrics::MetricError};
-        use dis_pipeline::PipelineError;
         match self {
             Self::Train(error) => error.is_divergence(),
+            Self::Pipeline(error) => error.is_divergence(),
             Self::Diffusion(Error::NotFinite { .. })
-            | Self::Pipeline(PipelineError::Diffusion(Error::NotFinite { .. }))
             | Self::Metric(MetricError::NotFinite { .. })
             | Self::Eval(EvalError::Metric(MetricError::NotFinite { .. })) => true,
             _ => false,
@@ -81,22 +67,7 @@ impl StudyError {
     }
 
     pub(crate) fn config(what: impl Into<String>) -> Self {
-        Self::Config {
-            origin: None,
-            what: what.into(),
-        }
-    }
-
-    pub(crate) fn io(
-        path: impl Into<PathBuf>,
-        action: &'static str,
-        source: std::io::Error,
-    ) -> Self {
-        Self::Io {
-            path: path.into(),
-            action,
-            source,
-        }
+        Self::Config(ConfigError::new(what))
     }
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dis_files::{DirLock, write_atomic};
+use dis_files::{DirLock, FileError, write_atomic};
 use dis_model::ModelBackend;
 use dis_pipeline::Pipeline;
 
@@ -292,7 +292,7 @@ impl<B: ModelBackend> Runner<'_, B> {
         grid::write_png(&picture_path(dir, step), &picture)?;
         let path = evaluation_path(dir, step);
         let folder = dir.join("eval");
-        fs::create_dir_all(&folder).map_err(|e| StudyError::io(&folder, "create it", e))?;
+        fs::create_dir_all(&folder).map_err(FileError::io(&folder, "create it"))?;
         let text =
             serde_json::to_string_pretty(figures).map_err(|e| StudyError::config(e.to_string()))?;
         write_atomic(&path, format!("{text}\n").as_bytes())?;

@@ -67,5 +67,5 @@ pub use error::{Result, StudyError};
 pub use evaluate::{Evaluation, Judge};
 pub use execute::{Failure, StudyEnd, StudyObserver, run_dir, run_study};
 pub use expand::{Grid, GridAxis, Variant, expand};
-pub use report::write_report;
+pub use report::{Written, write_report};
 pub use statistics::{Summary, Verdict, verdict};

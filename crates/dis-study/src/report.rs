@@ -4,27 +4,37 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dis_files::write_atomic;
+use dis_files::{FileError, write_atomic};
 
 use super::config::{Evaluate, StudyConfig};
 use super::cost::{CostPoint, cost_by_tokens, exponent};
+use super::execute::Failure;
 use super::expand::{Grid, GridAxis};
 use super::plots::{self, Against};
 use super::results::{Figure, Results};
 use super::statistics::{Summary, verdict};
 use crate::error::{Result, StudyError};
 
-/// Writes the report of what is finished to `out`; returns its path.
+/// A report that was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    /// Its file.
+    pub path: PathBuf,
+    /// Runs that it leaves out since their files cannot be read.
+    pub damaged: Vec<Failure>,
+}
+
+/// Writes the report of what is finished to `out`.
 ///
 /// # Errors
-/// If a run's files cannot be read, or the report not written.
-pub fn write_report(study: &StudyConfig, grid: &Grid, out: &Path) -> Result<PathBuf> {
+/// If a run was judged with other settings, or the report cannot be written.
+pub fn write_report(study: &StudyConfig, grid: &Grid, out: &Path) -> Result<Written> {
     let results = Results::read(grid, &study.evaluate, out)?;
     // Of what all have in common the first that can be run is an example.
     let first = grid.variants.iter().position(|v| v.model.is_ok());
     for folder in ["plots", "samples"] {
         let folder = out.join(folder);
-        fs::create_dir_all(&folder).map_err(|e| StudyError::io(&folder, "create it", e))?;
+        fs::create_dir_all(&folder).map_err(FileError::io(&folder, "create it"))?;
     }
     let mut report = Report {
         study,
@@ -36,7 +46,10 @@ pub fn write_report(study: &StudyConfig, grid: &Grid, out: &Path) -> Result<Path
     report.write()?;
     let path = out.join("REPORT.md");
     write_atomic(&path, report.text.as_bytes())?;
-    Ok(path)
+    Ok(Written {
+        path,
+        damaged: report.results.damaged,
+    })
 }
 
 struct Report<'a> {
@@ -274,10 +287,13 @@ impl Report<'_> {
                 continue;
             };
             let path = format!("samples/{}.png", self.results.grid.variants[variant].name);
-            let bytes =
-                fs::read(&run.picture).map_err(|e| StudyError::io(&run.picture, "read it", e))?;
-            write_atomic(&self.out.join(&path), &bytes)?;
-            self.line(&format!("{case}:\n\n![samples: {case}]({path})\n"));
+            match fs::read(&run.picture).map_err(FileError::io(&run.picture, "read it")) {
+                Ok(bytes) => {
+                    write_atomic(&self.out.join(&path), &bytes)?;
+                    self.line(&format!("{case}:\n\n![samples: {case}]({path})\n"));
+                }
+                Err(error) => self.line(&format!("{case}: no picture: {error}\n")),
+            }
         }
         Ok(())
     }

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use dis_files::FileError;
 use dis_model::cost::Cost;
 
 use super::config::Evaluate;
 use super::ending::Ending;
 use super::evaluate::Evaluation;
-use super::execute::{evaluation_path, evaluation_steps, picture_path, run_dir};
+use super::execute::{Failure, evaluation_path, evaluation_steps, picture_path, run_dir};
 use super::expand::Grid;
 use super::statistics::Summary;
 use crate::error::{Result, StudyError};
@@ -25,6 +26,7 @@ pub(super) struct RunResult {
 }
 
 impl RunResult {
+    /// What the run in `dir` left; none where it is not finished.
     fn read(dir: &Path, settings: &Evaluate, steps: u64) -> Result<Option<Self>> {
         let mut evaluations = Vec::new();
         for step in evaluation_steps(settings.every, steps) {
@@ -32,13 +34,12 @@ impl RunResult {
             let text = match std::fs::read_to_string(&path) {
                 Ok(text) => text,
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                Err(e) => return Err(StudyError::io(path, "read it", e)),
+                Err(e) => return Err(FileError::io(&path, "read it")(e).into()),
             };
-            let figures: Evaluation =
-                serde_json::from_str(&text).map_err(|e| StudyError::Place {
-                    path: path.clone(),
-                    what: e.to_string(),
-                })?;
+            let figures: Evaluation = serde_json::from_str(&text).map_err(|e| {
+                let advice = "remove it, and the study judges the checkpoint again";
+                FileError::format(&path, format!("damaged: {e}; {advice}"))
+            })?;
             if figures.settings != *settings {
                 return Err(StudyError::Place {
                     path,
@@ -88,30 +89,49 @@ pub(super) struct Results<'a> {
     pub(super) endings: Vec<Vec<Option<Ending>>>,
     /// By variant, for one image; none where there is no model.
     pub(super) costs: Vec<Option<Cost>>,
+    /// Runs whose files cannot be read.
+    pub(super) damaged: Vec<Failure>,
 }
 
 impl<'a> Results<'a> {
     pub(super) fn read(grid: &'a Grid, settings: &Evaluate, out: &Path) -> Result<Self> {
-        let mut runs = Vec::new();
-        let (mut endings, mut costs) = (Vec::new(), Vec::new());
-        for variant in &grid.variants {
-            let steps = variant.config.train.steps;
-            let read = |&seed: &u64| RunResult::read(&run_dir(out, variant, seed), settings, steps);
-            runs.push(grid.seeds.iter().map(read).collect::<Result<Vec<_>>>()?);
-            let ending = |&seed: &u64| match variant.refused() {
-                Some((_, what)) => Ok(Some(Ending::failed(what))),
-                None => Ending::read(&run_dir(out, variant, seed)),
-            };
-            endings.push(grid.seeds.iter().map(ending).collect::<Result<Vec<_>>>()?);
-            let model = variant.model.as_ref().ok();
-            costs.push(model.map(|model| Cost::of(model, 1)).transpose()?);
-        }
-        Ok(Self {
+        let mut results = Self {
             grid,
-            runs,
-            endings,
-            costs,
-        })
+            runs: Vec::new(),
+            endings: Vec::new(),
+            costs: Vec::new(),
+            damaged: Vec::new(),
+        };
+        for variant in &grid.variants {
+            let (mut runs, mut endings) = (Vec::new(), Vec::new());
+            for &seed in &grid.seeds {
+                let dir = run_dir(out, variant, seed);
+                let mut ending = match variant.refused() {
+                    Some((_, what)) => Some(Ending::failed(what)),
+                    None => Ending::read(&dir)?,
+                };
+                let run = match RunResult::read(&dir, settings, variant.config.train.steps) {
+                    Ok(run) => run,
+                    // Figures of different settings must not stand side by side.
+                    Err(error @ StudyError::Place { .. }) => return Err(error),
+                    Err(error) => {
+                        let what = error.to_string();
+                        ending = Some(Ending::failed(&what));
+                        let run = format!("{}, seed {seed}", variant.name);
+                        results.damaged.push(Failure { run, what });
+                        None
+                    }
+                };
+                runs.push(run);
+                endings.push(ending);
+            }
+            results.runs.push(runs);
+            results.endings.push(endings);
+            let model = variant.model.as_ref().ok();
+            let cost = model.map(|model| Cost::of(model, 1)).transpose()?;
+            results.costs.push(cost);
+        }
+        Ok(results)
     }
 
     /// Finished runs, and runs in all.

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use dis_files::FileError;
 use dis_model::DisConfig;
 use dis_model::checkpoint::{config_from_json, config_to_json};
 use dis_pipeline::DiffusionConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::error::{Result, TrainError};
+use crate::error::{ConfigError, Result, TrainError};
 use crate::schedule::Decay;
 use dis_data::{Dataset, ImageShape};
 
@@ -164,19 +165,7 @@ impl RunConfig {
     /// # Errors
     /// What is wrong, with the line and key.
     pub fn parse(text: &str, origin: &str) -> Result<Self> {
-        toml::from_str(text).map_err(|e| {
-            let line = e
-                .span()
-                .map(|s| text[..s.start.min(text.len())].matches('\n').count() + 1);
-            let what = match line {
-                Some(line) => format!("line {line}: {}", e.message()),
-                None => e.message().to_string(),
-            };
-            TrainError::Config {
-                origin: Some(origin.to_string()),
-                what: what.replace('\n', " "),
-            }
-        })
+        Ok(ConfigError::parse(text, origin)?)
     }
 
     /// Reads a file.
@@ -184,7 +173,7 @@ impl RunConfig {
     /// # Errors
     /// A file that cannot be read, and as [`RunConfig::parse`].
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| TrainError::io(path, "read it", e))?;
+        let text = std::fs::read_to_string(path).map_err(FileError::io(path, "read it"))?;
         Self::parse(&text, &path.display().to_string())
     }
 

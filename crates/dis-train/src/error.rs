@@ -3,19 +3,54 @@
 use std::path::PathBuf;
 
 use dis_data::DataError;
+use serde::de::DeserializeOwned;
+
+/// What is wrong with a configuration, naming the key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{what}", origin.as_ref().map(|o| format!("{o}: ")).unwrap_or_default())]
+pub struct ConfigError {
+    /// The file, if it came from one.
+    pub origin: Option<String>,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl ConfigError {
+    /// Of a configuration that came from no file.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self {
+            origin: None,
+            what: what.into(),
+        }
+    }
+
+    /// Reads a TOML text, whose file `origin` names in errors.
+    ///
+    /// # Errors
+    /// What is wrong, with the line and key.
+    pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> std::result::Result<T, Self> {
+        toml::from_str(text).map_err(|e| {
+            let start = e.span().map(|span| span.start.min(text.len()));
+            let line = start.map(|start| text[..start].matches('\n').count() + 1);
+            let message = e.message().replace('\n', " ");
+            Self {
+                origin: Some(origin.to_string()),
+                what: match line {
+                    Some(line) => format!("line {line}: {message}"),
+                    None => message,
+                },
+            }
+        })
+    }
+}
 
 /// Errors of training.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
     /// A configuration file or option that cannot be used.
-    #[error("{}{what}", origin.as_ref().map(|o| format!("{o}: ")).unwrap_or_default())]
-    Config {
-        /// The file, if it came from one.
-        origin: Option<String>,
-        /// What is wrong, naming the key.
-        what: String,
-    },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Data could not be read.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -31,14 +66,6 @@ pub enum TrainError {
     /// Samples could not be drawn.
     #[error(transparent)]
     Pipeline(#[from] dis_pipeline::PipelineError),
-    /// Classes that do not fit each other.
-    #[error("{what}: {source}")]
-    Classes {
-        /// What they were compared for.
-        what: &'static str,
-        /// How they differ.
-        source: Box<dis_model::ClassError>,
-    },
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] dis_tensor::TensorError),
@@ -48,16 +75,6 @@ pub enum TrainError {
     /// More memory than there is.
     #[error(transparent)]
     Memory(#[from] dis_tensor::machine::MemoryError),
-    /// A file or folder of the run could not be read or written.
-    #[error("{}: cannot {action}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What was tried.
-        action: &'static str,
-        /// What the system said.
-        source: std::io::Error,
-    },
     /// A run directory that cannot be used.
     #[error("{}: {what}", path.display())]
     RunDir {
@@ -82,34 +99,17 @@ pub enum TrainError {
 impl TrainError {
     /// Whether values became infinite or no numbers: the run diverged, and would again.
     pub fn is_divergence(&self) -> bool {
-        use dis_pipeline::PipelineError;
-        matches!(
-            self,
-            Self::NotFinite { .. }
-                | Self::Diffusion(dis_diffusion::Error::NotFinite { .. })
-                | Self::Pipeline(PipelineError::Diffusion(
-                    dis_diffusion::Error::NotFinite { .. }
-                ))
-        )
+        match self {
+            Self::NotFinite { .. } | Self::Diffusion(dis_diffusion::Error::NotFinite { .. }) => {
+                true
+            }
+            Self::Pipeline(error) => error.is_divergence(),
+            _ => false,
+        }
     }
 
     pub(crate) fn config(what: impl Into<String>) -> Self {
-        Self::Config {
-            origin: None,
-            what: what.into(),
-        }
-    }
-
-    pub(crate) fn io(
-        path: impl Into<PathBuf>,
-        action: &'static str,
-        source: std::io::Error,
-    ) -> Self {
-        Self::Io {
-            path: path.into(),
-            action,
-            source,
-        }
+        Self::Config(ConfigError::new(what))
     }
 }
 

@@ -27,5 +27,5 @@ pub mod trainer;
 
 pub use config::RunConfig;
 pub use dis_data::{Dataset, open};
-pub use error::{Result, TrainError};
+pub use error::{ConfigError, Result, TrainError};
 pub use trainer::{StepReport, TrainState, Trainer};

@@ -287,11 +287,7 @@ impl Ours {
         let Some((_, trainer)) = trainer else {
             bail!("no trainer");
         };
-        let shape = ImageShape {
-            channels: 3,
-            height: 32,
-            width: 32,
-        };
+        let shape = ImageShape::from([3, 32, 32]);
         let pixels = grid::to_bytes(&image);
         let data = MemoryDataset::new("noise", shape, u8::MAX, pixels, None, Vec::new())?;
         let data = load_batch(&data, &LoaderOptions::new(0, batch), 0)?;

@@ -143,6 +143,9 @@ pub struct EvalArgs {
     /// ONNX: output that holds spatial features.
     #[arg(long, value_name = "NAME")]
     pub onnx_spatial: Option<String>,
+    /// Leave out pictures that do not decode, instead of refusing to begin.
+    #[arg(long)]
+    pub skip_bad: bool,
     /// From a run directory or .pt file, use the weights instead of their moving average.
     #[arg(long)]
     pub raw: bool,

@@ -15,18 +15,20 @@ use serde_json::json;
 
 use super::args::EvalArgs;
 use super::output;
-use super::source::{self, Source};
+use super::source::{self, Role, Source};
 use crate::device::{self, with_backend};
 use crate::{memory, progress, say};
 
 /// Measures the likelihood of images under a model.
 pub fn run(args: &EvalArgs) -> Result<()> {
-    let model = Source::open("SAMPLES", &args.samples, None, args)?;
+    let device = device::open(&args.device, args.precision)?;
+    let model = Source::open(Role::Samples, &args.samples, None, args)?;
     let shape = model.shape();
     let (weights, text, sha256) = model.model()?;
     let _ = source::decoder(&weights, args)?;
     let name = args.reference.as_deref().unwrap_or_default();
-    let (data, given) = Source::open("--reference", name, shape, args)?.data()?;
+    let reference = || Source::open(Role::Reference, name, shape, args);
+    let (data, given) = device.cpu.install(reference)?.data()?;
     let data: Arc<dyn Dataset> = match args.num.or(args.num_reference) {
         Some(n) if n != data.len() => Arc::new(Subset::draw(data, n, args.seed)?),
         _ => data,
@@ -49,7 +51,6 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         }
         _ => None,
     };
-    let device = device::open(&args.device, args.precision)?;
     let config = weights.model.config();
     memory::inference(&device, config, args.batch_size, data.len(), 1)?;
     let settings = BitsOptions {

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use dis_data::{Dataset, Subset};
+use dis_data::{Dataset, ImageShape, Subset};
 use dis_eval::metrics::{BallOptions, Bootstrap, KernelOptions};
 use dis_eval::{
     FeatureNetwork, LeftOut, MeasureOptions, Metric, SavedStatistics, Side, extract, measure,
@@ -28,7 +28,7 @@ use crate::{memory, progress, say};
 use args::{EvalArgs, FeatureSpec};
 use network::Network;
 use output::SideInfo;
-use source::Source;
+use source::{Role, Source};
 
 /// Images drawn from a model that is not told otherwise.
 const DRAWN: usize = 1000;
@@ -42,25 +42,9 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         return bits::run(args);
     }
     let network = Network::open(args)?;
-    let hint = network.shape();
-    let reference = match &args.reference {
-        Some(text) => Some(Source::open("--reference", text, hint, args)?),
-        None => None,
-    };
-    let shape = reference.as_ref().and_then(Source::shape).or(hint);
-    let samples = Source::open("SAMPLES", &args.samples, shape, args)?;
-    // A folder without a size takes that of the other side, whichever this is.
-    let reference = match (reference, &args.reference) {
-        (Some(Source::Unsized), Some(text)) => {
-            Some(Source::open("--reference", text, samples.shape(), args)?)
-        }
-        (reference, _) => reference,
-    };
-    if let Some(reference) = &reference {
-        fit(&samples, reference)?;
-    }
     let device = device::open(&args.device, args.precision)?;
     device.cpu.install(|| {
+        let (samples, reference) = sides(args, network.shape())?;
         let network = network.build(args, &device.cpu)?;
         let network = &*network;
         let num = args.num;
@@ -116,6 +100,26 @@ pub fn run(args: &EvalArgs) -> Result<()> {
             _ => Ok(()),
         }
     })
+}
+
+/// Both sides, the first of them to be judged.
+fn sides(args: &EvalArgs, hint: Option<ImageShape>) -> Result<(Source, Option<Source>)> {
+    let reference = |shape| match &args.reference {
+        Some(text) => Source::open(Role::Reference, text, shape, args).map(Some),
+        None => Ok(None),
+    };
+    let found = reference(hint)?;
+    let shape = found.as_ref().and_then(Source::shape).or(hint);
+    let samples = Source::open(Role::Samples, &args.samples, shape, args)?;
+    // A folder without a size takes that of the other side, whichever this is.
+    let found = match found {
+        Some(Source::Unsized) => reference(samples.shape())?,
+        found => found,
+    };
+    if let Some(found) = &found {
+        fit(&samples, found)?;
+    }
+    Ok((samples, found))
 }
 
 fn save_statistics(path: &Path, side: &Side, info: &SideInfo) -> Result<()> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use dis_data::{DataKind, DataSpec, Dataset, ImageShape};
+use dis_data::{Check, DataKind, DataSpec, Dataset, ImageShape};
 use dis_eval::{SavedStatistics, sha256_hex};
 use dis_files::torch::TorchFile;
 use dis_files::{FileKind, sniff_source};
@@ -15,6 +15,26 @@ use super::args::EvalArgs;
 use crate::bundled::{self, BUNDLED, Weights};
 use crate::decode::Decoder;
 use crate::places::extension;
+use crate::progress;
+
+/// What a side is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Role {
+    /// It is judged.
+    Samples,
+    /// Samples are compared with it.
+    Reference,
+}
+
+impl Role {
+    /// The argument that gives it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Samples => "SAMPLES",
+            Self::Reference => "--reference",
+        }
+    }
+}
 
 /// One side.
 pub enum Source {
@@ -48,14 +68,15 @@ pub enum Source {
 }
 
 impl Source {
-    /// Finds out what `text`, given as `name`, is. Folders of pictures without a size take `shape`.
+    /// Finds out what `text` is, and looks at every picture of a folder. Folders without a size take
+    /// `shape`.
     pub fn open(
-        name: &str,
+        role: Role,
         text: &str,
         shape: Option<ImageShape>,
         args: &EvalArgs,
     ) -> Result<Self> {
-        let path = Path::new(text);
+        let (name, path) = (role.name(), Path::new(text));
         if text == BUNDLED || is_model(path)? {
             let path = (text != BUNDLED).then_some(path);
             let weights = bundled::describe(path, args.raw, args.null_label)
@@ -82,10 +103,15 @@ impl Source {
             spec.size = Some(shape.into());
             spec.grey = shape.channels == 1;
         }
-        let data = dis_data::open(&spec)?;
-        if data.latents().is_some() {
+        if matches!(spec.kind, DataKind::Latents(_)) {
             bail!("{name} {text}: latents are no pictures; give the images they are of");
         }
+        let check = Check {
+            skip_bad: args.skip_bad,
+            samples: matches!(role, Role::Samples),
+            ..Check::default()
+        };
+        let (data, _) = progress::checked(&spec, &check)?;
         Ok(Self::Data {
             data,
             text: text.to_string(),

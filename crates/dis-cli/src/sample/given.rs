@@ -81,17 +81,18 @@ impl Given {
         decoder: Option<&Decoder>,
         cpu: &Cpu,
     ) -> Result<Task> {
-        let mut images = Vec::new();
-        for i in 0..count {
-            let mut image = match self {
-                Self::Picture(picture) => picture.clone(),
-                Self::Data(data) => data.sample(i, false)?.image,
-            };
-            if let Some(decoder) = decoder {
-                image = decoder.encode(cpu, image)?;
+        // All are read before the first is worked on, so that a broken one is found at once.
+        let read = |i: usize| match self {
+            Self::Picture(picture) => Ok(picture.clone()),
+            Self::Data(data) => data.sample(i, false).map(|sample| sample.image),
+        };
+        let mut pictures = (0..count).map(read).collect::<Result<Vec<_>, _>>()?;
+        if let Some(decoder) = decoder {
+            for picture in &mut pictures {
+                *picture = decoder.encode(cpu, std::mem::take(picture))?;
             }
-            images.extend(image);
         }
+        let images = pictures.concat();
         let [channels, height, width] = config.image_shape();
         let images = Array4::from_shape_vec((count, channels, height, width), images)?;
         if args.invert {

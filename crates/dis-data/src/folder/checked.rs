@@ -25,7 +25,7 @@ impl FolderDataset {
         check: &Check,
         progress: Progress<'_>,
     ) -> Result<(Self, Checked)> {
-        let (mut data, mut index) = Self::list(dir, options)?;
+        let (mut data, mut index) = Self::list(dir, options, check.samples)?;
         let skip: HashSet<&str> = check.skip.iter().map(String::as_str).collect();
         let mut skipped = data.keep(|data, i| !skip.contains(data.names[i].as_str()));
         let (outcomes, mut checked) = index.check(&data.names, Some(&look), progress)?;

@@ -25,6 +25,9 @@ pub struct Check {
     pub skip: Vec<String>,
     /// Leave out bad pictures instead of refusing.
     pub skip_bad: bool,
+    /// They are samples to be judged: those that this program drew are wanted, and others beside them
+    /// refused. Otherwise drawn pictures beside others are left out.
+    pub samples: bool,
 }
 
 /// What a check found.

@@ -191,7 +191,7 @@ fn bad_pictures_are_all_named_or_skipped() {
     fs::write(dir.path().join("17.png"), whole).unwrap();
     let skip = Check {
         skip: checked.skipped,
-        skip_bad: false,
+        ..Check::default()
     };
     let (again, checked) = check_with(dir.path(), &skip).unwrap();
     assert_eq!(again.identity(), data.identity());

@@ -45,12 +45,9 @@ impl LatentDataset {
         })?;
         let (done, all) = (index.shards.len(), index.shard_count());
         if done < all {
-            return Err(DataError::Format {
-                path: folder.to_path_buf(),
-                what: format!(
-                    "only {done} of {all} shards are done; run the same `dis encode` again"
-                ),
-            });
+            let what =
+                format!("only {done} of {all} shards are done; run the same `dis encode` again");
+            return Err(DataError::format(folder, what));
         }
         let labelled = !index.class_names.is_empty();
         let mut labels = Vec::new();
@@ -198,10 +195,7 @@ impl Dataset for LatentDataset {
 
 /// Opens a shard of `n` images; also its labels.
 fn open_shard(path: PathBuf, index: &LatentIndex, n: usize) -> Result<(Open, Vec<u32>)> {
-    let refuse = |what: String| DataError::Format {
-        path: path.clone(),
-        what,
-    };
+    let refuse = |what: String| DataError::format(&path, what);
     let file = SafetensorsFile::open(&path)?;
     let find = |name: &str, element: ElementType, shape: &[usize]| -> Result<u64> {
         let tensor = file

@@ -125,11 +125,7 @@ impl LatentIndex {
 
     /// Size of a latent.
     pub fn shape(&self) -> ImageShape {
-        ImageShape {
-            channels: self.channels,
-            height: self.height,
-            width: self.width,
-        }
+        ImageShape::from([self.channels, self.height, self.width])
     }
 
     /// Shards in all.
@@ -158,10 +154,7 @@ impl LatentIndex {
             return Ok(None);
         }
         let text = read_json(&path, "an index of latents")?;
-        let refuse = |what: String| DataError::Format {
-            path: path.clone(),
-            what,
-        };
+        let refuse = |what: String| DataError::format(&path, what);
         let index: Self =
             serde_json::from_str(&text).map_err(|e| refuse(format!("not an index: {e}")))?;
         index.check().map_err(refuse)?;

@@ -33,10 +33,7 @@ pub fn open_npz(path: &Path) -> Result<MemoryDataset> {
 /// # Errors
 /// As [`open_npz`].
 pub fn read_npz(source: impl Read + Seek, origin: &Path) -> Result<MemoryDataset> {
-    let format = |what: String| DataError::Format {
-        path: origin.to_path_buf(),
-        what,
-    };
+    let format = |what: String| DataError::format(origin, what);
     let mut file = NpzFile::new(source, origin)?;
     let (shape, pixels) = planes(file.reader(IMAGES)?, &format)?;
     let labels = match file.contains(LABELS) {
@@ -103,11 +100,7 @@ fn planes(
     let &[images, height, width, channels @ (1 | 3)] = header.shape.as_slice() else {
         return Err(wrong(format!("its shape is {:?}", header.shape)));
     };
-    let shape = ImageShape {
-        channels,
-        height,
-        width,
-    };
+    let shape = ImageShape::from([channels, height, width]);
     if header.shape.contains(&0) {
         return Err(wrong(format!("it is empty, {:?}", header.shape)));
     }

@@ -9,11 +9,7 @@ use super::*;
 use crate::{Dataset, ImageShape, Result};
 
 fn shape(channels: usize) -> ImageShape {
-    ImageShape {
-        channels,
-        height: 3,
-        width: 2,
-    }
+    ImageShape::from([channels, 3, 2])
 }
 
 fn pixels(count: usize, channels: usize) -> Vec<u8> {

@@ -39,7 +39,7 @@ impl NpzImages {
     pub fn open(target: &Path, shape: ImageShape, count: usize, settings: &str) -> Result<Self> {
         let lock = lock(target)?;
         let partial = partial_path(target);
-        let failed = |cause| DataError::io(&partial, "write")(cause);
+        let failed = DataError::io(&partial, "write");
         let mut head = MAGIC.to_vec();
         head.extend((settings.len() as u64).to_le_bytes());
         head.extend(settings.as_bytes());
@@ -49,31 +49,29 @@ impl NpzImages {
             .create(true)
             .truncate(false)
             .open(&partial)
-            .map_err(failed)?;
+            .map_err(&failed)?;
         let begin = head.len() as u64;
-        let len = file.metadata().map_err(failed)?.len();
+        let len = file.metadata().map_err(&failed)?.len();
         let mut done = 0;
-        match earlier(&mut file, len).map_err(failed)? {
+        match earlier(&mut file, len).map_err(&failed)? {
             Earlier::None => {
-                file.set_len(0).map_err(failed)?;
-                file.seek(SeekFrom::Start(0)).map_err(failed)?;
-                file.write_all(&head).map_err(failed)?;
+                file.set_len(0).map_err(&failed)?;
+                file.seek(SeekFrom::Start(0)).map_err(&failed)?;
+                file.write_all(&head).map_err(&failed)?;
             }
             Earlier::Settings(found) if found == settings => {
                 let images = (len - begin) / shape.len() as u64;
                 done = usize::try_from(images).unwrap_or(usize::MAX).min(count);
             }
             Earlier::Settings(found) => {
-                return Err(DataError::Format {
-                    path: partial,
-                    what: format!(
-                        "was begun with other settings: {}; finish it with those or delete it",
-                        differing_settings(&found, settings)
-                    ),
-                });
+                let what = format!(
+                    "was begun with other settings: {}; finish it with those or delete it",
+                    differing_settings(&found, settings)
+                );
+                return Err(DataError::format(&partial, what));
             }
             Earlier::Other => {
-                return Err(in_the_way(partial));
+                return Err(in_the_way(&partial));
             }
         }
         let mut images = Self {
@@ -97,17 +95,17 @@ impl NpzImages {
     pub fn discard(target: &Path) -> Result<()> {
         let _lock = lock(target)?;
         let path = partial_path(target);
-        let failed = |cause| DataError::io(&path, "remove")(cause);
+        let failed = DataError::io(&path, "remove");
         let mut file = match File::open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(failed(e)),
         };
-        let len = file.metadata().map_err(failed)?.len();
-        if let Earlier::Other = earlier(&mut file, len).map_err(failed)? {
-            return Err(in_the_way(path));
+        let len = file.metadata().map_err(&failed)?.len();
+        if let Earlier::Other = earlier(&mut file, len).map_err(&failed)? {
+            return Err(in_the_way(&path));
         }
-        std::fs::remove_file(&path).map_err(failed)
+        std::fs::remove_file(&path).map_err(&failed)
     }
 
     fn failed(&self, cause: io::Error) -> DataError {
@@ -250,11 +248,8 @@ fn lock(target: &Path) -> Result<LockFile> {
     Ok(LockFile::acquire(&lock_path(target), "writing its images")?)
 }
 
-fn in_the_way(path: PathBuf) -> DataError {
-    DataError::Format {
-        path,
-        what: "is in the way: it is no unfinished file of samples".into(),
-    }
+fn in_the_way(path: &Path) -> DataError {
+    DataError::format(path, "is in the way: it is no unfinished file of samples")
 }
 
 /// An array of texts.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use dis_files::{ElementType, View, le_bytes, write_atomic, write_safetensors};
+use dis_files::{ElementType, FileError, View, le_bytes, write_atomic, write_safetensors};
 use dis_model::ModelError;
 use dis_model::checkpoint::{METADATA_KEY, arena_from_tensors, read_tensors};
 use dis_ssm::Ctx;
@@ -66,7 +66,7 @@ impl Classifier {
     /// # Errors
     /// If it cannot be read, or holds no classifier.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| EvalError::io(path, "read it", e))?;
+        let bytes = std::fs::read(path).map_err(FileError::io(path, "read it"))?;
         Self::from_bytes(&bytes, path)
     }
 

@@ -51,11 +51,7 @@ impl ClassifierConfig {
 
     /// Size of the images.
     pub fn shape(&self) -> ImageShape {
-        ImageShape {
-            channels: self.channels,
-            height: self.height,
-            width: self.width,
-        }
+        ImageShape::from([self.channels, self.height, self.width])
     }
 
     fn check(&self) -> Result<()> {

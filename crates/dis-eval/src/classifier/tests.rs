@@ -13,11 +13,7 @@ use super::*;
 use dis_data::{Dataset, ImageShape, digits_split};
 
 fn net(height: usize, width: usize, channels: usize) -> ClassifierNet {
-    let shape = ImageShape {
-        channels,
-        height,
-        width,
-    };
+    let shape = ImageShape::from([channels, height, width]);
     let config = ClassifierConfig {
         base: 3,
         features: 5,
@@ -275,10 +271,6 @@ fn refusals_name_what_is_wrong() {
     assert!(run(Arc::new(train), &held, none).contains("0 steps"));
     let e = Classifier::from_bytes(&[1, 2, 3], Path::new("f.safetensors")).unwrap_err();
     assert!(e.to_string().contains("f.safetensors"), "{e}");
-    let shape = ImageShape {
-        channels: 4,
-        height: 8,
-        width: 8,
-    };
+    let shape = ImageShape::from([4, 8, 8]);
     assert!(ClassifierNet::new(ClassifierConfig::new(shape, 10)).is_err());
 }

@@ -75,10 +75,7 @@ pub fn train_classifier<B: Backend>(
     let map = Classes::named("the test data", test.class_names())
         .without_images(test.unoccupied_classes())
         .map_to(&known)
-        .map_err(|source| EvalError::Classes {
-            what: "classifier",
-            source: Box::new(source),
-        })?;
+        .map_err(|e| e.compared_for("classifier"))?;
     if options.steps == 0 || !(options.lr > 0.0 && options.lr <= 10.0) {
         return Err(refuse(format!(
             "{} steps at a learning rate of {}",

@@ -2,13 +2,12 @@
 
 use dis_scan::Discretization;
 use dis_ssm::SkipKind;
-use dis_tensor::NormKind;
+use dis_tensor::{ImageSize, NormKind};
 use serde_json::{Map, Value, json};
 
 use crate::config::{
     AttentionOptions, ConditionKind, Conditioning, DisConfig, MixerKind, SsmConfig,
 };
-use crate::image_size::ImageSize;
 
 const CONDITIONING: [(&str, Conditioning); 2] = [
     ("tokens", Conditioning::Tokens),

@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 
 use dis_ssm::SkipKind;
-use dis_tensor::NormKind;
+use dis_tensor::{ImageSize, NormKind};
 use serde_json::{Map, Value};
 
 use super::arguments;
 use super::tensors::NamedTensor;
 use crate::config::{ConditionKind, Conditioning, DisConfig, SsmConfig};
-use crate::image_size::ImageSize;
 use crate::model::LABEL_TABLE;
 
 /// What shapes cannot tell.
@@ -234,9 +233,10 @@ fn from_shapes(
     };
     config.validate().map_err(|e| e.to_string())?;
     if config.patches() != patches {
+        let ImageSize { height, width } = image_size;
         return Err(format!(
             "pos_embed has {positions} tokens, {extra} of them in front of the patches; images of \
-             {image_size} have {} patches of {patch_size}x{patch_size}, but {patches} are left",
+             {width}x{height} have {} patches of {patch_size}x{patch_size}, but {patches} are left",
             config.patches()
         )
         .into());
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(found([4, 6]).unwrap().image_size, [4, 6].into());
         assert_eq!(found([6, 4]).unwrap().image_size, [6, 4].into());
         let message = found([4, 8]).unwrap_err().to_string();
-        assert!(message.contains("4x8 have 8 patches"), "{message}");
+        assert!(message.contains("8x4 have 8 patches"), "{message}");
         let message = found([0, 6]).unwrap_err().to_string();
         assert!(message.contains("image_size is 0"), "{message}");
         // As many patches as a square has: only a hint tells them apart.

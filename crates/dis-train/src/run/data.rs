@@ -114,6 +114,7 @@ pub(super) fn open_data(
     let check = Check {
         skip: config.data.skip.clone(),
         skip_bad: policy.skip_bad,
+        samples: false,
     };
     let mut progress = |done, all| {
         observer.checking(done, all);
@@ -124,7 +125,7 @@ pub(super) fn open_data(
     };
     let opened = open_checked(&spec, &check, &mut progress);
     let (data, checked) = opened.map_err(|e| match e {
-        e @ dis_data::DataError::Io { .. } => gone(e.into()),
+        e if e.is_io() => gone(e.into()),
         e => e.into(),
     })?;
     if let Some(why) = &checked.no_index {

@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use dis_files::{write_atomic, write_atomic_with};
+use dis_files::{FileError, write_atomic, write_atomic_with};
 use dis_model::checkpoint::{Entry, Holds, InferHints, WeightFile, write_arena};
 use dis_model::{DisModel, Metadata};
 use serde::{Deserialize, Serialize};
@@ -77,7 +77,7 @@ impl RunDir {
             });
         }
         for part in [dir.path.clone(), dir.checkpoints(), dir.samples()] {
-            fs::create_dir_all(&part).map_err(|e| TrainError::io(part, "create it", e))?;
+            fs::create_dir_all(&part).map_err(FileError::io(&part, "create it"))?;
         }
         write_atomic(&dir.config_path(), config.to_toml()?.as_bytes())?;
         Ok(dir)
@@ -168,11 +168,11 @@ impl RunDir {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(TrainError::io(folder, "list it", e)),
+            Err(e) => return Err(FileError::io(&folder, "list it")(e).into()),
         };
         let mut found = Vec::new();
         for entry in entries {
-            let entry = entry.map_err(|e| TrainError::io(&folder, "list it", e))?;
+            let entry = entry.map_err(FileError::io(&folder, "list it"))?;
             if let Some(step) = step_of(&entry.path()) {
                 found.push((step, entry.path()));
             }
@@ -202,7 +202,8 @@ impl RunDir {
         let temporary = folder.join(format!("{}step-{:08}", TEMPORARY, state.step));
         let result = self.write_checkpoint(&temporary, model, metadata, state, &mut manifest);
         let result = result.and_then(|()| {
-            fs::rename(&temporary, &target).map_err(|e| TrainError::io(&target, "rename to it", e))
+            let renamed = fs::rename(&temporary, &target);
+            Ok(renamed.map_err(FileError::io(&target, "rename to it"))?)
         });
         if let Err(error) = result {
             // Best effort: the failure that matters is already being reported.
@@ -217,7 +218,7 @@ impl RunDir {
                 let doomed = folder.join(format!("{TEMPORARY}old"));
                 let _ = fs::remove_dir_all(&doomed);
                 let removed = fs::rename(old, &doomed).and_then(|()| fs::remove_dir_all(&doomed));
-                removed.map_err(|e| TrainError::io(old, "remove it", e))?;
+                removed.map_err(FileError::io(old, "remove it"))?;
             }
         }
         Ok(target)
@@ -231,7 +232,7 @@ impl RunDir {
         state: &TrainState,
         manifest: &mut Manifest,
     ) -> Result<()> {
-        fs::create_dir_all(folder).map_err(|e| TrainError::io(folder, "create it", e))?;
+        fs::create_dir_all(folder).map_err(FileError::io(folder, "create it"))?;
         let arenas = [&state.params, &state.ema, &state.m, &state.v];
         for (holds, arena) in Holds::FILES.into_iter().zip(arenas) {
             let mut sha256 = Sha256::new();
@@ -271,7 +272,7 @@ impl RunDir {
         for entry in entries.flatten() {
             if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
                 let path = entry.path();
-                fs::remove_dir_all(&path).map_err(|e| TrainError::io(path, "remove it", e))?;
+                fs::remove_dir_all(&path).map_err(FileError::io(&path, "remove it"))?;
             }
         }
         Ok(())
@@ -287,7 +288,8 @@ impl RunDir {
         let aside = folder.with_file_name(format!("damaged-{name}"));
         // An earlier one of the same step says no more than this one.
         let _ = fs::remove_dir_all(&aside);
-        fs::rename(folder, &aside).map_err(|e| TrainError::io(folder, "set it aside", e))
+        let renamed = fs::rename(folder, &aside);
+        Ok(renamed.map_err(FileError::io(folder, "set it aside"))?)
     }
 
     /// The newest checkpoint whose files all have the hashes of its manifest, so that every command

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use dis_files::FileError;
 use dis_model::checkpoint::{Holds, InferHints};
 use dis_model::{Checkpoint, ModelError};
 use sha2::{Digest, Sha256};
@@ -155,7 +156,7 @@ fn check_hash(folder: &Path, holds: Holds, manifest: &Manifest) -> Result<()> {
     let mut sha256 = Sha256::new();
     File::open(&path)
         .and_then(|mut file| io::copy(&mut file, &mut sha256))
-        .map_err(|e| TrainError::io(&path, "read it", e))?;
+        .map_err(FileError::io(&path, "read it"))?;
     if manifest.sha256.get(holds.name()) == Some(&hex(sha256)) {
         return Ok(());
     }

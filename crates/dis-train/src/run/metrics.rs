@@ -4,10 +4,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use dis_files::write_atomic;
+use dis_files::{FileError, write_atomic};
 use serde_json::{Value, json};
 
-use crate::error::{Result, TrainError};
+use crate::error::Result;
 use crate::trainer::StepReport;
 
 /// Appends lines.
@@ -36,7 +36,7 @@ impl MetricsLog {
             .create(true)
             .append(true)
             .open(path)
-            .map_err(|e| TrainError::io(path, "open it", e))?;
+            .map_err(FileError::io(path, "open it"))?;
         Ok(Self {
             path: path.to_path_buf(),
             file,
@@ -71,9 +71,8 @@ impl MetricsLog {
         if report.skipped {
             line["skipped"] = json!(true);
         }
-        self.file
-            .write_all(format!("{line}\n").as_bytes())
-            .map_err(|e| TrainError::io(&self.path, "write to it", e))
+        let written = self.file.write_all(format!("{line}\n").as_bytes());
+        Ok(written.map_err(FileError::io(&self.path, "write to it"))?)
     }
 }
 
@@ -82,7 +81,7 @@ impl MetricsLog {
 /// # Errors
 /// A file that cannot be read, a line that is none of metrics.
 pub fn read_metrics(path: &Path) -> Result<Vec<Value>> {
-    let text = fs::read_to_string(path).map_err(|e| TrainError::io(path, "read it", e))?;
+    let text = fs::read_to_string(path).map_err(FileError::io(path, "read it"))?;
     Ok(text
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())

@@ -272,11 +272,7 @@ pub fn npz_seeds() -> Vec<Vec<u8>> {
     let dir = tempfile::tempdir().unwrap();
     let seed = |name: &str, channels: usize, labels: Option<&[u32]>| {
         let path = dir.path().join(name);
-        let shape = ImageShape {
-            channels,
-            height: 4,
-            width: 3,
-        };
+        let shape = ImageShape::from([channels, 4, 3]);
         let mut images = NpzImages::open(&path, shape, 5, "").unwrap();
         let bytes: Vec<u8> = (0..5 * shape.len()).map(|i| i as u8).collect();
         images.append(&bytes).unwrap();
@@ -317,11 +313,7 @@ impl Reader for Npz {
 
 pub fn latents_seeds() -> Vec<Vec<u8>> {
     let data = digits().unwrap().subset("five", &[0, 1, 2, 3, 4]).unwrap();
-    let latent = ImageShape {
-        channels: 2,
-        height: 1,
-        width: 3,
-    };
+    let latent = ImageShape::from([2, 1, 3]);
     let build = |mirrored: bool| {
         let dir = tempfile::tempdir().unwrap();
         let scales = [vec![2.0, 0.5], vec![0.0, 1.0]];

@@ -1,15 +1,11 @@
 //! `dis study`: the smoke study, and killing it.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{command, dis, fail, succeed};
+use crate::common::{command, dis, fail, succeed};
 
 fn smoke() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../studies/smoke.toml")
@@ -117,6 +113,31 @@ fn the_smoke_study_reports_every_section_and_survives_kills() {
             .iter()
             .any(|n| { n.extension().is_some_and(|e| e == "safetensors") })
     );
+
+    // Files that are damaged or gone cost their run, not the report.
+    let run = at.join("whole/runs/base/seed-0");
+    let figures = outcome_names(&run.join("eval"));
+    fs::write(&figures[0], "{").unwrap();
+    let output = dis(at, &["study", file, "--out", "whole", "--report"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("left out: base, seed 0"), "{stderr}");
+    let report = fs::read_to_string(at.join("whole/REPORT.md")).unwrap();
+    for part in ["9 of 10 runs", "## Runs without a result", "damaged"] {
+        assert!(report.contains(part), "no {part:?} in:\n{report}");
+    }
+    fs::remove_file(&figures[0]).unwrap();
+    fs::write(run.join("ending.json"), "no JSON").unwrap();
+    fs::remove_dir_all(at.join("whole/runs/base/seed-1/samples")).unwrap();
+    succeed(at, &["study", file, "--out", "whole", "--report"]);
+    let report = fs::read_to_string(at.join("whole/REPORT.md")).unwrap();
+    for part in ["9 of 10 runs", "ending.json: damaged", "no picture"] {
+        assert!(report.contains(part), "no {part:?} in:\n{report}");
+    }
+    // The study mends what it can.
+    succeed(at, &["study", file, "--out", "whole"]);
+    let report = fs::read_to_string(at.join("whole/REPORT.md")).unwrap();
+    assert!(report.contains("10 of 10 runs"), "{report}");
 
     // Other settings do not mix with what is there.
     let text = fs::read_to_string(file)

@@ -1,13 +1,9 @@
 //! Image to image, inpainting, inversion, interpolation and trajectories from the command line.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{fail, names, succeed, workplace};
+use crate::common::{fail, names, succeed, workplace};
 use image::{GrayImage, Luma};
 
 /// The digits of a folder of pictures.

@@ -1,44 +1,55 @@
-//! The size of crops, as people write it.
+//! The size of images.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::ImageShape;
-
-/// Height and width of crops in pixels. Its text is `N` for a square, `WIDTHxHEIGHT` otherwise.
+/// Height and width of an image, a crop or a latent, in pixels. A whole number is a square,
+/// `[height, width]` a rectangle. Its text is `N` for a square, `WIDTHxHEIGHT` otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CropSize {
+pub struct ImageSize {
     /// Rows.
     pub height: usize,
     /// Columns.
     pub width: usize,
 }
 
-/// Longest side: what a model takes at most.
-const LONGEST: usize = 1 << 16;
+impl ImageSize {
+    /// Longest side that a text or a model may name.
+    pub const LONGEST: usize = 1 << 16;
 
-impl From<usize> for CropSize {
+    /// As many rows as columns.
+    pub fn square(side: usize) -> Self {
+        [side, side].into()
+    }
+
+    /// The side, if it is a square.
+    pub fn side(&self) -> Option<usize> {
+        (self.height == self.width).then_some(self.height)
+    }
+
+    /// Pixels of a channel.
+    pub fn pixels(&self) -> usize {
+        self.height * self.width
+    }
+}
+
+impl From<usize> for ImageSize {
     fn from(side: usize) -> Self {
-        Self {
-            height: side,
-            width: side,
-        }
+        Self::square(side)
     }
 }
 
-impl From<ImageShape> for CropSize {
-    fn from(shape: ImageShape) -> Self {
-        Self {
-            height: shape.height,
-            width: shape.width,
-        }
+impl From<[usize; 2]> for ImageSize {
+    fn from([height, width]: [usize; 2]) -> Self {
+        Self { height, width }
     }
 }
 
-impl FromStr for CropSize {
+impl FromStr for ImageSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        const LONGEST: usize = ImageSize::LONGEST;
         let side = |text: &str| {
             let side = text.parse().ok();
             side.filter(|n| (1..=LONGEST).contains(n))
@@ -53,11 +64,11 @@ impl FromStr for CropSize {
     }
 }
 
-impl fmt::Display for CropSize {
+impl fmt::Display for ImageSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.width == self.height {
-            true => write!(f, "{}", self.width),
-            false => write!(f, "{}x{}", self.width, self.height),
+        match self.side() {
+            Some(side) => write!(f, "{side}"),
+            None => write!(f, "{}x{}", self.width, self.height),
         }
     }
 }
@@ -68,10 +79,10 @@ mod tests {
 
     #[test]
     fn width_comes_first() {
-        let parse = |text: &str| text.parse::<CropSize>();
+        let parse = |text: &str| text.parse::<ImageSize>();
         let (height, width) = (32, 64);
-        assert_eq!(parse("64x32"), Ok(CropSize { height, width }));
-        assert_eq!(parse("64X32"), Ok(CropSize { height, width }));
+        assert_eq!(parse("64x32"), Ok(ImageSize { height, width }));
+        assert_eq!(parse("64X32"), Ok(ImageSize { height, width }));
         for text in ["64x32", "7", "1x65536"] {
             assert_eq!(parse(text).map(|s| s.to_string()).as_deref(), Ok(text));
         }

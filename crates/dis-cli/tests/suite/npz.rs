@@ -1,14 +1,10 @@
 //! Many images in one file, over as many runs as it takes.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use common::{all_names, command, fail, succeed, workplace};
+use crate::common::{all_names, command, fail, succeed, workplace};
 
 fn sample<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let base = [

@@ -1,14 +1,10 @@
 //! `dis convert`, and the other commands on `.pt` files.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{TINY, fail, succeed};
+use crate::common::{TINY, fail, succeed};
 use dis_files::npz::{Array, write_npz};
 use dis_files::torch::{Dict, write_torch};
 use dis_files::{ElementType, SafetensorsFile, View, le_bytes, write_safetensors};

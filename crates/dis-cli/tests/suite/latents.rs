@@ -1,13 +1,9 @@
 //! Encoding, training on latents, and pictures of what comes out.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{fail, succeed, workplace};
+use crate::common::{self, fail, succeed, workplace};
 
 /// A tiny autoencoder: one latent for 2 x 2 pixels.
 const VAE: &str = concat!(

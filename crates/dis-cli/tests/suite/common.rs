@@ -1,8 +1,5 @@
 //! Runs the built `dis` and looks at what it leaves.
 
-// Each file of tests is a program of its own and uses a part of this.
-#![allow(dead_code, clippy::unwrap_used)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

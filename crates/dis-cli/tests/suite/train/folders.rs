@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::common::{self, command, dis, names, newest};
+use crate::common::{command, dis, names, newest};
 
 const TINY: &str = r#"
 [model]
@@ -29,11 +29,11 @@ fn alone<'a>(args: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn succeed(at: &Path, args: &[&str]) -> String {
-    common::succeed(at, &alone(args))
+    crate::common::succeed(at, &alone(args))
 }
 
 fn fail(at: &Path, args: &[&str], words: &[&str]) {
-    common::fail(at, &alone(args), words);
+    crate::common::fail(at, &alone(args), words);
 }
 
 /// A grey picture of 9 x 8; files of all levels and numbers have the same size.
