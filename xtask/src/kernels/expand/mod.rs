@@ -32,6 +32,8 @@ use parse::Source;
 const MAX_DEPTH: usize = 32;
 /// Most lines, calls and repetitions that an expansion goes through.
 const MAX_STEPS: usize = 1_000_000;
+/// Most bytes of a line or an argument.
+const MAX_LINE: usize = 4096;
 /// Most bytes of an expansion.
 const MAX_BYTES: usize = 8 << 20;
 
@@ -280,7 +282,11 @@ fn substitute(place: &Place, text: &str, scope: &Scope) -> Result<String> {
             rest = &after[end..];
         }
     }
-    Ok(out + rest)
+    out += rest;
+    if out.len() > MAX_LINE {
+        return place.error(format!("a line or argument of more than {MAX_LINE} bytes"));
+    }
+    Ok(out)
 }
 
 /// Where the parenthesis closes that was open before this text.
@@ -435,6 +441,10 @@ mod tests {
                 "ptx/k.ptx.in:1: `.macro NAME(parameter, parameter)` was expected",
             ),
             (
+                ".macro m(a, a)\n.end\n",
+                "ptx/k.ptx.in:1: `a` is no name of another parameter",
+            ),
+            (
                 ".macro m()\n.end\n.macro m()\n.end\n",
                 "ptx/k.ptx.in:3: a macro `m` is there already",
             ),
@@ -479,6 +489,9 @@ mod tests {
         assert!(of(&text).unwrap_err().contains("the expansion is larger"));
         let text = format!("{}x;\n{}", ".if 0 < 1\n".repeat(40), ".end\n".repeat(40));
         assert!(of(&text).unwrap_err().contains("levels inside one another"));
+        let doubled = (0..30).map(|k| format!(".macro m{k}(x)\nm{}($x$x)\n.end\n", k + 1));
+        let text = doubled.collect::<String>() + ".macro m30(x)\n.end\nm0(x)\n";
+        assert!(of(&text).unwrap_err().contains("of more than 4096 bytes"));
         let text = format!("$({}1)\n", "(".repeat(100_000));
         assert!(of(&text).is_err());
     }

@@ -53,35 +53,7 @@ impl Source<'_> {
             let code = line.split("//").next().unwrap_or_default().trim_end();
             let (word, rest) = code.split_once(char::is_whitespace).unwrap_or((code, ""));
             let rest = rest.trim();
-            let kind = match word {
-                ".macro" if !open.is_empty() => {
-                    return place.error("a macro begins outside of `.macro`, `.for` and `.if`");
-                }
-                ".macro" => {
-                    let Some((name, parameters)) = call(rest) else {
-                        return place.error("`.macro NAME(parameter, parameter)` was expected");
-                    };
-                    if let Some(bad) = parameters.iter().find(|p| !is_name(p)) {
-                        return place.error(format!("`{bad}` is no name of a parameter"));
-                    }
-                    Some(Kind::Macro { name, parameters })
-                }
-                ".for" => {
-                    let parts = rest.split_once(" in ").map(|(n, o)| (n.trim(), o.trim()));
-                    let Some((name, over)) = parts.filter(|(n, _)| is_name(n)) else {
-                        return place
-                            .error("`.for NAME in A..B` or `.for NAME in x y` was expected");
-                    };
-                    Some(Kind::For {
-                        name: name.into(),
-                        over: over.into(),
-                    })
-                }
-                ".if" => Some(Kind::If {
-                    condition: rest.into(),
-                }),
-                _ => None,
-            };
+            let kind = beginning(&place, word, rest, open.is_empty())?;
             if let Some(kind) = kind {
                 if open.len() == MAX_DEPTH {
                     return place.error(format!("more than {MAX_DEPTH} levels inside one another"));
@@ -194,6 +166,43 @@ impl Source<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// What begins with this line, if something does.
+fn beginning(place: &Place, word: &str, rest: &str, outside: bool) -> Result<Option<Kind>> {
+    Ok(Some(match word {
+        ".macro" if !outside => {
+            return place.error("a macro begins outside of `.macro`, `.for` and `.if`");
+        }
+        ".macro" => {
+            let Some((name, parameters)) = call(rest) else {
+                return place.error("`.macro NAME(parameter, parameter)` was expected");
+            };
+            let is_bad =
+                |i: &usize| !is_name(&parameters[*i]) || parameters[..*i].contains(&parameters[*i]);
+            if let Some(bad) = (0..parameters.len()).find(is_bad) {
+                return place.error(format!(
+                    "`{}` is no name of another parameter",
+                    parameters[bad]
+                ));
+            }
+            Kind::Macro { name, parameters }
+        }
+        ".for" => {
+            let parts = rest.split_once(" in ").map(|(n, o)| (n.trim(), o.trim()));
+            let Some((name, over)) = parts.filter(|(n, _)| is_name(n)) else {
+                return place.error("`.for NAME in A..B` or `.for NAME in x y` was expected");
+            };
+            Kind::For {
+                name: name.into(),
+                over: over.into(),
+            }
+        }
+        ".if" => Kind::If {
+            condition: rest.into(),
+        },
+        _ => return Ok(None),
+    }))
 }
 
 /// Levels of `.for` and `.if`.
