@@ -48,8 +48,7 @@ def _selective_inputs(
     projected = F.linear(u.transpose(1, 2), x_proj_weight)
     b_norm, c_norm, delta_norm, eps = norms
     rest = projected[..., rank:]
-    delta = _normed(projected[..., :rank], delta_norm, eps)
-    delta = F.linear(delta, delta_proj_weight).transpose(1, 2)
+    delta = _normed(F.linear(projected[..., :rank], delta_proj_weight), delta_norm, eps).transpose(1, 2)
     if B is None:
         B = _normed(_biased(rest[..., :states], B_proj_bias), b_norm, eps).transpose(1, 2)
         rest = rest[..., states:]
@@ -135,7 +134,9 @@ def mamba_inner_fn(
     out_proj_weight : (width of the model, channels). out_proj_bias : (width of the model,) or None.
     A : (channels, states), real. B, C : (channels, states), or None where they depend on the input.
     D : (channels,). B_proj_bias, C_proj_bias : (states,), added to B and C that depend on the input.
-    b_rms_weight, c_rms_weight, dt_rms_weight : root-mean-square norms of B, C and the low-rank step (Falcon Mamba).
+    b_rms_weight, c_rms_weight, dt_rms_weight : (states,), (states,) and (channels,), root-mean-square norms of B, C and
+        the steps after their projection. That is what `mamba_ssm` computes; transformers' slow path of Falcon Mamba
+        norms the steps before the projection.
     checkpoint_lvl : accepted and not used: what the backward needs is kept.
 
     Returns

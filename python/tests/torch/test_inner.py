@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from support import TOLERANCE, close, same_as_reference
 
 from dis_ssm.torch import bimamba_inner_fn, mamba_inner_fn, mamba_inner_fn_no_out_proj
-from dis_ssm.torch.reference import bimamba_inner_ref, mamba_inner_ref
+from dis_ssm.torch.reference import bimamba_inner_ref, causal_conv1d_ref, mamba_inner_ref, selective_scan_ref
 
 
 def inner_arguments(variable_b=True, variable_c=True, bias=True, both=False, layout="bdl"):
@@ -73,19 +73,17 @@ def test_without_the_last_projection():
 
 def test_norms_of_falcon_mamba():
     arguments = inner_arguments(bias=False)
-    norms = {"b_rms_weight": torch.rand(5), "c_rms_weight": torch.rand(5), "dt_rms_weight": torch.rand(3)}
+    norms = {"b_rms_weight": torch.rand(5), "c_rms_weight": torch.rand(5), "dt_rms_weight": torch.rand(24)}
     y = with_bias(mamba_inner_fn)(**arguments, **norms, b_c_dt_rms_eps=1e-3)
     wide = {name: value.double() for name, value in {**arguments, **norms}.items()}
 
     def norm(x, weight):
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-3) * weight
 
-    from dis_ssm.torch.reference import causal_conv1d_ref, selective_scan_ref
-
     x, z = wide["xz"].chunk(2, dim=1)
     u = causal_conv1d_ref(x, wide["conv1d_weight"][:, 0], wide["conv1d_bias"], activation="silu")
     delta, B, C = (u.transpose(1, 2) @ wide["x_proj_weight"].t()).split([3, 5, 5], dim=-1)
-    delta = norm(delta, wide["dt_rms_weight"]) @ wide["delta_proj_weight"].t()
+    delta = norm(delta @ wide["delta_proj_weight"].t(), wide["dt_rms_weight"])
     scanned = selective_scan_ref(
         u,
         delta.transpose(1, 2),

@@ -59,16 +59,32 @@ def results(model_class, config):
     return found
 
 
+class Counting:
+    """The native functions, and how often each model called them."""
+
+    def __init__(self, native):
+        self.native = native
+        self.calls = {}
+
+    def __getattr__(self, name):
+        self.calls[name] = self.calls.get(name, 0) + 1
+        return getattr(self.native, name)
+
+
 def main(file, compat):
+    calls = {}
     if compat:
         import dis_ssm.compat
+        from dis_ssm.torch import _operators
 
         dis_ssm.compat.install()
-    found = {name: results(model, config) for name, model, config in configurations()}
-    if compat:
-        calls = torch.ops.dis_ssm
-        found["operators"] = [name for name in ("selective_scan", "causal_conv1d") if hasattr(calls, name)]
-    torch.save(found, file)
+    found = {}
+    for name, model, config in configurations():
+        if compat:
+            _operators._native = counting = Counting(dis_ssm._native)
+            calls[name] = counting.calls
+        found[name] = results(model, config)
+    torch.save({"found": found, "calls": calls}, file)
 
 
 if __name__ == "__main__":
