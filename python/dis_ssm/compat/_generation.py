@@ -93,7 +93,8 @@ class GenerationMixin:
         TypeError
             For options that are not among these.
         """
-        unknown = [name for name, value in kwargs.items() if value not in (None, False, 1.0)]
+        # What asks for nothing is accepted: None, False, and a penalty of one.
+        unknown = [name for name, value in kwargs.items() if not (value is None or value is False or repr(value) == "1.0")]
         if unknown:
             raise TypeError(f"generate: not available here: {', '.join(unknown)}")
         states = InferenceParams(max_seqlen=max_length, max_batch_size=input_ids.shape[0])
