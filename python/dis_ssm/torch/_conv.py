@@ -28,7 +28,8 @@ def causal_conv1d_fn(
     x : (batch, channels, length), float32, bfloat16 or float16, of any strides.
     weight : (channels, width), width 2 to 4. bias : (channels,).
     seq_idx : (batch, length) integers: tokens of other sequences are not seen; those of negative index give zeros.
-    initial_states : (batch, channels, width - 1), the inputs before the first; zeros where it is absent.
+    initial_states : (batch, channels, width - 1), the inputs before the first (with `reverse`, after the last), in the
+        order of their positions; zeros where it is absent.
     return_final_states : whether the last `width - 1` inputs are returned too (batch, channels, width - 1), written to
         `final_states_out` if that is given.
     activation : None, "silu" or "swish".

@@ -126,13 +126,13 @@ def causal_conv1d_ref(
         raise NotImplementedError("causal_conv1d_ref: seq_idx is computed by causal_conv1d_fn alone")
     dtype = _compute_dtype(x)
     width = weight.shape[1]
-    joined = x.to(dtype)
+    joined, before = x.to(dtype), _wide(initial_states, dtype)
     if reverse:
-        joined = joined.flip(-1)
-    if initial_states is None:
+        joined, before = joined.flip(-1), None if before is None else before.flip(-1)
+    if before is None:
         joined = F.pad(joined, (width - 1, 0))
     else:
-        joined = torch.cat([initial_states.to(dtype), joined], dim=-1)
+        joined = torch.cat([before, joined], dim=-1)
     if x.numel():
         y = F.conv1d(joined, weight.to(dtype).unsqueeze(1), _wide(bias, dtype), groups=weight.shape[0])
     else:

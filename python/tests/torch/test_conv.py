@@ -59,7 +59,6 @@ def test_narrow_types(dtype):
     views=st.booleans(),
 )
 def test_shapes_and_strides(batch, channels, length, width, bias, initial, reverse, views):
-    initial = initial and not reverse
     arguments = conv_arguments(batch, channels, length, width, initial=initial, bias=bias)
     if views:
         arguments["x"] = strided(arguments["x"])

@@ -75,6 +75,7 @@ def test_other_devices(monkeypatch):
 
     class OnGpu(torch.Tensor):
         device = Elsewhere()
+        is_cpu = False
 
     arguments["z"] = arguments["z"].as_subclass(OnGpu)
     with pytest.raises(ValueError, match=r"z is on cuda:0; dis_ssm computes on the CPU"):
