@@ -17,7 +17,7 @@ What is there
   own Python is used, and only the modules that need CUDA or Triton are replaced.
 * `selective_scan_cuda` and `causal_conv1d_cuda` for code that calls the extensions themselves.
 * Mixers of Hugging Face transformers use them on a CPU. Releases before 5 ask for a CUDA device first; their Mamba,
-  Falcon Mamba and Jamba layers are given a `forward` that does not.
+  Falcon Mamba, Jamba and Zamba layers are given a `forward` that does not.
 
 Installed extensions win: where `selective_scan_cuda` can be imported, nothing of `mamba_ssm` is replaced, and the same
 holds for `causal_conv1d_cuda`; `install(force=True)` replaces them too.

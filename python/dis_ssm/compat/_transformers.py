@@ -13,6 +13,7 @@ GATED = {
     "transformers.models.mamba.modeling_mamba": "MambaMixer",
     "transformers.models.falcon_mamba.modeling_falcon_mamba": "FalconMambaMixer",
     "transformers.models.jamba.modeling_jamba": "JambaMambaMixer",
+    "transformers.models.zamba.modeling_zamba": "ZambaMambaMixer",
 }
 
 
@@ -59,7 +60,9 @@ def _open(module, mixer):
     module.is_fast_path_available = True
 
     def forward(self, hidden_states, *args, **kwargs):
-        return self.cuda_kernels_forward(hidden_states, *args, **kwargs)
+        # Some configurations ask for the slow path.
+        fast = getattr(self, "use_fast_kernels", True)
+        return (self.cuda_kernels_forward if fast else self.slow_forward)(hidden_states, *args, **kwargs)
 
     forward.__doc__ = mixer.forward.__doc__
     mixer.forward = forward

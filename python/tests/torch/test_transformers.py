@@ -24,7 +24,7 @@ def found(tmp_path_factory):
     return run("--compat"), run()
 
 
-@pytest.mark.parametrize("model", ["Mamba", "FalconMamba", "Mamba2", "Jamba"])
+@pytest.mark.parametrize("model", ["Mamba", "FalconMamba", "Mamba2", "Jamba", "Zamba"])
 def test_same_as_the_slow_path(found, model):
     ours, slow = (run["found"] for run in found)
     if model not in slow:
@@ -41,7 +41,7 @@ def test_same_as_the_slow_path(found, model):
             close(ours[model][name], expected, f"{model}: {name}", 2e-4 if "gradient" in name else 2e-5)
 
 
-@pytest.mark.parametrize("model", ["Mamba", "FalconMamba", "Jamba"])
+@pytest.mark.parametrize("model", ["Mamba", "FalconMamba", "Jamba", "Zamba"])
 def test_our_operators_were_used(found, model):
     ours, slow = (run["calls"] for run in found)
     assert slow == {}

@@ -24,6 +24,11 @@ def configurations():
             attn_layer_period=4, attn_layer_offset=1, expert_layer_period=2, expert_layer_offset=1, num_experts=2,
             use_mamba_kernels="--compat" in sys.argv,
         ),
+        "Zamba": dict(
+            shared, attention_hidden_size=96, intermediate_size=64, num_attention_heads=4, num_key_value_heads=4,
+            n_mamba_heads=2, mamba_d_state=16, num_hidden_layers=6, attn_layer_period=3, attn_layer_offset=1,
+            use_mamba_kernels="--compat" in sys.argv,
+        ),
     }  # fmt: skip
     for name, values in options.items():
         model, config = getattr(transformers, name + "ForCausalLM", None), getattr(transformers, name + "Config", None)
