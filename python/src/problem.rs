@@ -227,14 +227,14 @@ impl Problem<'_> {
     }
 
     /// All tokens of a group's channels, if kernels can read every array where it is.
-    pub fn whole(&self, group: usize) -> Option<Scan<'_, [f32]>> {
+    pub fn whole<'s>(&'s self, group: usize) -> Option<Scan<'s, [f32]>> {
         let z = match &self.z {
             Some(z) => Some(z.whole()?),
             None => None,
         };
         let channels = (group * self.group_width(), self.group_width());
-        let columns = |x: Tokens<'_, [f32]>| x.layout.columns(channels.0, channels.1);
-        let of = |x| Tokens::new(Tokens::<[f32]>::clone(&x).buf, columns(x));
+        let of =
+            |x: Tokens<'s, [f32]>| Tokens::new(x.buf, x.layout.columns(channels.0, channels.1));
         let [batch, _, _] = self.full();
         let states =
             Layout::dense(batch, self.channels, self.states).token_range(channels.0, channels.1);

@@ -3,7 +3,7 @@
 //! Arrays of (batch, channels, length) are transposed so while their numbers are in cache, tile by tile.
 
 use dis_tensor::{Layout, Tokens};
-use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, Axis, s};
+use ndarray::{ArrayView2, ArrayView3, ArrayViewMut1, ArrayViewMut2, Axis, s};
 use std::cell::Cell;
 
 /// An array (batch, length, channels) to be read by tiles.
@@ -85,9 +85,12 @@ pub struct Tile {
 
 /// Rows and columns of the blocks that are transposed in registers.
 const BLOCK: usize = 4;
+/// Channels that are copied together: a row of them is a line of cache.
+const WIDE: usize = 16;
 
-fn transpose4(x: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
-    let [a, b, c, d] = x;
+#[inline(always)]
+fn transpose4([a, b, c, d]: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    // Pairs of rows interleaved, then pairs of these: compilers make shuffles of it.
     let low = |x: [f32; 4], y: [f32; 4]| [x[0], y[0], x[1], y[1]];
     let high = |x: [f32; 4], y: [f32; 4]| [x[2], y[2], x[3], y[3]];
     let (ab, cd) = (low(a, b), low(c, d));
@@ -115,41 +118,50 @@ pub fn gather(from: ArrayView2<'_, f32>, to: &mut [f32]) {
         }
         return;
     }
-    let mut columns = from.axis_chunks_iter(Axis(1), BLOCK);
-    for first in (0..channels).step_by(BLOCK) {
-        let Some(four) = columns.next() else { return };
-        let column = |i| four.index_axis(Axis(1), i);
-        if let (4, [Some(a), Some(b), Some(c), Some(d)]) = (
-            four.ncols(),
-            std::array::from_fn(|i| {
-                if i < four.ncols() {
-                    column(i).to_slice()
-                } else {
-                    None
-                }
-            }),
-        ) {
-            gather4([a, b, c, d], to, channels, first);
+    let mut first = 0;
+    while first < channels {
+        let column = |i: usize| from.index_axis_move(Axis(1), first + i).to_slice();
+        if let Some(columns) = all::<WIDE>(channels - first, column) {
+            gather_columns(columns, to, channels, first);
+            first += WIDE;
+        } else if let Some(columns) = all::<BLOCK>(channels - first, column) {
+            gather_columns(columns, to, channels, first);
+            first += BLOCK;
         } else {
-            for i in 0..four.ncols() {
-                for (t, &x) in column(i).iter().enumerate() {
-                    to[t * channels + first + i] = x;
-                }
+            for (t, &x) in from.column(first).iter().enumerate() {
+                to[t * channels + first] = x;
             }
+            first += 1;
         }
     }
 }
 
-/// Four channels, each contiguous, to columns of rows of `width`.
-fn gather4(from: [&[f32]; 4], to: &mut [f32], width: usize, first: usize) {
+/// N values, if there are so many and all are there.
+fn all<'a, const N: usize>(
+    left: usize,
+    get: impl Fn(usize) -> Option<&'a [f32]>,
+) -> Option<[&'a [f32]; N]> {
+    if left < N {
+        return None;
+    }
+    let mut found = [&[][..]; N];
+    for (i, to) in found.iter_mut().enumerate() {
+        *to = get(i)?;
+    }
+    Some(found)
+}
+
+/// Channels, each contiguous, to columns of rows of `width`.
+fn gather_columns<const N: usize>(from: [&[f32]; N], to: &mut [f32], width: usize, first: usize) {
     let tokens = from[0].len();
-    let parts = from.map(|x| x.as_chunks::<BLOCK>().0);
     let whole = tokens / BLOCK;
-    let parts = parts.map(|x| &x[..whole]);
+    let parts = from.map(|x| &x.as_chunks::<BLOCK>().0[..whole]);
     for (k, rows) in to.chunks_exact_mut(BLOCK * width).take(whole).enumerate() {
-        let block = transpose4(parts.map(|x| x[k]));
-        for (row, values) in rows.chunks_exact_mut(width).zip(block) {
-            row[first..first + BLOCK].copy_from_slice(&values);
+        for part in (0..N).step_by(BLOCK) {
+            let block = transpose4(std::array::from_fn(|i| parts[part + i][k]));
+            for (row, values) in rows.chunks_exact_mut(width).zip(block) {
+                row[first + part..][..BLOCK].copy_from_slice(&values);
+            }
         }
     }
     for t in whole * BLOCK..tokens {
@@ -174,26 +186,40 @@ pub fn scatter(from: &[f32], mut to: ArrayViewMut2<'_, f32>) {
         }
         return;
     }
-    for (k, mut four) in to.axis_chunks_iter_mut(Axis(1), BLOCK).enumerate() {
-        let (first, count) = (k * BLOCK, four.ncols());
-        let mut columns = four.columns_mut().into_iter();
-        let mut next = || columns.next().and_then(|column| column.into_slice());
-        if count == BLOCK
-            && let [Some(a), Some(b), Some(c), Some(d)] = [next(), next(), next(), next()]
-        {
-            scatter4(from, channels, first, [a, b, c, d]);
-        } else {
-            for i in 0..count {
-                for (t, x) in four.index_axis_mut(Axis(1), i).iter_mut().enumerate() {
-                    *x = from[t * channels + first + i];
-                }
-            }
+    let mut first = 0;
+    let mut slices: Vec<&mut [f32]> = Vec::with_capacity(channels);
+    if to.strides()[0] == 1 {
+        slices.extend(
+            to.columns_mut()
+                .into_iter()
+                .filter_map(ArrayViewMut1::into_slice),
+        );
+    }
+    if slices.len() == channels {
+        let (wide, rest) = slices.as_chunks_mut::<WIDE>();
+        for columns in wide {
+            scatter_columns(from, channels, first, columns);
+            first += WIDE;
+        }
+        for columns in rest.as_chunks_mut::<BLOCK>().0 {
+            scatter_columns(from, channels, first, columns);
+            first += BLOCK;
+        }
+    }
+    for (c, mut column) in to.columns_mut().into_iter().enumerate().skip(first) {
+        for (t, x) in column.iter_mut().enumerate() {
+            *x = from[t * channels + c];
         }
     }
 }
 
-/// Columns of rows of `width` to four channels, each contiguous.
-fn scatter4(from: &[f32], width: usize, first: usize, mut to: [&mut [f32]; 4]) {
+/// Columns of rows of `width` to channels, each contiguous.
+fn scatter_columns<const N: usize>(
+    from: &[f32],
+    width: usize,
+    first: usize,
+    to: &mut [&mut [f32]; N],
+) {
     let tokens = to[0].len();
     let whole = tokens / BLOCK;
     {
@@ -201,12 +227,14 @@ fn scatter4(from: &[f32], width: usize, first: usize, mut to: [&mut [f32]; 4]) {
             .each_mut()
             .map(|x| &mut x.as_chunks_mut::<BLOCK>().0[..whole]);
         for (k, rows) in from.chunks_exact(BLOCK * width).take(whole).enumerate() {
-            let mut block = [[0.0; BLOCK]; BLOCK];
-            for (values, row) in block.iter_mut().zip(rows.chunks_exact(width)) {
-                values.copy_from_slice(&row[first..first + BLOCK]);
-            }
-            for (part, values) in parts.iter_mut().zip(transpose4(block)) {
-                part[k] = values;
+            for part in (0..N).step_by(BLOCK) {
+                let mut block = [[0.0; BLOCK]; BLOCK];
+                for (values, row) in block.iter_mut().zip(rows.chunks_exact(width)) {
+                    values.copy_from_slice(&row[first + part..][..BLOCK]);
+                }
+                for (to, values) in parts[part..].iter_mut().zip(transpose4(block)) {
+                    to[k] = values;
+                }
             }
         }
     }

@@ -76,6 +76,14 @@ impl Cpu {
         })
     }
 
+    /// A backend that works on the threads of a pool that there is.
+    pub fn in_pool(pool: Arc<rayon::ThreadPool>) -> Self {
+        Self {
+            threads: Threads::Own(pool),
+            ..Self::new()
+        }
+    }
+
     /// The same backend (threads and pool) with code for another instruction set, if the machine
     /// has it.
     pub fn with_level(mut self, level: Level) -> Self {

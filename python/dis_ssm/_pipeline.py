@@ -1,0 +1,86 @@
+"""A DiS checkpoint that draws images."""
+
+import json
+import os
+
+from . import _native
+
+
+class Pipeline:
+    """A DiS model that draws images, made by :meth:`from_pretrained` and called.
+
+    >>> images = Pipeline.from_pretrained("digits")(num=20, classes=[3, 7], sampler="dpmpp-2m", steps=20)
+    >>> images.shape, images.dtype
+    ((20, 16, 16, 1), dtype('uint8'))
+    """
+
+    def __init__(self, native):
+        self._native = native
+
+    @classmethod
+    def from_pretrained(cls, path="digits"):
+        """Reads a checkpoint, ``.safetensors`` or ``.pt`` (of that the moving average, where it has one).
+
+        ``"digits"`` is a small model of handwritten digits in this package.
+        """
+        name = os.fspath(path)
+        return cls(_native.Pipeline(None if name == "digits" else name))
+
+    @property
+    def image_shape(self):
+        """(height, width, channels) of an image."""
+        channels, height, width = self._native.image_shape
+        return (height, width, channels)
+
+    @property
+    def num_parameters(self):
+        """Number of weights."""
+        return self._native.num_parameters
+
+    @property
+    def class_names(self):
+        """Names of the classes, or None for a model without."""
+        return self._native.class_names
+
+    @property
+    def metadata(self):
+        """What the checkpoint says of itself: a dictionary."""
+        return json.loads(self._native.metadata_json)
+
+    def __call__(
+        self,
+        num=None,
+        classes=None,
+        sampler="ddim",
+        steps=50,
+        cfg_scale=None,
+        seed=0,
+        callback=None,
+        *,
+        spacing="default",
+        eta=0.0,
+        clip=False,
+        batch_size=16,
+    ):
+        """Draws images: uint8, (num, height, width, channels), the same bits as ``dis sample`` with the same choices.
+
+        - ``num``: images, divided evenly over the classes, class by class; 8 of each class (16 without) if it is None
+        - ``classes``: numbers or names; all that the model has seen if it is None
+        - ``sampler``: ``ddim``, ``ddpm``, ``dpmpp-2m``, ``heun``, ``unipc-2``, ..; ``steps``: its steps
+        - ``cfg_scale``: guidance; 1 is none, 1.5 is usual for models that can be guided
+        - ``seed``: image i depends on (seed, i) alone
+        - ``callback(done, total)`` is called after every step; what it raises ends the drawing
+        - ``spacing``: of the steps over time; ``eta``: noise of DDIM; ``clip``: the estimate to [-1, 1] in every step
+        - ``batch_size``: images at a time; decides speed and memory, not the images
+
+        Raises ValueError with the name of what does not do.
+        """
+        chosen = [] if classes is None else [classes] if isinstance(classes, (int, str)) else list(classes)
+        names = []
+        for name in chosen:
+            if isinstance(name, bool) or not (isinstance(name, str) or hasattr(name, "__index__")):
+                raise TypeError(f"classes holds a {type(name).__name__}, expected numbers or names")
+            names.append(name if isinstance(name, str) else str(name.__index__()))
+        return self._native.draw(
+            num, names, sampler, steps, spacing, eta, clip, cfg_scale, seed, batch_size, callback
+        )
