@@ -6,7 +6,7 @@ Contenders take turns in one run; medians are printed in milliseconds, with how 
 
 * `ours`: `selective_scan_fn` with arrays in mamba's order (batch, channels, length), and `ours, tokens first` with the
   same as views of (batch, length, channels) arrays.
-* `loop`: the definition that public code falls back to: all exp(delta A) and delta B u at once, then a loop over tokens.
+* `loop`: the definition that public code falls back to: exp(delta A) and delta B u at once, then a loop over tokens.
 * `compiled`: the same recurrence, by torch.compile in pieces of 1, 8 or 32 tokens; the fastest piece counts.
 """
 
@@ -149,7 +149,9 @@ def main():
                     torch._dynamo.reset()
                     contenders.update({f"compiled {tokens}": (compiled(tokens), plain) for tokens in PIECES})
                 for name, run in (("forward", forward), ("forward and backward", both)):
-                    report(f"{threads} threads, B {batch}, D {channels}, {name}", contenders, run, options.rounds)
+                    report(
+                        f"{threads} threads, B {batch}, D {channels}, {name}", contenders, run, options.rounds
+                    )
 
 
 def report(title, contenders, run, rounds):

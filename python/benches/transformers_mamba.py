@@ -2,8 +2,8 @@
 
     python python/benches/transformers_mamba.py [--rounds 5] [--threads 1 2] [--layers 24] [--width 768]
 
-The 130 M shape with random weights: a prompt of 512 tokens, generation of 64 tokens after a prompt of one, and after the
-prompt of 512, and a training step on 512 tokens. Two processes, one with `dis_ssm.compat` and one without, take turns.
+The 130 M shape with random weights: a prompt of 512 tokens, generation of 64 tokens after a prompt of one and after
+that of 512, and a training step on 512 tokens. Two processes, one with `dis_ssm.compat` and one without, take turns.
 Medians are printed in seconds; logits and generated tokens are compared.
 """
 
@@ -71,7 +71,9 @@ def work(pipe, fast, threads, layers, width):
 def start(fast, threads, options):
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=work, args=(there, fast, threads, options.layers, options.width), daemon=True)
+    process = context.Process(
+        target=work, args=(there, fast, threads, options.layers, options.width), daemon=True
+    )
     process.start()
     return here, process
 

@@ -39,7 +39,9 @@ class Finder(importlib.metadata.DistributionFinder):
         if contents is None:
             return None
         package = any(other.startswith(name + ".") for other in _modules.CONTENTS)
-        spec = importlib.machinery.ModuleSpec(name, _Loader(contents), origin="dis_ssm.compat", is_package=package)
+        spec = importlib.machinery.ModuleSpec(
+            name, _Loader(contents), origin="dis_ssm.compat", is_package=package
+        )
         if package:
             spec.submodule_search_locations = []
         return spec
@@ -55,10 +57,11 @@ class Finder(importlib.metadata.DistributionFinder):
         own = ".".join(parts[parts.index("mamba_ssm") :])
         return own if own in _modules.REPLACED_IN_FORKS else None
 
-    def find_distributions(self, context=importlib.metadata.DistributionFinder.Context()):
+    def find_distributions(self, context=None):
         """Metadata of the packages that are served, for code that asks for their versions."""
+        asked = getattr(context, "name", None)
+        asked = None if asked is None else asked.replace("-", "_").lower()
         for name, version in _modules.VERSIONS.items():
-            asked = None if context.name is None else context.name.replace("-", "_").lower()
             if name in self.names and asked in (None, name) and not (name == "mamba_ssm" and self.fork):
                 yield _Distribution(name, version)
 

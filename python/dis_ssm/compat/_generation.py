@@ -55,7 +55,9 @@ def choose(logits, top_k, top_p, min_p, temperature):
         logits = logits.masked_fill(logits < least, float("-inf"))
     if min_p > 0.0:
         probabilities = logits.softmax(dim=-1)
-        logits = logits.masked_fill(probabilities < min_p * probabilities.amax(-1, keepdim=True), float("-inf"))
+        logits = logits.masked_fill(
+            probabilities < min_p * probabilities.amax(-1, keepdim=True), float("-inf")
+        )
     elif 0.0 < top_p < 1.0:
         logits = _most_likely(logits, top_p)
     return torch.multinomial(logits.softmax(dim=-1), 1).squeeze(-1)
@@ -94,7 +96,8 @@ class GenerationMixin:
             For options that are not among these.
         """
         # What asks for nothing is accepted: None, False, and a penalty of one.
-        unknown = [name for name, value in kwargs.items() if not (value is None or value is False or repr(value) == "1.0")]
+        nothing = ("None", "False", "1.0")
+        unknown = [name for name, value in kwargs.items() if repr(value) not in nothing]
         if unknown:
             raise TypeError(f"generate: not available here: {', '.join(unknown)}")
         states = InferenceParams(max_seqlen=max_length, max_batch_size=input_ids.shape[0])

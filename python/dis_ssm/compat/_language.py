@@ -86,7 +86,9 @@ def create_block(
     ssm_cfg = dict(ssm_cfg or {})
     layer = ssm_cfg.pop("layer", "Mamba1")
     if layer != "Mamba1":
-        raise NotImplementedError(f"create_block: {layer} layers are not available; dis_ssm has those of Mamba 1")
+        raise NotImplementedError(
+            f"create_block: {layer} layers are not available; dis_ssm has those of Mamba 1"
+        )
     factory = {"device": device, "dtype": dtype}
     norm_cls = partial(RMSNorm if rms_norm else nn.LayerNorm, eps=norm_epsilon, **factory)
     mixer_cls = partial(Mamba, layer_idx=layer_idx, **ssm_cfg, **factory)
@@ -145,7 +147,9 @@ class MixerModel(nn.Module):
 
 
 @torch.no_grad()
-def _init_weights(module, n_layer, initializer_range=0.02, rescale_prenorm_residual=True, n_residuals_per_layer=1):
+def _init_weights(
+    module, n_layer, initializer_range=0.02, rescale_prenorm_residual=True, n_residuals_per_layer=1
+):
     """Zero biases but those of the steps, and output projections smaller by the root of their number."""
     if isinstance(module, nn.Linear):
         if module.bias is not None and not getattr(module.bias, "_no_reinit", False):

@@ -59,7 +59,9 @@ _CONVS = _joined(
     _of(".torch.reference", "causal_conv1d_ref", "causal_conv1d_update_ref"),
 )
 _NORMS = _of(".torch", "RMSNorm", "layer_norm_fn", "rms_norm_fn")
-_UPDATE = _joined(_of(".torch", "selective_state_update"), _of(".torch.reference", "selective_state_update_ref"))
+_UPDATE = _joined(
+    _of(".torch", "selective_state_update"), _of(".torch.reference", "selective_state_update_ref")
+)
 _MIXER = _of(".torch", "Mamba")
 _BLOCK = _of(".compat._language", "Block")
 _MODEL = _of(".compat._language", "MambaLMHeadModel", "MixerModel", "create_block")

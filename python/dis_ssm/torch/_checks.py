@@ -10,7 +10,12 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 def tensor(op, name, value, dtypes=FLOATS):
     """Refuses what is not a dense tensor on the CPU of one of `dtypes`."""
     # In the generation of text these checks are a part of the time that one can see.
-    if isinstance(value, torch.Tensor) and value.is_cpu and value.dtype in dtypes and value.layout is torch.strided:
+    if (
+        isinstance(value, torch.Tensor)
+        and value.is_cpu
+        and value.dtype in dtypes
+        and value.layout is torch.strided
+    ):
         return
     _refuse(op, name, value, dtypes)
 

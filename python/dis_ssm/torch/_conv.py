@@ -168,7 +168,9 @@ def causal_conv1d_update(
     held = rows.shape[2]
     check.shape(op, "conv_state", rows, (batch, channels, held), "(batch, channels, state length)")
     if held < width - 1:
-        raise ValueError(f"{op}: conv_state has shape {tuple(rows.shape)}; it must hold at least {width - 1} inputs")
+        raise ValueError(
+            f"{op}: conv_state has shape {tuple(rows.shape)}; it must hold at least {width - 1} inputs"
+        )
     if cache_seqlens is None:
         tokens = x.transpose(1, 2)
         y = torch.ops.dis_ssm.causal_conv1d_update(rows.transpose(1, 2), tokens, weight, bias, silu)
@@ -203,7 +205,8 @@ def causal_conv1d_varlen_states(x, cu_seqlens, state_len):
 
     Parameters
     ----------
-    x : (tokens of all sequences, channels). cu_seqlens : (batch + 1,) integers, where each sequence begins, and the end.
+    x : (tokens of all sequences, channels).
+    cu_seqlens : (batch + 1,) integers, where each sequence begins, and the end.
     state_len : how many inputs.
 
     Returns

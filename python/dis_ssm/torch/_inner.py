@@ -29,7 +29,12 @@ def _selective_inputs(
     norms=(None, None, None, 1e-6),
 ):
     """What the scan takes: u, delta (batch, channels, length), B, C, and the gate z."""
-    for name, value in (("xz", xz), ("A", A), ("x_proj_weight", x_proj_weight), ("delta_proj_weight", delta_proj_weight)):
+    for name, value in (
+        ("xz", xz),
+        ("A", A),
+        ("x_proj_weight", x_proj_weight),
+        ("delta_proj_weight", delta_proj_weight),
+    ):
         check.tensor(op, name, value)
     check.dims(op, "xz", xz, (3,), "(batch, 2 channels, length)")
     check.dims(op, "A", A, (2,), "(channels, states)")

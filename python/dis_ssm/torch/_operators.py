@@ -64,8 +64,6 @@ def _nothing(like):
     return like.new_empty(0, dtype=torch.float32)
 
 
-
-
 def _no_second_derivative(name):
     """Makes the derivative of a backward operator an error."""
 
@@ -103,7 +101,9 @@ def _scan_results(u, A, B, C, first, keep):
     return y, last, kept
 
 
-def _scan(u, delta, A, B, C, D, z, delta_bias, initial_state, softplus, reverse, zero_order_hold, keep, first):
+def _scan(
+    u, delta, A, B, C, D, z, delta_bias, initial_state, softplus, reverse, zero_order_hold, keep, first
+):
     y, last, kept = _scan_results(u, A, B, C, first, keep)
     inputs = _arrays(u, delta, A, B, C, D, z, delta_bias, initial_state)
     outputs = (y.numpy(), last.numpy(), kept.numpy() if keep else None)
@@ -111,7 +111,9 @@ def _scan(u, delta, A, B, C, D, z, delta_bias, initial_state, softplus, reverse,
     return y.to(u.dtype), last, kept
 
 
-def _scan_fake(u, delta, A, B, C, D, z, delta_bias, initial_state, softplus, reverse, zero_order_hold, keep, first):
+def _scan_fake(
+    u, delta, A, B, C, D, z, delta_bias, initial_state, softplus, reverse, zero_order_hold, keep, first
+):
     y, last, kept = _scan_results(u, A, B, C, first, keep)
     return y.to(u.dtype), last, kept
 

@@ -92,12 +92,27 @@ def selective_scan_fn(
 
 
 def scan_tokens(
-    u, delta, A, B, C, D, z, delta_bias, softplus, *, initial_state=None, reverse=False, zero_order_hold=False, first=False
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D,
+    z,
+    delta_bias,
+    softplus,
+    *,
+    initial_state=None,
+    reverse=False,
+    zero_order_hold=False,
+    first=False,
 ):
     """The scan of checked tensors in (batch, length, channels) order: y in the same, and the last state."""
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-    y, last, _kept = torch.ops.dis_ssm.selective_scan(*tensors, softplus, reverse, zero_order_hold, keep, first)
+    y, last, _kept = torch.ops.dis_ssm.selective_scan(
+        *tensors, softplus, reverse, zero_order_hold, keep, first
+    )
     return y, last
 
 
@@ -180,4 +195,3 @@ def selective_state_update(
         # Heads and channels do not lie as one axis, so what was updated is a copy.
         state.copy_(work.reshape(state.shape))
     return y.reshape(x.shape)
-

@@ -230,7 +230,9 @@ class Mamba(nn.Module):
         if self.bimamba_type != "none":
             raise ValueError("Mamba.step: a two-way mixer sees later tokens, and cannot go token by token")
         x, z = self.in_proj(hidden_states.squeeze(1)).chunk(2, dim=-1)
-        u = causal_conv1d_update(x, conv_state, self.conv1d.weight.squeeze(1), self.conv1d.bias, self.activation)
+        u = causal_conv1d_update(
+            x, conv_state, self.conv1d.weight.squeeze(1), self.conv1d.bias, self.activation
+        )
         delta, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         y = selective_state_update(
             ssm_state,

@@ -233,7 +233,9 @@ def bimamba_inner_ref(
     return F.linear(y.transpose(1, 2), out_proj_weight, out_proj_bias)
 
 
-def _inner_inputs(xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias, C_proj_bias):
+def _inner_inputs(
+    xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias, C_proj_bias
+):
     rank, states = delta_proj_weight.shape[1], A.shape[1]
     x, z = xz.chunk(2, dim=1)
     u = causal_conv1d_ref(x, conv1d_weight.squeeze(1), conv1d_bias, activation="silu")

@@ -1,8 +1,8 @@
 """A pytest plugin that runs the tests of mamba_ssm and causal_conv1d, as they are, on a CPU against dis_ssm.
 
-`public_tests.sh` uses it. The functions under test are ours, through `dis_ssm.compat`. What they are compared with are the
-published definitions (functions whose names end in `_ref`), taken out of the published files, whose other contents need
-CUDA. Tensors that the tests ask for on "cuda" are made on the CPU.
+`public_tests.sh` uses it. The functions under test are ours, through `dis_ssm.compat`. What they are compared with are
+the published definitions (functions whose names end in `_ref`), taken out of the published files, whose other contents
+need CUDA. Tensors that the tests ask for on "cuda" are made on the CPU.
 
 Environment: PUBLISHED_FILES, the files with the definitions, separated by colons.
 """
@@ -46,7 +46,15 @@ def definitions(path, known):
     tree.body = [
         node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.endswith("_ref")
     ]
-    scope = {"torch": torch, "F": F, "math": math, "rearrange": rearrange, "repeat": repeat, "Tensor": torch.Tensor, **known}
+    scope = {
+        "torch": torch,
+        "F": F,
+        "math": math,
+        "rearrange": rearrange,
+        "repeat": repeat,
+        "Tensor": torch.Tensor,
+        **known,
+    }
     exec(compile(tree, path, "exec"), scope)
     return {name: value for name, value in scope.items() if name.endswith("_ref")}
 

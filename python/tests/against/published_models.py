@@ -4,8 +4,9 @@
     python python/tests/against/published_models.py zigma CHECKOUT
 
 CHECKOUT is a clone of the authors' repository (hustvl/Vim, CompVis/zigma), outside this one. Needs torch, einops, timm,
-transformers, and for ZigMa torchvision. A small model of each kind is run in float32; then the same model in float64, with the
-definitions in plain torch in place of the fast functions. Outputs and all gradients must agree.
+transformers, and for ZigMa torchvision and matplotlib. A small model of each kind is run in float32; then the same
+model in float64, with the definitions in plain torch in place of the fast functions. Outputs and all gradients must
+agree.
 """
 
 import copy
@@ -67,7 +68,9 @@ def fast_functions():
         "layer_norm_fn": norm,
     }
     for module in list(sys.modules.values()):
-        if getattr(module, "__name__", "").startswith(("mamba_ssm", "dis_mamba", "models_mamba", "model_zigma")):
+        if getattr(module, "__name__", "").startswith(
+            ("mamba_ssm", "dis_mamba", "models_mamba", "model_zigma")
+        ):
             for name, definition in definitions.items():
                 if callable(getattr(module, name, None)):
                     yield module, name, definition
@@ -76,7 +79,9 @@ def fast_functions():
 def no_out_proj(*arguments, **options):
     channels = arguments[4].shape[0]
     identity = torch.eye(channels, dtype=torch.float64)
-    return reference.mamba_inner_ref(*arguments[:5], identity, None, *arguments[5:], **options).transpose(1, 2)
+    return reference.mamba_inner_ref(*arguments[:5], identity, None, *arguments[5:], **options).transpose(
+        1, 2
+    )
 
 
 def norm(x, weight, bias, residual=None, prenorm=False, residual_in_fp32=False, eps=1e-6, **options):
@@ -138,7 +143,9 @@ def main(name, checkout):
             expected.square().sum().backward()
         assert expected.dtype == torch.float64
         output = difference(y, expected)
-        largest = max(parameter.grad.abs().max() for parameter in wide.parameters() if parameter.grad is not None)
+        largest = max(
+            parameter.grad.abs().max() for parameter in wide.parameters() if parameter.grad is not None
+        )
         gradient = max(
             ((ours.grad - other.grad).abs().max() / largest).item()
             for ours, other in zip(model.parameters(), wide.parameters())

@@ -59,7 +59,10 @@ def strided(value):
 def leaves(arguments, dtype=None):
     """Copies that want gradients; of another type if given."""
     return {
-        name: value.detach().to(value.dtype if dtype is None else dtype).clone(memory_format=torch.preserve_format).requires_grad_()
+        name: value.detach()
+        .to(value.dtype if dtype is None else dtype)
+        .clone(memory_format=torch.preserve_format)
+        .requires_grad_()
         for name, value in arguments.items()
     }
 

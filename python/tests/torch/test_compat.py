@@ -18,7 +18,9 @@ from dis_ssm.torch.reference import causal_conv1d_ref, selective_scan_ref
 
 def run(code, *options, path=(), cwd=None, check=True):
     """What a fresh interpreter prints."""
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([*map(str, path), os.environ.get("PYTHONPATH", "")]))
+    environment = dict(
+        os.environ, PYTHONPATH=os.pathsep.join([*map(str, path), os.environ.get("PYTHONPATH", "")])
+    )
     command = [sys.executable, "-W", "ignore", *options] + (["-c", textwrap.dedent(code)] if code else [])
     done = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True)
     assert not check or done.returncode == 0, done.stderr
@@ -123,7 +125,8 @@ def test_of_a_fork_only_what_needs_a_gpu_is_replaced(tmp_path):
     on_the_path = write(tmp_path / "path", fork)
     assert run(code.format(prefix=""), path=[on_the_path]) == "fork dis_ssm.torch._scan"
     inside = {
-        "vendor/" + name: text.replace("from mamba_ssm", "from vendor.mamba_ssm") for name, text in fork.items()
+        "vendor/" + name: text.replace("from mamba_ssm", "from vendor.mamba_ssm")
+        for name, text in fork.items()
     }
     folder = write(tmp_path / "inside", {"vendor/__init__.py": "", **inside})
     assert run(code.format(prefix="vendor."), path=[folder]) == "fork dis_ssm.torch._scan"

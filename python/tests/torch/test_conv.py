@@ -42,9 +42,7 @@ def test_widths(width, activation, initial):
 def test_narrow_types(dtype):
     arguments = conv_arguments(dtype=dtype)
     assert causal_conv1d_fn(**arguments, activation="silu").dtype == dtype
-    same_as_reference(
-        causal_conv1d_fn, causal_conv1d_ref, arguments, TOLERANCE[dtype], activation="swish"
-    )
+    same_as_reference(causal_conv1d_fn, causal_conv1d_ref, arguments, TOLERANCE[dtype], activation="swish")
 
 
 @settings(deadline=None, max_examples=40)
@@ -137,9 +135,7 @@ def test_tokens_are_the_convolution():
     arguments = conv_arguments(length=7)
     x = arguments.pop("x")
     state = torch.zeros(2, 18, 4)
-    steps = [
-        causal_conv1d_update(x[..., t], state, **arguments, activation="silu") for t in range(7)
-    ]
+    steps = [causal_conv1d_update(x[..., t], state, **arguments, activation="silu") for t in range(7)]
     whole = causal_conv1d_fn(x, **arguments, activation="silu")
     close(torch.stack(steps, dim=-1), whole, "y", 1e-6)
     assert torch.equal(state, F.pad(x, (4, 0))[..., -4:])

@@ -40,7 +40,9 @@ def test_published_names():
 
 def direction(weights, x, z, suffix=""):
     """One direction of a mixer by its definition; `weights` are float64."""
-    u = causal_conv1d_ref(x, weights[f"conv1d{suffix}.weight"][:, 0], weights[f"conv1d{suffix}.bias"], activation="silu")
+    u = causal_conv1d_ref(
+        x, weights[f"conv1d{suffix}.weight"][:, 0], weights[f"conv1d{suffix}.bias"], activation="silu"
+    )
     delta, B, C = (u.transpose(1, 2) @ weights[f"x_proj{suffix}.weight"].t()).split([2, 6, 6], dim=-1)
     return selective_scan_ref(
         u,

@@ -50,9 +50,7 @@ def test_narrow_types(dtype):
     arguments = scan_arguments(dtype=dtype)
     y = selective_scan_fn(**arguments, delta_softplus=True)
     assert y.dtype == dtype
-    same_as_reference(
-        selective_scan_fn, selective_scan_ref, arguments, TOLERANCE[dtype], delta_softplus=True
-    )
+    same_as_reference(selective_scan_fn, selective_scan_ref, arguments, TOLERANCE[dtype], delta_softplus=True)
 
 
 @settings(deadline=None, max_examples=40)
@@ -115,9 +113,7 @@ def test_a_sequence_in_pieces():
     whole, last = selective_scan_fn(**arguments, delta_softplus=True, return_last_state=True)
     state, pieces = None, []
     for piece in (slice(0, 7), slice(7, 8), slice(8, 40)):
-        part = {
-            name: value[..., piece] if value.dim() == 3 else value for name, value in arguments.items()
-        }
+        part = {name: value[..., piece] if value.dim() == 3 else value for name, value in arguments.items()}
         y, state = selective_scan_fn(**part, delta_softplus=True, return_last_state=True, initial_state=state)
         pieces.append(y)
     assert torch.equal(torch.cat(pieces, dim=-1), whole)
@@ -143,7 +139,9 @@ def update_arguments(batch=3, inner=(18,), states=5, groups=None, dtype=torch.fl
     }
 
 
-@pytest.mark.parametrize("inner, groups", [((18,), None), ((18,), 3), ((4, 6), None), ((4, 6), 2), ((1, 5), 1)])
+@pytest.mark.parametrize(
+    "inner, groups", [((18,), None), ((18,), 3), ((4, 6), None), ((4, 6), 2), ((1, 5), 1)]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_one_token(inner, groups, dtype):
     arguments = update_arguments(inner=inner, groups=groups, dtype=dtype)

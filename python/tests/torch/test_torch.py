@@ -1,11 +1,15 @@
 """What torch does around the operators: no gradients, compilation, threads, its own checks of an operator."""
 
+import ast
+import inspect
+import pathlib
 import threading
 
 import pytest
 import torch
 from support import close, scan_arguments
 
+import dis_ssm.torch
 from dis_ssm.torch import (
     Mamba,
     causal_conv1d_fn,
@@ -180,3 +184,25 @@ def test_inner_without_gradients_of_some():
     y.sum().backward()
     assert xz.grad.isfinite().all()
     assert causal_conv1d_fn(xz, torch.randn(8, 3)).requires_grad
+
+
+def test_stubs_say_what_is_there():
+    tree = ast.parse(pathlib.Path(dis_ssm.torch.__file__).with_name("__init__.pyi").read_text())
+    functions = {node.name: node.args for node in tree.body if isinstance(node, ast.FunctionDef)}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            methods = (part for part in node.body if isinstance(part, ast.FunctionDef))
+            functions.update({f"{node.name}.{method.name}": method.args for method in methods})
+    names = {name.partition(".")[0] for name in functions} | {"BiMamba"}
+    assert names == set(dis_ssm.torch.__all__)
+    for name, arguments in functions.items():
+        found = dis_ssm.torch
+        for part in name.split("."):
+            found = getattr(found, part)
+        stub = [argument.arg for argument in arguments.args + arguments.kwonlyargs]
+        there = [
+            name
+            for name, value in inspect.signature(found).parameters.items()
+            if value.kind != value.VAR_KEYWORD
+        ]
+        assert stub == there, name

@@ -14,7 +14,9 @@ def configurations():
     """The class of each model and its configuration; those that this release has."""
     import transformers
 
-    shared = dict(vocab_size=99, hidden_size=48, num_hidden_layers=2, pad_token_id=0, bos_token_id=1, eos_token_id=98)
+    shared = dict(
+        vocab_size=99, hidden_size=48, num_hidden_layers=2, pad_token_id=0, bos_token_id=1, eos_token_id=98
+    )
     options = {
         "Mamba": dict(shared, state_size=16, use_bias=True),
         "FalconMamba": dict(shared, state_size=16),
@@ -31,7 +33,10 @@ def configurations():
         ),
     }  # fmt: skip
     for name, values in options.items():
-        model, config = getattr(transformers, name + "ForCausalLM", None), getattr(transformers, name + "Config", None)
+        model, config = (
+            getattr(transformers, name + "ForCausalLM", None),
+            getattr(transformers, name + "Config", None),
+        )
         if model is not None and config is not None:
             yield name, model, config(**values)
 
@@ -52,7 +57,11 @@ def results(model_class, config):
         mask[0, :5] = 0
         found["logits of a padded prompt"] = model(tokens, attention_mask=mask, use_cache=False).logits[:, 5:]
         found["generated"] = model.generate(
-            tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=8, do_sample=False, eos_token_id=None
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            max_new_tokens=8,
+            do_sample=False,
+            eos_token_id=None,
         )
     model.train()
     loss = model(tokens, labels=tokens, use_cache=False).loss
