@@ -109,9 +109,10 @@ impl<'a> Views<'a> {
 const TILE: usize = 16 * 1024;
 
 impl Problem<'_> {
-    /// Rough nanoseconds of a forward convolution on one thread.
+    /// Rough nanoseconds of a forward convolution on one thread, with what stands in front.
     fn work(&self) -> usize {
-        self.shape.iter().product::<usize>() / 2
+        let [batch, length, channels] = self.shape;
+        batch * (length + self.width) * channels / 2
     }
 
     fn conv<'s>(&'s self, x: Tokens<'s, [f32]>, channels: (usize, usize)) -> Conv<'s, [f32]> {

@@ -21,7 +21,9 @@ fn images(
     let named = |error: &dyn std::fmt::Display| PyValueError::new_err(format!("{name}: {error}"));
     if let Ok(spec) = value.extract::<String>() {
         let spec: DataSpec = spec.parse().map_err(|error| named(&error))?;
-        return dis_data::open(&spec).map_err(|error| named(&error));
+        let pool = pool()?;
+        let opened = value.py().detach(|| pool.install(|| dis_data::open(&spec)));
+        return opened.map_err(|error| named(&error));
     }
     let Ok(array) = value.extract::<PyReadonlyArray4<'_, u8>>() else {
         return Err(wrong_type(
