@@ -66,7 +66,7 @@ class Pipeline:
 
         - ``num``: images, divided evenly over the classes, class by class; 8 of each class (16 without) if it is None
         - ``classes``: numbers or names; all that the model has seen if it is None
-        - ``sampler``: ``ddim``, ``ddpm``, ``dpmpp-2m``, ``heun``, ``unipc-2``, ..; ``steps``: its steps
+        - ``sampler``: ``ddim``, ``ancestral``, ``dpmpp-2m``, ``heun``, ``unipc-2``, ..; ``steps``: its steps
         - ``cfg_scale``: guidance; 1 is none, 1.5 is usual for models that can be guided
         - ``seed``: image i depends on (seed, i) alone
         - ``callback(done, total)`` is called after every step; what it raises ends the drawing

@@ -256,6 +256,6 @@ def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, 
     token = lambda array: None if array is None else array[:, None]
     y = np.empty((batch, 1, channels), np.float32)
     _native.scan(token(x_), token(dt_), A_, B_, C_, D_, token(z_), bias_, held, y, held, None, bool(dt_softplus), False, False)
-    if not np.shares_memory(held, state):
+    if not np.may_share_memory(held, state):
         state[...] = held.reshape(state.shape)
     return back(y.reshape(x.shape), x)

@@ -28,7 +28,7 @@ def sample(
       each sample, in 0 .. timesteps - 1, with some samplers between two of them. Returns an array or a tensor of the shape
       of ``x``, or with twice the channels if ``variance`` is ``"learned_range"`` or ``"learned"``
     - ``shape``: (num, channels, height, width); that of ``start`` if it is None
-    - ``sampler``: ``ddim``, ``ddpm``, ``dpmpp-2m``, ``heun``, ``unipc-2``, ..; ``steps``: its steps
+    - ``sampler``: ``ddim``, ``ancestral``, ``dpmpp-2m``, ``heun``, ``unipc-2``, ..; ``steps``: its steps
     - ``schedule``: ``linear``, ``cosine``, ..; ``timesteps``: its steps; ``prediction``: ``epsilon``, ``x0`` or ``v``
     - ``spacing``: of the steps over time; ``eta``: noise of DDIM; ``clip``: a bound of the estimate in every step
     - ``seed``: sample i depends on (seed, i) alone; ``start``: noise of one's own to start from

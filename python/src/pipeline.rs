@@ -76,7 +76,7 @@ impl Pipeline {
     /// Number of weights.
     #[getter]
     fn num_parameters(&self) -> usize {
-        self.model.table().len()
+        self.model.table().parameters()
     }
 
     /// Names of the classes; None for a model without.

@@ -271,6 +271,22 @@ impl Problem<'_> {
         }
     }
 
+    /// Fetches the inputs of the tile of as many channels after this one, which most likely is the next.
+    pub fn prefetch_next(&self, tile: Tile) {
+        let first = tile.channels.0 + tile.channels.1;
+        let count = tile
+            .channels
+            .1
+            .min(self.channels - first.min(self.channels));
+        let next = Tile {
+            channels: (first, count),
+            ..tile
+        };
+        for plane in [Some(self.u), Some(self.delta), self.z].iter().flatten() {
+            plane.prefetch(next);
+        }
+    }
+
     /// The scan of a tile, from the initial state that the caller gave.
     pub fn tile<'m>(&'m self, group: usize, tile: Tile, memory: TileMemory<'m>) -> Scan<'m, [f32]> {
         let parameters = self.parameters(tile.channels);

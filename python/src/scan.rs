@@ -296,6 +296,9 @@ fn tile(problem: &Problem<'_>, task: Task<'_>) -> Result<()> {
             };
             let (own, rest) = TileMemory::take(problem, tile, rest);
             let mut scan = problem.tile(group, tile, own);
+            if pieces == 1 {
+                problem.prefetch_next(tile);
+            }
             if piece > 0 {
                 scan.initial_state = Some(Tokens::new(&*before, dense_state));
             }

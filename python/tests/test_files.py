@@ -71,7 +71,7 @@ def test_what_is_refused(tmp_path):
     state = {"x": np.ones(3, np.float32)}
     with pytest.raises(ValueError, match="ends in .safetensors"):
         dis_ssm.save_state_dict(state, tmp_path / "x.bin")
-    with pytest.raises(TypeError, match="'x' is of type F64"):
+    with pytest.raises(TypeError, match='"x" is of type F64'):
         dis_ssm.save_state_dict({"x": np.ones(3)}, tmp_path / "x.pt")
     for bad in ({"x": [1.0]}, {1: np.ones(2)}, {"x": np.array([object()])}, {"x": np.array(["text"])}):
         with pytest.raises(TypeError):

@@ -87,7 +87,7 @@ def test_files_that_are_no_checkpoints(tmp_path):
     [
         (dict(num=5, steps=6), []),
         (dict(num=4, steps=5, classes=[2, 9], sampler="heun", seed=3), ["--classes", "2,9", "--sampler", "heun", "--seed", "3"]),
-        (dict(num=3, steps=5, sampler="ddpm", cfg_scale=4.0, clip=True), ["--sampler", "ddpm", "--cfg", "4", "--clip"]),
+        (dict(num=3, steps=5, sampler="ancestral", cfg_scale=4.0, clip=True), ["--sampler", "ancestral", "--cfg", "4", "--clip"]),
         (dict(num=3, steps=5, eta=0.5, batch_size=2), ["--eta", "0.5", "--batch-size", "2"]),
     ],
 )
