@@ -4,12 +4,11 @@ use crate::errors::{invalid, sampling};
 use crate::threads::pool;
 use dis_data::grid::to_bytes;
 use dis_diffusion::{
-    Conditional, Guidance, Guided, Limit, OnDevice, Plan, Run, SamplerSpec, SeededNoise, Spacing,
+    Conditional, Guidance, Guided, Limit, OnDevice, Plan, Run, SamplerSpec, SeededNoise,
 };
 use dis_model::checkpoint::InferHints;
-use dis_model::classes::Division;
 use dis_model::{Checkpoint, Classes, ConditionKind, DisModel, Metadata};
-use dis_pipeline::{ModelDenoiser, plan_for};
+use dis_pipeline::{ModelDenoiser, Row, Settings, usual_guidance};
 use dis_tensor::{Backend, Cpu, Reals};
 use ndarray::{Array4, Axis, concatenate};
 use numpy::{IntoPyArray, PyArray4};
@@ -112,7 +111,7 @@ impl Pipeline {
         batch_size: usize,
         callback: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyArray4<u8>>> {
-        let labels = self.labels(num, &classes)?;
+        let rows = self.rows(num, &classes)?;
         if batch_size == 0 {
             return Err(PyValueError::new_err(
                 "batch_size is 0, expected at least 1",
@@ -126,7 +125,7 @@ impl Pipeline {
             callback: callback.as_ref(),
         };
         let cpu = Cpu::in_pool(pool()?);
-        let images = py.detach(|| self.images(&cpu, &labels, &drawing))?;
+        let images = py.detach(|| self.images(&cpu, &rows, &drawing))?;
         if let Some(at) = images.iter().position(|x| !x.is_finite()) {
             return Err(PyRuntimeError::new_err(format!(
                 "the model's value {at} is not a finite number"
@@ -145,36 +144,33 @@ impl Pipeline {
         Classes::of(&self.metadata).map_err(invalid)
     }
 
-    /// The class of each image: as many of each class, class by class, as `dis sample` draws them.
-    fn labels(&self, num: Option<usize>, names: &[String]) -> PyResult<Vec<Option<u32>>> {
+    /// The images: as many of each class, class by class, as `dis sample` draws them.
+    fn rows(&self, num: Option<usize>, names: &[String]) -> PyResult<Vec<Row>> {
         if matches!(self.model.config().condition, ConditionKind::Context { .. }) {
             return Err(PyValueError::new_err(
                 "this model needs a sequence of embeddings for every image; sample it from Rust",
             ));
         }
-        let chosen: Vec<Option<u32>> = match (self.classes()?, names) {
-            (None, []) => vec![None],
-            (None, _) => return Err(PyValueError::new_err("classes: this model has no classes")),
-            (Some(classes), []) => classes.occupied().into_iter().map(Some).collect(),
-            (Some(classes), names) => {
-                let chosen = classes.choose(names);
-                let chosen =
-                    chosen.map_err(|error| PyValueError::new_err(format!("classes: {error}")))?;
-                chosen.into_iter().map(Some).collect()
+        let chosen = match (self.classes()?, names) {
+            (None, []) => Vec::new(),
+            (None, _) => {
+                return Err(PyValueError::new_err("classes: this model has no classes"));
             }
+            (Some(classes), []) => classes.occupied(),
+            (Some(classes), names) => classes
+                .choose(names)
+                .map_err(|error| PyValueError::new_err(format!("classes: {error}")))?,
         };
-        let usual = match chosen.first() {
-            Some(Some(_)) => 8 * chosen.len(),
-            _ => 16,
-        };
-        let num = num.unwrap_or(usual);
-        if !(1..=MOST).contains(&num) || chosen.is_empty() {
+        let num = num.unwrap_or(match chosen.len() {
+            0 => 16,
+            classes => 8 * classes,
+        });
+        if !(1..=MOST).contains(&num) {
             return Err(PyValueError::new_err(format!(
                 "num is {num}, expected 1 to {MOST}"
             )));
         }
-        let division = Division::new(num, chosen.len());
-        Ok((0..num).map(|i| chosen[division.in_blocks(i)]).collect())
+        Ok(Row::divided(num, &chosen))
     }
 
     fn plan(
@@ -185,21 +181,27 @@ impl Pipeline {
         eta: f64,
         clip: bool,
     ) -> PyResult<Plan> {
-        let sampler = with_eta(sampler, eta)?;
-        let spacing: Spacing = spacing.parse().map_err(invalid)?;
-        let limit = clip.then_some(Limit::Clip(1.0));
-        plan_for(&self.metadata, sampler, steps, spacing, limit).map_err(invalid)
+        let settings = Settings {
+            sampler: with_eta(sampler, eta)?,
+            steps,
+            spacing: spacing.parse().map_err(invalid)?,
+            limit: clip.then_some(Limit::Clip(1.0)),
+            ..Settings::default()
+        };
+        settings.plan(&self.metadata).map_err(invalid)
     }
 
     fn guidance(&self, scale: Option<f64>) -> PyResult<Guidance> {
-        let can_guide = self.model.config().null_label().is_some();
-        let scale = scale.unwrap_or(if can_guide { 1.5 } else { 1.0 });
+        let config = self.model.config();
+        let Some(scale) = scale else {
+            return Ok(usual_guidance(config));
+        };
         if !(scale.is_finite() && scale >= 0.0) {
             return Err(PyValueError::new_err(format!(
                 "cfg_scale is {scale}, expected a number that is not negative"
             )));
         }
-        if scale != 1.0 && !can_guide {
+        if scale != 1.0 && config.null_label().is_none() {
             return Err(PyValueError::new_err(format!(
                 "cfg_scale is {scale}, but guidance needs a model with a null label, and this one has none"
             )));
@@ -208,29 +210,20 @@ impl Pipeline {
     }
 
     /// All images, batch by batch. The interpreter is looked in on after every step.
-    fn images(
-        &self,
-        cpu: &Cpu,
-        labels: &[Option<u32>],
-        drawing: &Drawing<'_>,
-    ) -> PyResult<Array4<f32>> {
-        let numbers: Vec<u64> = (0..labels.len() as u64).collect();
+    fn images(&self, cpu: &Cpu, rows: &[Row], drawing: &Drawing<'_>) -> PyResult<Array4<f32>> {
         let mut batches = Vec::new();
-        let all = labels.len() * drawing.plan.iterations();
+        let all = rows.len() * drawing.plan.iterations();
         let mut done = 0;
-        for (labels, numbers) in labels
-            .chunks(drawing.batch_size)
-            .zip(numbers.chunks(drawing.batch_size))
-        {
-            let classes: Vec<u32> = labels.iter().flatten().copied().collect();
+        for rows in rows.chunks(drawing.batch_size) {
+            let classes: Vec<u32> = rows.iter().filter_map(|row| row.label).collect();
             let network = ModelDenoiser::new(cpu, &self.model, &self.params, &classes);
             let mut network = Guided::new(Installed { cpu, network }, drawing.guidance.clone());
-            let mut noise = SeededNoise::new(drawing.seed, numbers.iter().copied());
+            let mut noise = SeededNoise::new(drawing.seed, rows.iter().map(|row| row.noise));
             let start = OnDevice::new(cpu, noise.start(self.model.config().image_shape()));
             let mut run =
                 Run::new(&drawing.plan, &mut network, &mut noise, start).map_err(sampling)?;
             while run.advance().map_err(sampling)?.is_some() {
-                done += labels.len();
+                done += rows.len();
                 Python::attach(|py| {
                     py.check_signals()?;
                     match drawing.callback {
