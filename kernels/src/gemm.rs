@@ -22,8 +22,8 @@ contract! {
 /// The declarations of this family.
 pub const CONTRACTS: &[ContractInfo] = &[Gemm::INFO];
 
-/// Side of a tile of c.
-const TILE: usize = 64;
+/// Side of the part of c that a block has.
+pub const TILE: usize = 64;
 
 /// What is multiplied: a matrix of one sample, or its transpose.
 #[derive(Clone, Copy, Debug)]

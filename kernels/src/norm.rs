@@ -85,6 +85,9 @@ contract! {
 pub const CONTRACTS: &[ContractInfo] =
     &[NormForward::INFO, NormBackward::INFO, NormParamSums::INFO];
 
+/// Tokens whose sums for the gradients of parameters are added up first, by those who launch.
+pub const CHUNK: usize = 32;
+
 /// A warp a token; a row must fit in shared memory.
 fn geometry(kernel: &'static str, whole: [usize; 3], bytes_per_channel: usize) -> Result<Geometry> {
     let [_, _, channels] = whole;

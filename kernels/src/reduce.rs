@@ -22,6 +22,9 @@ contract! {
 /// The declarations of this family.
 pub const CONTRACTS: &[ContractInfo] = &[SumRows::INFO];
 
+/// Rows that a thread adds up where there are many, by those who launch.
+pub const CHUNK: usize = 64;
+
 impl Kernel for SumRows {
     fn fit(&mut self) -> Result<Geometry> {
         let [batch, rows, channels] = self.src.shape();

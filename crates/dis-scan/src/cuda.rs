@@ -1,18 +1,29 @@
 //! The operations on the GPU backend: checks, scratch for partial sums, and launches.
 
 use dis_kernels::scan::{
-    Backward, BackwardWalk, ConvBackward, ConvBoth, ConvForward, ConvWalk, Forward, ForwardWalk,
-    PartialSums, SumPartials, Walk, conv_tiles,
+    self, Backward, BackwardWalk, ConvBackward, ConvBoth, ConvForward, ConvWalk, Forward,
+    ForwardWalk, PartialSums, SumPartials, Walk, conv_tiles,
 };
 use dis_kernels::{Block, Driver, Mat, MatMut, Ptr, PtrMut};
 use dis_tensor::cuda::{CudaView, CudaViewMut, DeviceBuf, mat, mat_mut};
 use dis_tensor::{Cuda, Layout, Result, TensorError, TokensMut};
 
 use crate::check::{self, ConvShape, ScanShape};
-use crate::ops::{Conv, ConvGrads, Direction, Discretization, Scan, ScanBackend, ScanGrads};
-use crate::ops::{ScanOut, ScanPair, ScanPairGrads};
+use crate::ops::{CHUNK, Conv, ConvGrads, Direction, Discretization, Scan, ScanBackend, ScanGrads};
+use crate::ops::{ScanOut, ScanPair, ScanPairGrads, checkpoint_len};
 
 type Buf<D> = DeviceBuf<D, f32>;
+
+// Callers make checkpoint buffers by this crate's sizes, whatever the backend: those of the kernels, which
+// are a crate of their own and optional here, must be the same.
+const _: () = {
+    assert!(CHUNK == scan::CHUNK);
+    let (here, there) = (
+        checkpoint_len(3, 33, 37, 5),
+        scan::checkpoint_len(3, 33, 37, 5),
+    );
+    assert!(here == there);
+};
 
 /// A vector or matrix at an offset of the gradient arena.
 fn in_arena<D: Driver>(arena: &mut Buf<D>, offset: usize, rows: usize, columns: usize) -> MatMut {

@@ -1,12 +1,11 @@
 //! Launch contracts of `conv1d.ptx`.
 
-use super::one_or_two;
+use super::{REVERSE, one_or_two};
 use crate::contract::{Contract, Geometry, Kernel, Ready, contract};
 use crate::error::Result;
 use crate::mat::{Mat, MatMut, grid_limit, shape, shapes};
 use crate::pointer::PtrMut;
 
-const REVERSE: u32 = 1;
 const SILU: u32 = 2;
 /// Tokens that a thread walks.
 const TILE: usize = 32;

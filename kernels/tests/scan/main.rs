@@ -9,6 +9,5 @@ mod conv;
 mod counters;
 mod oracle;
 mod partials;
-mod roofline;
 mod scan;
 mod special;

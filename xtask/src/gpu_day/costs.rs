@@ -1,30 +1,17 @@
-//! What every kernel costs at the shape of DiS-S/2, beside an H100's bounds: the second table of
-//! docs/kernels.md.
+//! What every kernel costs, beside an H100's bounds: the table of docs/kernels.md.
 
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use dis_kernels::gemm::TILE;
 
-use super::kernels::{Cost, cost_of};
-use super::work::{Kernel, Shape, gemm, kernels};
+use super::device::open_sim;
+use super::kernels::{Cost, cost, cost_of, largest};
+use super::rates::Rates;
+use super::work::{SHAPE, Shape, gemm, kernels};
 
-/// Tokens of 32 x 32 latents in patches of 2, and the time.
-const SHAPE: Shape = Shape {
-    batch: 1,
-    tokens: 257,
-    channels: 736,
-    states: 16,
-};
-/// Samples that the times are of; one is simulated, and all cost the same.
-const BATCH: f64 = 64.0;
-
-/// An H100 (SXM): bytes a second of a measured copy; 132 multiprocessors at 1.755 GHz with, a clock,
-/// 16 special results, 128 fused multiply-adds and 4 warp instructions each.
-const BYTES: f64 = 3.0e12;
-const CLOCKS: f64 = 132.0 * 1.755e9;
-
-/// Rows of a product that a block has: of a batch no block is partial.
-const TILE: usize = 64;
+/// Bytes a second of a measured copy on an H100 (SXM); its clocks are those that the simulator passes for.
+const COPY: f64 = 3.0e12;
 
 /// Why entries move more than 1.25 times the least.
 const REASONS: &[(&[&str], &str)] = &[
@@ -70,70 +57,67 @@ const REASONS: &[(&[&str], &str)] = &[
     ),
     (
         &["dis_gemm", "dis_gemm_bf16"],
-        "a block reads its 64 rows and 64 columns, 46 bytes or half of that, which the blocks beside it find in the \
+        "a block reads its 64 rows and 64 columns, 96 bytes or half of that, which the blocks beside it find in the \
          second-level cache; a GPU with cuBLAS does not use them",
     ),
 ];
 
-fn row(name: &str, unit: &str, count: f64, samples: f64, cost: &Cost) -> String {
+fn row(name: &str, unit: &str, count: f64, cost: &Cost, rates: &Rates) -> String {
     let per = |x: f64| x / count;
-    let parts = [
-        (cost.bytes / BYTES, "bytes"),
-        (cost.special / (16.0 * CLOCKS), "special"),
-        (cost.fma / (128.0 * CLOCKS), "FMA"),
-        (cost.warps / (4.0 * CLOCKS), "issue"),
-    ];
-    let most = |best: (f64, &'static str), part: (f64, &'static str)| {
-        if part.0 > best.0 { part } else { best }
-    };
-    let (seconds, by) = parts.into_iter().fold((0.0, "nothing"), most);
+    let bounds = cost.seconds(rates);
+    let (by, _) = largest(&bounds);
+    let times = bounds.map(|(name, seconds)| {
+        let mark = if name == by { "**" } else { "" };
+        format!("{mark}{:.1}{mark}", seconds * 1e6)
+    });
     format!(
-        "| {name} | {unit} | {:.1} | {:.2} | {:.1} | {:.0} | {:.0} | {:.1} | {by} |\n",
+        "| {name} | {unit} | {:.1} | {:.2} | {:.1} | {:.0} | {:.0} | {} |\n",
         per(cost.bytes),
         cost.least / cost.bytes,
         per(cost.special),
         per(cost.fma),
         per(32.0 * cost.warps),
-        samples * seconds * 1e6,
+        times.join(" | "),
     )
 }
 
 /// The rows, the entries that they are of, and those that move more than 1.25 times the least.
 fn table() -> Result<(String, BTreeSet<&'static str>, BTreeSet<&'static str>)> {
+    let rates = Rates::new(&open_sim().1, COPY);
     let mut out = String::from(
-        "| kernel | for each | bytes | least | special | FMA | instructions | us | by |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        "| kernel | for each | bytes | least | special | FMA | instructions | us: bytes | special | FMA | issue |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     let (mut known, mut more) = (BTreeSet::new(), BTreeSet::new());
-    let mut add = |name: &str, unit: (&str, f64), samples: f64, cost: &Cost| {
-        out += &row(name, unit.0, unit.1, samples, cost);
+    let mut add = |name: &str, (unit, count): (&str, f64), cost: &Cost| {
+        out += &row(name, unit, count, cost, &rates);
         known.extend(&cost.entries);
         if cost.bytes > 1.25 * cost.least {
             more.extend(&cost.entries);
         }
     };
     for kernel in kernels() {
-        let cost = cost_of(|pool| kernel.build(pool, SHAPE), 1.0)?;
+        let batch = if kernel.is_of_samples() {
+            SHAPE.batch
+        } else {
+            1
+        };
+        let shape = Shape { batch, ..SHAPE };
+        let cost = cost(kernel, shape)?;
         let name = format!("`{}`{}", cost.entries.join("`, `"), kernel.note());
-        let (unit, count) = kernel.unit(&SHAPE);
-        let once = matches!(
-            kernel,
-            Kernel::SquareSums | Kernel::NormFinish | Kernel::AdamW | Kernel::NegExp
-        );
-        let samples = if once { 1.0 } else { BATCH };
-        add(&name, (unit, count as f64), samples, &cost);
+        let (unit, count) = kernel.unit(&shape);
+        add(&name, (unit, count as f64), &cost);
     }
-    // in_proj: rows of the whole batch make whole tiles, and the weights count once for all of them.
+    // in_proj: whole tiles, which all cost the same; the weights are needed once for all of them.
     let [k, n] = [SHAPE.width(), 2 * SHAPE.channels];
-    let rows = BATCH * SHAPE.tokens as f64;
-    let unit = ("element of the product", rows * n as f64);
+    let rows = SHAPE.batch * SHAPE.tokens;
+    let (elements, tiles) = ((rows * n) as f64, rows / TILE * (n / TILE));
     for (name, bf16, bytes) in [("dis_gemm", false, 4.0), ("dis_gemm_bf16", true, 2.0)] {
-        let mut cost = cost_of(
-            |pool| Ok(gemm(pool, [TILE, k, n], bf16)?.0),
-            rows / TILE as f64,
-        )?;
-        cost.least = bytes * (rows + n as f64) * k as f64 + 4.0 * rows * n as f64;
-        add(&format!("`{name}`, 368 to 1472"), unit, 1.0, &cost);
+        let tile = |pool: &_| Ok(gemm(pool, [TILE, k, TILE], bf16)?.0);
+        let mut cost = cost_of(tile, tiles as f64)?;
+        cost.least = bytes * ((rows + n) * k) as f64 + 4.0 * elements;
+        let name = format!("`{name}`, {k} to {n}");
+        add(&name, ("element of the product", elements), &cost);
     }
     Ok((out, known, more))
 }

@@ -1,7 +1,7 @@
 //! Step "kernels": time of every family beside what bounds it.
 //!
 //! Bytes and operations are those that the simulator counts when it runs the same kernel on one
-//! sample, times the samples: every kernel of the table costs the same for each.
+//! sample, times the samples, where each costs the same.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::clock::time;
 use super::device::Facts;
 use super::rates::{Rates, measure, products};
 use super::section::{Section, Table};
-use super::work::{Kernel, Shape, Work, kernels};
+use super::work::{Kernel, SHAPE, Shape, Work, kernels};
 
 /// What a launch costs.
 #[derive(Clone, Debug)]
@@ -31,28 +31,30 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    /// Least seconds by each rate, and the name of the largest but the last, which counts PTX
-    /// instructions and is no bound in the strict sense.
-    fn bound(&self, rates: &Rates) -> (f64, &'static str, f64) {
-        let parts = [
-            (self.bytes / rates.bytes, "bytes"),
-            (self.special / rates.special, "special"),
-            (self.fma / rates.fma, "FMA"),
-        ];
-        let (seconds, name) =
-            parts.into_iter().fold(
-                (0.0, "nothing"),
-                |best, part| {
-                    if part.0 > best.0 { part } else { best }
-                },
-            );
-        (seconds, name, self.warps / rates.issue)
+    /// Least seconds by each rate. The last counts PTX instructions and is no bound in the strict sense.
+    pub fn seconds(&self, rates: &Rates) -> [(&'static str, f64); 4] {
+        [
+            ("bytes", self.bytes / rates.bytes),
+            ("special", self.special / rates.special),
+            ("FMA", self.fma / rates.fma),
+            ("issue", self.warps / rates.issue),
+        ]
     }
 }
 
-fn cost(kernel: Kernel, shape: Shape) -> Result<Cost> {
-    let one = |pool: &Pool<Sim>| kernel.build(pool, Shape { batch: 1, ..shape });
-    cost_of(one, shape.batch as f64)
+/// The largest.
+pub(super) fn largest(bounds: &[(&'static str, f64)]) -> (&'static str, f64) {
+    let larger = |best: (_, f64), part: &(_, f64)| if part.1 > best.1 { *part } else { best };
+    bounds.iter().fold(("nothing", 0.0), larger)
+}
+
+/// What a kernel costs: one sample is simulated, where that says what many cost.
+pub(super) fn cost(kernel: Kernel, shape: Shape) -> Result<Cost> {
+    let (samples, batch) = match kernel.is_proportional() {
+        true => (shape.batch as f64, 1),
+        false => (1.0, shape.batch),
+    };
+    cost_of(|pool| kernel.build(pool, Shape { batch, ..shape }), samples)
 }
 
 /// What the simulator counts for some work, times `samples`.
@@ -85,29 +87,16 @@ pub(super) fn cost_of(
     })
 }
 
-/// The design's shape, or a tiny one.
-fn shape(quick: bool) -> Shape {
-    if quick {
-        Shape {
-            batch: 2,
-            tokens: 19,
-            channels: 48,
-            states: 16,
-        }
-    } else {
-        Shape {
-            batch: 64,
-            tokens: 258,
-            channels: 1536,
-            states: 16,
-        }
-    }
-}
-
 /// Runs the step.
 pub fn run<D: Driver>(day: &Day, driver: &D, facts: &Facts) -> Result<Section> {
     let (rates, copies, copies_data) = measure(day, driver, facts)?;
-    let whole = shape(day.quick);
+    let tiny = Shape {
+        batch: 2,
+        tokens: 19,
+        channels: 48,
+        states: 16,
+    };
+    let whole = if day.quick { tiny } else { SHAPE };
     let mut table = Table::new(&[
         "kernel", "batch", "us", "MB", "GB/s", "bound us", "by", "of bound", "issue us",
     ]);
@@ -133,7 +122,8 @@ pub fn run<D: Driver>(day: &Day, driver: &D, facts: &Facts) -> Result<Section> {
                 continue;
             }
         };
-        let (bound, by, issue) = cost.bound(&rates);
+        let bounds @ [.., (_, issue)] = cost.seconds(&rates);
+        let (by, bound) = largest(&bounds[..3]);
         let micros = |x: f64| format!("{:.1}", x * 1e6);
         table.push([
             name.clone(),

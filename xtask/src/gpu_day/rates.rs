@@ -25,6 +25,19 @@ pub struct Rates {
     pub issue: f64,
 }
 
+impl Rates {
+    /// By the clocks of a device that copies as many bytes a second.
+    pub fn new(facts: &Facts, bytes: f64) -> Self {
+        let clocks = facts.clocks();
+        Self {
+            bytes,
+            special: 16.0 * clocks,
+            fma: facts.fma_a_clock() * clocks,
+            issue: 4.0 * clocks,
+        }
+    }
+}
+
 /// Measures a copy of `len` floats by the driver and by our kernel.
 pub fn measure<D: Driver>(day: &Day, driver: &D, facts: &Facts) -> Result<(Rates, Table, Value)> {
     let len = if day.quick { 1 << 12 } else { 1 << 28 };
@@ -56,14 +69,8 @@ pub fn measure<D: Driver>(day: &Day, driver: &D, facts: &Facts) -> Result<(Rates
             "bytes_per_second": rate }),
         );
     }
-    let clocks = facts.clocks();
-    let rates = Rates {
-        bytes: moved / by_driver.median.min(by_kernel.median),
-        special: 16.0 * clocks,
-        fma: facts.fma_a_clock() * clocks,
-        issue: 4.0 * clocks,
-    };
-    Ok((rates, table, json!(data)))
+    let copied = moved / by_driver.median.min(by_kernel.median);
+    Ok((Rates::new(facts, copied), table, json!(data)))
 }
 
 /// Times products at the shapes of in_proj and out_proj, by the library and by our kernels, of float32 and

@@ -1,11 +1,11 @@
 //! Operands of the scan and the convolution.
 
 use anyhow::Result;
-use dis_kernels::Driver;
 use dis_kernels::scan::{
-    self, Backward, BackwardWalk, ConvBackward, ConvBoth, ConvForward, ConvWalk, ForwardWalk,
-    PartialSums, Variant, Walk, checkpoint_len, conv_tiles,
+    self, BackwardWalk, ConvBackward, ConvBoth, ConvForward, ConvWalk, ForwardWalk, PartialSums,
+    SumPartials, Variant, Walk, checkpoint_len, conv_tiles,
 };
+use dis_kernels::{Driver, launch};
 
 use super::work::{Memory, Shape, Work};
 
@@ -38,6 +38,44 @@ pub const FORWARDS: [Forward; 7] = [
     forward(Variant::Lanes8, true, false, false),
 ];
 
+/// A backward scan of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backward {
+    both: bool,
+    hold: bool,
+    /// By the entry for any number of states.
+    any: bool,
+}
+
+const fn backward(both: bool, hold: bool, any: bool) -> Backward {
+    Backward { both, hold, any }
+}
+
+/// Those that are timed.
+pub const BACKWARDS: [Backward; 4] = [
+    backward(false, false, false),
+    backward(true, false, false),
+    backward(true, true, false),
+    backward(true, false, true),
+];
+
+/// The directions of a walk of one, or both: whether each is the reverse one.
+fn directions(both: bool) -> &'static [bool] {
+    if both { &[false, true] } else { &[false] }
+}
+
+/// What a scan does.
+fn note(both: bool, checkpoints: bool, hold: bool) -> String {
+    let mut note = String::from(if both { ", both" } else { ", one way" });
+    if checkpoints {
+        note += ", checkpoints";
+    }
+    if hold {
+        note += ", zero-order hold";
+    }
+    note
+}
+
 /// One direction's inputs.
 fn walk<D: Driver>(m: &mut Memory<'_, D>, s: Shape, hold: bool, reverse: bool) -> Result<Walk> {
     let full = [s.batch, s.tokens, s.channels];
@@ -67,14 +105,7 @@ impl Forward {
 
     /// What it does.
     pub fn note(&self) -> String {
-        let mut note = String::from(if self.both { ", both" } else { ", one way" });
-        if self.checkpoints {
-            note += ", checkpoints";
-        }
-        if self.hold {
-            note += ", zero-order hold";
-        }
-        note
+        note(self.both, self.checkpoints, self.hold)
     }
 
     /// Whether it is for small batches.
@@ -86,7 +117,7 @@ impl Forward {
     pub fn build<D: Driver>(self, mut m: Memory<'_, D>, s: Shape) -> Result<Work<D>> {
         let full = [s.batch, s.tokens, s.channels];
         let mut walks = Vec::new();
-        for reverse in [false, true].into_iter().take(1 + usize::from(self.both)) {
+        for &reverse in directions(self.both) {
             let walk = walk(&mut m, s, self.hold, reverse)?;
             let checkpoints = match self.checkpoints {
                 true => Some(m.room(checkpoints(s))?),
@@ -105,35 +136,75 @@ impl Forward {
     }
 }
 
-/// The backward scan of both directions, by the entry for any number of states if `any`.
-pub fn backward<D: Driver>(mut m: Memory<'_, D>, s: Shape, any: bool) -> Result<Work<D>> {
-    let full = [s.batch, s.tokens, s.channels];
-    let mut walks = Vec::new();
-    for reverse in [false, true] {
-        let blocks = PartialSums::blocks(s.channels, s.states);
-        walks.push(BackwardWalk {
-            walk: walk(&mut m, s, false, reverse)?,
-            checkpoints: m.values(checkpoints(s), -1.0, 1.0)?.read(),
-            du: m.out(full)?,
-            ddelta: m.out(full)?,
-            sums: PartialSums {
-                dbc: m.room(s.batch * blocks * s.tokens * 2 * s.states)?,
-                da: m.room(s.batch * s.channels * s.states)?,
-                dd: m.room(s.batch * s.channels)?,
-                dbias: m.room(s.batch * s.channels)?,
-            },
-        });
+/// Room for the partial sums of one direction.
+fn partial_sums<D: Driver>(m: &mut Memory<'_, D>, s: Shape) -> Result<PartialSums> {
+    let blocks = PartialSums::blocks(s.channels, s.states);
+    Ok(PartialSums {
+        dbc: m.room(s.batch * blocks * s.tokens * 2 * s.states)?,
+        da: m.room(s.batch * s.channels * s.states)?,
+        dd: m.room(s.batch * s.channels)?,
+        dbias: m.room(s.batch * s.channels)?,
+    })
+}
+
+impl Backward {
+    /// In the table.
+    pub fn name(&self) -> String {
+        let any = if self.any { ", any states" } else { "" };
+        format!("scan backward{any}{}", self.note())
     }
-    let dout = m.mat(full, -1.0, 1.0)?.read();
-    let z = m.mat(full, -2.0, 2.0)?.read();
-    let dz = m.out(full)?;
-    let new = if any {
-        Backward::new_any
-    } else {
-        Backward::new
-    };
-    let kernel = new(&walks, dout, Some((z, dz)), false)?;
-    Ok(m.work_of(move |driver| kernel.launch(driver)))
+
+    /// What it does.
+    pub fn note(&self) -> String {
+        note(self.both, false, self.hold)
+    }
+
+    /// With operands.
+    pub fn build<D: Driver>(self, mut m: Memory<'_, D>, s: Shape) -> Result<Work<D>> {
+        let full = [s.batch, s.tokens, s.channels];
+        let mut walks = Vec::new();
+        for &reverse in directions(self.both) {
+            walks.push(BackwardWalk {
+                walk: walk(&mut m, s, self.hold, reverse)?,
+                checkpoints: m.values(checkpoints(s), -1.0, 1.0)?.read(),
+                du: m.out(full)?,
+                ddelta: m.out(full)?,
+                sums: partial_sums(&mut m, s)?,
+            });
+        }
+        let dout = m.mat(full, -1.0, 1.0)?.read();
+        let z = m.mat(full, -2.0, 2.0)?.read();
+        let dz = m.out(full)?;
+        let new = if self.any {
+            scan::Backward::new_any
+        } else {
+            scan::Backward::new
+        };
+        let kernel = new(&walks, dout, Some((z, dz)), false)?;
+        Ok(m.work_of(move |driver| kernel.launch(driver)))
+    }
+}
+
+/// The sums that are left after a backward scan of both directions.
+pub fn sum_partials<D: Driver>(mut m: Memory<'_, D>, s: Shape) -> Result<Work<D>> {
+    let blocks = PartialSums::blocks(s.channels, s.states);
+    let mut kernels = Vec::new();
+    for _ in directions(true) {
+        for (count, shape, accumulate) in [
+            (blocks, [s.batch, s.tokens, 2 * s.states], false),
+            (s.batch, [1, s.channels, s.states], false),
+            (s.batch, [1, 1, s.channels], true),
+            (s.batch, [1, 1, s.channels], true),
+        ] {
+            let parts = m.values(count * shape.iter().product::<usize>(), -1.0, 1.0)?;
+            let out = match accumulate {
+                true => m.changed(shape, -1.0, 1.0)?,
+                false => m.out(shape)?,
+            };
+            kernels.push(SumPartials::new(parts.read(), out, count, accumulate)?);
+        }
+    }
+    Ok(m.work_of(move |driver| kernels.iter().try_for_each(|kernel| launch(driver, kernel))))
 }
 
 fn taps<D: Driver>(m: &mut Memory<'_, D>, s: Shape, reverse: bool) -> Result<ConvWalk> {

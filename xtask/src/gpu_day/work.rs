@@ -9,11 +9,10 @@ use dis_kernels::elementwise::{
 };
 use dis_kernels::embed::{Gather, ScatterAdd};
 use dis_kernels::gemm::Gemm;
-use dis_kernels::norm::{NormBackward, NormForward, NormParamSums};
+use dis_kernels::norm::{self, NormBackward, NormForward, NormParamSums};
 use dis_kernels::optim::{AdamW, NormFinish, SquareSums, norm_partials};
 use dis_kernels::patch::{Grid, Patchify, Unpatchify};
-use dis_kernels::reduce::SumRows;
-use dis_kernels::scan::SumPartials;
+use dis_kernels::reduce::{self, SumRows};
 use dis_kernels::softmax::{SoftmaxBackward, SoftmaxForward};
 use dis_kernels::{
     Block, Contract, Driver, Kernel as _, Mat, MatMut, Pool, Ptr, PtrMut, Ready, launch,
@@ -33,6 +32,14 @@ pub struct Shape {
     /// States of a channel.
     pub states: usize,
 }
+
+/// What is timed, and what docs/kernels.md tells costs of: DiS-B/2 with a label.
+pub const SHAPE: Shape = Shape {
+    batch: 64,
+    tokens: 258,
+    channels: 1536,
+    states: 16,
+};
 
 impl Shape {
     /// Channels of the residual stream, half of those of the state space.
@@ -166,11 +173,9 @@ impl<'a, D: Driver> Memory<'a, D> {
 pub enum Kernel {
     /// The forward scan.
     ScanForward(state_space::Forward),
-    /// The backward scan, both directions.
-    ScanBackward,
-    /// The one for any number of states.
-    ScanBackwardAny,
-    /// Its partial sums of dB and dC.
+    /// The backward scan.
+    ScanBackward(state_space::Backward),
+    /// Its partial sums, of both directions.
     SumPartials,
     /// The convolution of one direction.
     ConvForward,
@@ -232,9 +237,8 @@ pub fn kernels() -> Vec<Kernel> {
         .iter()
         .map(|&forward| Kernel::ScanForward(forward))
         .collect();
+    all.extend(state_space::BACKWARDS.map(Kernel::ScanBackward));
     all.extend([
-        Kernel::ScanBackward,
-        Kernel::ScanBackwardAny,
         Kernel::SumPartials,
         Kernel::ConvForward,
         Kernel::ConvBoth,
@@ -273,16 +277,13 @@ pub fn kernels() -> Vec<Kernel> {
 }
 
 const CLASSES: usize = 1001;
-/// Rows that one thread adds up.
-const CHUNK: usize = 32;
 
 impl Kernel {
     /// In the table.
     pub fn name(&self) -> String {
         match self {
             Self::ScanForward(forward) => forward.name(),
-            Self::ScanBackward => "scan backward, both".into(),
-            Self::ScanBackwardAny => "scan backward, any states, both".into(),
+            Self::ScanBackward(backward) => backward.name(),
             Self::Images(kind) => format!("{kind:?}"),
             other => format!("{other:?}"),
         }
@@ -293,7 +294,8 @@ impl Kernel {
     pub fn note(&self) -> String {
         match self {
             Self::ScanForward(forward) => forward.note(),
-            Self::ScanBackward | Self::ScanBackwardAny => ", both".into(),
+            Self::ScanBackward(backward) => backward.note(),
+            Self::SumPartials => ", both".into(),
             Self::Images(images::Kind::Combine) => ", three terms".into(),
             _ => String::new(),
         }
@@ -306,8 +308,7 @@ impl Kernel {
         let values = s.batch * images::VALUES;
         match self {
             Self::ScanForward(_)
-            | Self::ScanBackward
-            | Self::ScanBackwardAny
+            | Self::ScanBackward(_)
             | Self::ConvForward
             | Self::ConvBoth
             | Self::ConvBackward
@@ -335,6 +336,20 @@ impl Kernel {
         }
     }
 
+    /// Whether its work is that of samples; the optimizer and A have none.
+    #[cfg(test)]
+    pub fn is_of_samples(&self) -> bool {
+        !matches!(
+            self,
+            Self::NegExp | Self::SquareSums | Self::NormFinish | Self::AdamW
+        )
+    }
+
+    /// Whether as many samples cost as many times what one does.
+    pub fn is_proportional(&self) -> bool {
+        !matches!(self, Self::NegExp | Self::NormFinish)
+    }
+
     /// Samples, where the kernel is for few.
     pub fn batch(&self, of: &Shape) -> usize {
         match self {
@@ -349,17 +364,11 @@ impl Kernel {
         let full = [s.batch, s.tokens, s.channels];
         Ok(match self {
             Self::ScanForward(forward) => forward.build(m, s)?,
-            Self::ScanBackward => state_space::backward(m, s, false)?,
-            Self::ScanBackwardAny => state_space::backward(m, s, true)?,
+            Self::ScanBackward(backward) => backward.build(m, s)?,
             Self::ConvForward => state_space::conv_forward(m, s)?,
             Self::ConvBoth => state_space::conv_both(m, s)?,
             Self::ConvBackward => state_space::conv_backward(m, s)?,
-            Self::SumPartials => {
-                let count = s.channels.div_ceil(32);
-                let parts = m.values(s.batch * count * s.tokens * 2 * s.states, -1.0, 1.0)?;
-                let out = m.out([s.batch, s.tokens, 2 * s.states])?;
-                m.work(SumPartials::new(parts.read(), out, count, false)?)
-            }
+            Self::SumPartials => state_space::sum_partials(m, s)?,
             Self::NormForward | Self::NormBackward | Self::NormParamSums => self.norm(m, s)?,
             Self::SoftmaxForward | Self::SoftmaxBackward => {
                 let scores = [s.batch * s.heads(), s.tokens, s.tokens];
@@ -423,8 +432,8 @@ impl Kernel {
             Self::SumRows => {
                 let rows = s.batch * s.tokens;
                 let x = m.mat([1, rows, s.channels], -1.0, 1.0)?.read();
-                let y = m.out([1, rows.div_ceil(CHUNK), s.channels])?;
-                m.work(SumRows::new(x, y, 1.0, false, CHUNK)?)
+                let y = m.out([1, rows.div_ceil(reduce::CHUNK), s.channels])?;
+                m.work(SumRows::new(x, y, 1.0, false, reduce::CHUNK)?)
             }
             Self::Gather | Self::ScatterAdd => {
                 let table = m.mat([1, CLASSES, s.width()], -1.0, 1.0)?;
@@ -527,8 +536,8 @@ impl Kernel {
             bias: None,
             shift_scale: None,
             dout,
-            partial: m.room(s.batch * s.tokens.div_ceil(CHUNK) * 2 * s.width())?,
-            chunk: CHUNK,
+            partial: m.room(s.batch * s.tokens.div_ceil(norm::CHUNK) * 2 * s.width())?,
+            chunk: norm::CHUNK,
         };
         Ok(m.work(kernel.ready()?))
     }

@@ -1,15 +1,12 @@
 //! Normalisation and its backward.
 
-use dis_kernels::norm::{NormBackward, NormForward, NormParamSums};
+use dis_kernels::norm::{CHUNK, NormBackward, NormForward, NormParamSums};
 use dis_kernels::{Driver, Kernel, Mat, MatMut, PtrMut};
 
 use super::Cuda;
 use super::buffer::{DeviceBuf, mat, mat_mut};
 use crate::error::Result;
 use crate::operands::{AddNorm, AddNormBackward, NormGrads, NormKind};
-
-/// Tokens whose parameter gradients are added up first.
-const CHUNK: usize = 32;
 
 type Buf<D> = DeviceBuf<D, f32>;
 

@@ -1,6 +1,6 @@
 //! Sums over rows: trees whose shape depends on the number of rows alone.
 
-use dis_kernels::reduce::SumRows;
+use dis_kernels::reduce::{CHUNK, SumRows};
 use dis_kernels::{Driver, Mat, MatMut};
 
 use super::Cuda;
@@ -8,9 +8,6 @@ use crate::error::Result;
 
 /// Rows that one thread adds up before partial sums are formed.
 const DIRECT: usize = 128;
-
-/// Rows of a partial sum.
-const CHUNK: usize = 64;
 
 impl<D: Driver> Cuda<D> {
     /// `dst(b, 0, c) = alpha * sum over t of src(b, t, c)`, or added to it.
