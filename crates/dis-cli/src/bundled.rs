@@ -60,8 +60,7 @@ pub fn describe(path: Option<&Path>, raw: bool, null_label: Option<bool>) -> Res
         ..InferHints::default()
     };
     let metadata = file.describe(&hints).map_err(add_hint)?;
-    let model = DisModel::new(metadata.model)
-        .with_context(|| format!("{}: its configuration", origin.display()))?;
+    let model = file.model(&metadata)?;
     Ok(Weights {
         file,
         metadata,

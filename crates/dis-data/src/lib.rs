@@ -19,7 +19,6 @@ mod folder;
 pub mod grid;
 mod idx;
 mod index;
-mod jpeg;
 mod latents;
 mod loader;
 mod memory;

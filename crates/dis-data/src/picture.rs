@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
-use dis_files::SNIFF_LEN;
+use dis_files::{SNIFF_LEN, jpeg_is_whole};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::crop::{Picture, center_crop};
-use super::{DataError, ImageShape, Result, jpeg, normalise};
+use super::{DataError, ImageShape, Result, normalise};
 
 /// What is read.
 const WANTED: &str = "a picture in a format that is read (png, jpeg, webp, bmp, tiff or gif)";
@@ -158,7 +158,7 @@ pub(super) fn decode(bytes: &[u8], path: &Path, grey: bool) -> Result<Picture> {
 /// Whether nothing is missing at the end, where decoders of a format pass over that.
 fn is_whole(bytes: &[u8], format: ImageFormat) -> bool {
     match format {
-        ImageFormat::Jpeg => jpeg::is_whole(bytes),
+        ImageFormat::Jpeg => jpeg_is_whole(bytes),
         ImageFormat::WebP => {
             let size = bytes.get(4..).and_then(|b| b.first_chunk());
             let size = size.map_or(0, |&b| u64::from(u32::from_le_bytes(b)));

@@ -212,16 +212,7 @@ impl State for Array4<f32> {
     }
 
     fn channels(&self, range: Range<usize>) -> Result<Self> {
-        if range.start > range.end || range.end > self.dim().1 {
-            return Err(Error::shape(
-                "channels",
-                &[range.start, range.end],
-                self.shape(),
-            ));
-        }
-        Ok(row_major(
-            self.slice_axis(Axis(1), Slice::from(range)).to_owned(),
-        ))
+        part(self, 1, "channels", range)
     }
 
     fn join_channels(parts: &[&Self]) -> Result<Self> {
@@ -229,16 +220,7 @@ impl State for Array4<f32> {
     }
 
     fn rows(&self, range: Range<usize>) -> Result<Self> {
-        if range.start > range.end || range.end > self.dim().0 {
-            return Err(Error::shape(
-                "samples",
-                &[range.start, range.end],
-                self.shape(),
-            ));
-        }
-        Ok(row_major(
-            self.slice_axis(Axis(0), Slice::from(range)).to_owned(),
-        ))
+        part(self, 0, "samples", range)
     }
 
     fn stack(parts: &[&Self]) -> Result<Self> {
@@ -256,6 +238,21 @@ impl State for Array4<f32> {
     fn is_finite(&self) -> Result<bool> {
         Ok(self.iter().all(|x| x.is_finite()))
     }
+}
+
+/// A range along an axis.
+fn part(
+    whole: &Array4<f32>,
+    axis: usize,
+    what: &'static str,
+    range: Range<usize>,
+) -> Result<Array4<f32>> {
+    if range.start > range.end || range.end > whole.shape()[axis] {
+        let asked = [range.start, range.end];
+        return Err(Error::shape(what, &asked, whole.shape()));
+    }
+    let part = whole.slice_axis(Axis(axis), Slice::from(range));
+    Ok(row_major(part.to_owned()))
 }
 
 fn join(axis: usize, parts: &[&Array4<f32>]) -> Result<Array4<f32>> {

@@ -7,6 +7,7 @@
 //! | `.pt` of PyTorch | [`torch::TorchFile`], without running any of it | [`torch::write_torch`] |
 //! | `.npz` of NumPy, stored or deflated | [`npz::NpzFile`] | [`npz::write_npz`] |
 //! | zip | [`zip::Archive`] | [`zip::ZipWriter`] |
+//! | JPEG | [`jpeg_is_whole`], only whether all of it is there | |
 //!
 //! [`sniff`] tells what a file is by its first bytes, [`write_atomic`] replaces a file in one step,
 //! and [`LockFile`] and [`DirLock`] keep two processes from writing to one place.
@@ -34,6 +35,7 @@ mod array;
 mod atomic;
 mod element;
 mod error;
+mod jpeg;
 mod lock;
 mod npy;
 pub mod npz;
@@ -46,8 +48,9 @@ pub mod zip;
 pub use atomic::{write_atomic, write_atomic_with};
 pub use element::{ElementType, le_bytes};
 pub use error::{FileError, Result};
+pub use jpeg::jpeg_is_whole;
 pub use lock::{DirLock, LockError, LockFile};
 pub use npy::NpyHeader;
 pub use safetensors_file::{SafetensorsFile, View, write_safetensors};
-pub use sniff::{FileKind, SNIFF_LEN, read_json, sniff, sniff_source};
+pub use sniff::{FileKind, SNIFF_LEN, expect_kind, read_json, sniff, sniff_source};
 pub use stored::StoredTensor;

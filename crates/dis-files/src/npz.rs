@@ -14,7 +14,8 @@ use crate::atomic::write_atomic_with;
 use crate::element::ElementType;
 use crate::error::{FileError, Result};
 use crate::npy::NpyHeader;
-use crate::sniff::{FileKind, sniff_source};
+use crate::sniff::{FileKind, expect_kind};
+use crate::stored::offsets;
 use crate::zip::{Archive, Place, ZipError, ZipWriter};
 
 /// Deflate makes at most this many bytes of one.
@@ -50,15 +51,7 @@ impl<R: Read + Seek> NpzFile<R> {
     /// # Errors
     /// As [`NpzFile::open`].
     pub fn new(mut source: R, origin: &Path) -> Result<Self> {
-        let kind = sniff_source(&mut source).map_err(FileError::io(origin, "read it"))?;
-        if kind.is_foreign() && kind != FileKind::Zip {
-            return Err(FileError::other_kind(
-                &mut source,
-                origin,
-                kind,
-                "an .npz file",
-            ));
-        }
+        expect_kind(&mut source, origin, &[FileKind::Zip], "an .npz file")?;
         let archive = Archive::read(&mut source).map_err(zip_error(origin))?;
         Ok(Self {
             source,
@@ -336,25 +329,14 @@ fn c_order(bytes: &[u8], shape: &[usize], width: usize) -> Vec<u8> {
     if bytes.is_empty() {
         return out;
     }
-    let mut index = vec![0; shape.len()];
     let mut strides = vec![0; shape.len()];
     let mut stride = 1;
     for (out, &length) in strides.iter_mut().zip(shape) {
         *out = stride;
         stride *= length;
     }
-    let mut at = 0;
-    for _ in 0..bytes.len() / width.max(1) {
+    for at in offsets(shape, &strides).take(bytes.len() / width.max(1)) {
         out.extend_from_slice(&bytes[at * width..(at + 1) * width]);
-        for d in (0..shape.len()).rev() {
-            index[d] += 1;
-            at += strides[d];
-            if index[d] < shape[d] {
-                break;
-            }
-            at -= strides[d] * shape[d];
-            index[d] = 0;
-        }
     }
     out
 }

@@ -10,7 +10,7 @@ use safetensors::tensor::{Metadata as Header, TensorInfo};
 
 use crate::element::ElementType;
 use crate::error::{FileError, Result};
-use crate::sniff::{FileKind, sniff_source};
+use crate::sniff::{FileKind, expect_kind};
 use crate::stored::{Place, StoredTensor};
 
 /// Longest header that is read, as in the format's own library.
@@ -50,15 +50,8 @@ impl<R: Read + Seek> SafetensorsFile<R> {
         };
         let failed = FileError::io(origin, "read it");
         let total = source.seek(SeekFrom::End(0)).map_err(&failed)?;
-        let kind = sniff_source(&mut source).map_err(&failed)?;
-        if kind.is_foreign() && kind != FileKind::Safetensors {
-            return Err(FileError::other_kind(
-                &mut source,
-                origin,
-                kind,
-                "a safetensors file",
-            ));
-        }
+        let right = [FileKind::Safetensors];
+        expect_kind(&mut source, origin, &right, "a safetensors file")?;
         let mut length = [0; 8];
         if total < length.len() as u64 {
             return Err(invalid(format!("it has only {total} bytes")));

@@ -165,6 +165,24 @@ pub fn sniff_source<R: Read + Seek>(source: &mut R) -> io::Result<FileKind> {
     Ok(sniff(&head))
 }
 
+/// What kind a source is, left at its beginning; refused if it certainly is another than those of
+/// `right`. `wanted` says what that is, such as "a checkpoint".
+///
+/// # Errors
+/// If it is another, or reading fails.
+pub fn expect_kind<R: Read + Seek>(
+    source: &mut R,
+    origin: &Path,
+    right: &[FileKind],
+    wanted: &'static str,
+) -> Result<FileKind> {
+    let kind = sniff_source(source).map_err(FileError::io(origin, "read it"))?;
+    match kind.is_foreign() && !right.contains(&kind) {
+        true => Err(FileError::other_kind(source, origin, kind, wanted)),
+        false => Ok(kind),
+    }
+}
+
 /// Reads a file of JSON as text. What `wanted` names, such as "an index", is told of a file that is
 /// something else.
 ///
@@ -190,7 +208,7 @@ pub fn read_json(path: &Path, wanted: &'static str) -> Result<String> {
 impl FileError {
     /// The error for a file that is not the one that is `wanted`, such as "a checkpoint". Of the
     /// index of a sharded checkpoint, which is read from `source`, it names the shards.
-    pub fn other_kind<R: Read>(
+    pub(crate) fn other_kind<R: Read>(
         source: &mut R,
         path: &Path,
         found: FileKind,

@@ -208,10 +208,17 @@ fn dense(shape: &[usize], strides: &[usize]) -> bool {
 
 /// Copies a strided view, row-major. All indices are within the window.
 fn gather(window: &[f32], shape: &[usize], strides: &[usize], out: &mut [f32]) {
+    for (out, at) in out.iter_mut().zip(offsets(shape, strides)) {
+        *out = window[at];
+    }
+}
+
+/// Where the elements of a strided array lie, row-major, without end.
+pub(crate) fn offsets(shape: &[usize], strides: &[usize]) -> impl Iterator<Item = usize> {
     let mut index = vec![0; shape.len()];
     let mut at = 0;
-    for out in out {
-        *out = window[at];
+    std::iter::repeat_with(move || {
+        let this = at;
         for d in (0..shape.len()).rev() {
             index[d] += 1;
             at += strides[d];
@@ -221,7 +228,8 @@ fn gather(window: &[f32], shape: &[usize], strides: &[usize], out: &mut [f32]) {
             at -= strides[d] * shape[d];
             index[d] = 0;
         }
-    }
+        this
+    })
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::args::EvalArgs;
 use crate::bundled::{self, BUNDLED, Weights};
 use crate::decode::Decoder;
 use crate::places::extension;
-use crate::progress;
+use crate::{note, progress};
 
 /// What a side is for.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +112,10 @@ impl Source {
             ..Check::default()
         };
         let (data, _) = progress::checked(&spec, &check)?;
+        if matches!(spec.kind, DataKind::Folder(_)) {
+            // With what was left out of it.
+            note!("{name}: {}", data.describe());
+        }
         Ok(Self::Data {
             data,
             text: text.to_string(),

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value as Json, json};
 
 use crate::error::{FileError, Result};
-use crate::sniff::{FileKind, sniff_source};
+use crate::sniff::{FileKind, expect_kind};
 use crate::stored::{Place, StoredTensor};
 use crate::zip::Archive;
 use value::{Node, Pickle, Tensor, Value};
@@ -81,15 +81,7 @@ impl<R: Read + Seek> TorchFile<R> {
     /// # Errors
     /// As [`TorchFile::open`].
     pub fn new(mut source: R, origin: &Path) -> Result<Self> {
-        let kind = sniff_source(&mut source).map_err(FileError::io(origin, "read it"))?;
-        if kind.is_foreign() && kind != FileKind::Zip {
-            return Err(FileError::other_kind(
-                &mut source,
-                origin,
-                kind,
-                "a .pt file",
-            ));
-        }
+        expect_kind(&mut source, origin, &[FileKind::Zip], "a .pt file")?;
         let content = Content::read(&mut source).map_err(torch_error(origin))?;
         Ok(Self {
             source,

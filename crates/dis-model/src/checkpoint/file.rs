@@ -5,7 +5,7 @@ use std::io::{self, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use dis_files::torch::TorchFile;
-use dis_files::{FileError, FileKind, SafetensorsFile, StoredTensor, sniff_source};
+use dis_files::{FileError, FileKind, SafetensorsFile, StoredTensor, expect_kind};
 use dis_ssm::ParamTable;
 use dis_tensor::{Backend, Reals};
 use serde_json::{Map, Value};
@@ -65,14 +65,12 @@ impl<R: Read + Seek> WeightFile<R> {
     /// # Errors
     /// As [`WeightFile::open`].
     pub fn new(mut source: R, origin: &Path, entry: &Entry) -> Result<Self> {
-        let kind = sniff_source(&mut source).map_err(FileError::io(origin, "read it"))?;
+        let right = [FileKind::Zip, FileKind::Safetensors];
+        let kind = expect_kind(&mut source, origin, &right, "a checkpoint")?;
         let refuse = |what: String| ModelError::Checkpoint {
             path: origin.to_path_buf(),
             what,
         };
-        if kind.is_foreign() && !matches!(kind, FileKind::Zip | FileKind::Safetensors) {
-            return Err(FileError::other_kind(&mut source, origin, kind, "a checkpoint").into());
-        }
         let mut file = if kind == FileKind::Zip {
             let mut torch = TorchFile::new(source, origin)?;
             let path = dictionary(&torch, entry).map_err(refuse)?;

@@ -23,7 +23,7 @@ const TEMPORARY: u8 = 0x01;
 /// Whether all of a picture is there. Markers within segments, such as those of a thumbnail, do not
 /// count, nor does what follows the end. A file that cannot be followed but has its end counts as
 /// whole: decoding it says what is wrong.
-pub(super) fn is_whole(bytes: &[u8]) -> bool {
+pub fn jpeg_is_whole(bytes: &[u8]) -> bool {
     let mut picture = Progress::default();
     // Between segments, and in the compressed data of a scan, 0xff begins a marker.
     let mut rest = bytes;
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_end_counts_where_it_is_one() {
-        let whole = |parts: &[&[u8]]| is_whole(&parts.concat());
+        let whole = |parts: &[&[u8]]| jpeg_is_whole(&parts.concat());
         let (start, end) = (&[0xff, 0xd8][..], &[0xff, 0xd9][..]);
         let scan = &[0xff, 0xda, 0, 3, 1, 7, 0xff, 0, 8, 0xff, 0xd0, 9][..];
         let thumbnail = &[0xff, 0xe1, 0, 6, 0xff, 0xd8, 0xff, 0xd9][..];
