@@ -31,6 +31,11 @@ pub fn command(dir: &Path, args: &[&str]) -> Command {
     command
 }
 
+/// A command line as one types it: its words.
+pub fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
 /// Runs it to its end.
 pub fn dis(dir: &Path, args: &[&str]) -> Output {
     command(dir, args).output().unwrap()

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::{TINY, fail, succeed};
+use crate::common::{TINY, fail, succeed, words};
 use dis_files::npz::{Array, write_npz};
 use dis_files::torch::{Dict, write_torch};
 use dis_files::{ElementType, SafetensorsFile, View, le_bytes, write_safetensors};
@@ -72,18 +72,7 @@ fn a_run_becomes_one_file_of_weights_and_average() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     fs::write(dir.join("tiny.toml"), TINY).unwrap();
-    succeed(
-        dir,
-        &[
-            "train",
-            "--config",
-            "tiny.toml",
-            "--out",
-            "run",
-            "--steps",
-            "3",
-        ],
-    );
+    succeed(dir, &words("train --config tiny.toml --out run --steps 3"));
     succeed(dir, &["convert", "run", "both.pt"]);
     for (option, file) in [("--ema", "ema"), ("--raw", "weights")] {
         let out = format!("{file}.safetensors");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{fail, names, succeed, workplace};
+use crate::common::{fail, names, succeed, words, workplace};
 use image::{GrayImage, Luma};
 
 /// The digits of a folder of pictures.
@@ -26,13 +26,7 @@ fn strength_says_how_much_of_an_image_changes() {
     let at = dir.path();
     let mut distances = Vec::new();
     for (strength, out) in [("0.1", "little"), ("0.5", "half"), ("1", "all")] {
-        let base = [
-            "sample",
-            "--init-image",
-            "digits-held-out",
-            "--classes",
-            "0,1,2",
-        ];
+        let base = words("sample --init-image digits-held-out --classes 0,1,2");
         let more = ["--steps", "20", "--strength", strength, "--out", out];
         succeed(at, &[&base[..], &more].concat());
         let drawn = pictures(&at.join(out));
@@ -76,15 +70,7 @@ fn inpainting_keeps_what_is_black_in_the_mask() {
         assert_ne!(image[..32], given.as_raw()[..32]);
     }
     GrayImage::new(8, 8).save(at.join("black.png")).unwrap();
-    let black = [
-        "sample",
-        "--init-image",
-        "given.png",
-        "--mask",
-        "black.png",
-        "--out",
-        "x.png",
-    ];
+    let black = words("sample --init-image given.png --mask black.png --out x.png");
     fail(at, &black, &["black.png", "nothing is white"]);
 }
 
@@ -92,14 +78,7 @@ fn inpainting_keeps_what_is_black_in_the_mask() {
 fn inversion_reconstructs() {
     let dir = workplace();
     let at = dir.path();
-    let base = [
-        "sample",
-        "--init-image",
-        "digits-held-out",
-        "--invert",
-        "--num",
-        "3",
-    ];
+    let base = words("sample --init-image digits-held-out --invert --num 3");
     let error = |refine: &str, out: &str| {
         succeed(
             at,
@@ -125,14 +104,7 @@ fn inversion_reconstructs() {
     );
     fail(
         at,
-        &[
-            "sample",
-            "--init-image",
-            "given/000000-class3.png",
-            "--invert",
-            "--classes",
-            "3,12",
-        ],
+        &words("sample --init-image given/000000-class3.png --invert --classes 3,12"),
         &["\"12\""],
     );
 }
@@ -158,29 +130,11 @@ fn interpolation_ends_in_what_it_goes_between() {
         (5, &three[0], &three[1])
     );
     assert_ne!(noise[2], noise[0]);
-    let both = [
-        "--interpolate",
-        "both",
-        "--classes",
-        "3,8",
-        "--frames",
-        "4",
-        "--num",
-        "4",
-    ];
+    let both = words("--interpolate both --classes 3,8 --frames 4 --num 4");
     let both = sample(&both, "both");
     let eight = sample(&["--classes", "8", "--num", "2"], "eight");
     assert_eq!((&both[0], &both[3]), (&three[0], &eight[1]));
-    let classes = [
-        "--interpolate",
-        "classes",
-        "--classes",
-        "3,8",
-        "--frames",
-        "3",
-        "--num",
-        "3",
-    ];
+    let classes = words("--interpolate classes --classes 3,8 --frames 3 --num 3");
     let classes = sample(&classes, "classes");
     assert_eq!((&classes[0], &classes[2]), (&three[0], &eight[0]));
     fail(
@@ -199,17 +153,7 @@ fn interpolation_ends_in_what_it_goes_between() {
 fn trajectories_are_strips_or_animations() {
     let dir = workplace();
     let at = dir.path();
-    let base = [
-        "sample",
-        "--classes",
-        "5",
-        "--num",
-        "3",
-        "--steps",
-        "20",
-        "--out",
-        "s.png",
-    ];
+    let base = words("sample --classes 5 --num 3 --steps 20 --out s.png");
     succeed(at, &[&base[..], &["--trajectory", "strip.png"]].concat());
     // Ten moments of three images of 48 pixels, two between them.
     let strip = image::open(at.join("strip.png")).unwrap();
@@ -223,15 +167,7 @@ fn trajectories_are_strips_or_animations() {
         &[&base[..], &["--trajectory", "x.gif"]].concat(),
         &["x.gif", ".apng"],
     );
-    let npz = [
-        "sample",
-        "--num",
-        "3",
-        "--out",
-        "s.npz",
-        "--trajectory",
-        "x.png",
-    ];
+    let npz = words("sample --num 3 --out s.npz --trajectory x.png");
     fail(at, &npz, &["--trajectory", "s.npz"]);
 }
 

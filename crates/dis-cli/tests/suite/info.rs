@@ -1,19 +1,12 @@
 //! `dis info`, help and completions.
 
-use crate::common::{fail, succeed, workplace};
+use crate::common::{fail, succeed, words, workplace};
 
 #[test]
 fn info_of_the_zoo_is_exact() {
     let dir = workplace();
     let at = dir.path();
-    let args = [
-        "info",
-        "--model",
-        "DiS-H/2",
-        "--image-size",
-        "256",
-        "--latent",
-    ];
+    let args = words("info --model DiS-H/2 --image-size 256 --latent");
     let text = succeed(at, &args);
     for word in [
         "parameters",

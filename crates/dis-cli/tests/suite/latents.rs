@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{self, fail, succeed, workplace};
+use crate::common::{self, fail, succeed, words, workplace};
 
 /// A tiny autoencoder: one latent for 2 x 2 pixels.
 const VAE: &str = concat!(
@@ -194,15 +194,7 @@ fn shards_of_pictures_that_stay_are_kept() {
     let mut bytes = fs::read(&shard).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&shard, bytes).unwrap();
-    let train = [
-        "train",
-        "--config",
-        "tiny.toml",
-        "--data",
-        "l",
-        "--out",
-        "run",
-    ];
+    let train = words("train --config tiny.toml --data l --out run");
     fail(
         dir.path(),
         &train,

@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{all_names, command, fail, succeed, workplace};
+use crate::common::{all_names, command, fail, succeed, words, workplace};
 
 fn sample<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let base = [
@@ -68,27 +68,11 @@ fn what_was_drawn_can_be_trained_on() {
         at,
         &["sample", "--num", "40", "--steps", "2", "--out", "s.npz"],
     );
-    let run = [
-        "train",
-        "--config",
-        "tiny.toml",
-        "--data",
-        "npz:s.npz",
-        "--out",
-        "run",
-    ];
+    let run = words("train --config tiny.toml --data npz:s.npz --out run");
     succeed(at, &[&run[..], &["--steps", "2"]].concat());
     fail(
         at,
-        &[
-            "train",
-            "--config",
-            "tiny.toml",
-            "--data",
-            "npz:tiny.toml",
-            "--out",
-            "x",
-        ],
+        &words("train --config tiny.toml --data npz:tiny.toml --out x"),
         &["tiny.toml", ".npz file"],
     );
 }

@@ -5,7 +5,7 @@ use std::fs;
 use dis_data::{ImageShape, NpzImages};
 
 use super::{eval, left_out, noise, value};
-use crate::common::{class_folders, fail, names, short_run, succeed, workplace};
+use crate::common::{class_folders, fail, names, short_run, succeed, words, workplace};
 
 #[test]
 fn a_classifier_is_trained_and_its_features_are_used() {
@@ -35,12 +35,7 @@ fn a_classifier_is_trained_and_its_features_are_used() {
     let read = |name: &str| fs::read(at.join(name)).unwrap();
     assert!(read("a.safetensors") == read("b.safetensors"));
     noise(&at.join("noise.npz"), 100);
-    let common = [
-        "--reference",
-        "digits-train",
-        "--features",
-        "classifier:a.safetensors",
-    ];
+    let common = words("--reference digits-train --features classifier:a.safetensors");
     let real = eval(at, &[&["digits-held-out"], &common[..]].concat());
     assert_eq!(left_out(&real), Vec::<&str>::new());
     assert!(value(&real, "labels") > 0.93 && value(&real, "is") > 7.0);
@@ -51,15 +46,7 @@ fn a_classifier_is_trained_and_its_features_are_used() {
     }
     assert!(value(&bad, "is") < value(&real, "is"));
     // A tenth is held back where the data have no part for testing.
-    let args = [
-        "train-classifier",
-        "--data",
-        "digits",
-        "--steps",
-        "1",
-        "--out",
-        "c.safetensors",
-    ];
+    let args = words("train-classifier --data digits --steps 1 --out c.safetensors");
     assert!(succeed(at, &args).contains("179 test images"));
 }
 
@@ -93,14 +80,7 @@ fn features_of_an_onnx_network_are_those_of_its_formula() {
     for (a, b) in mu.iter().zip(expected) {
         assert!((a - b).abs() < 1e-5, "{a} {b}");
     }
-    let names = [
-        "--onnx-features",
-        "features",
-        "--onnx-logits",
-        "logits",
-        "--onnx-spatial",
-        "spatial",
-    ];
+    let names = words("--onnx-features features --onnx-logits logits --onnx-spatial spatial");
     let compare = ["digits-held-out", "--reference", "digits-train"];
     let report = eval(at, &[&compare, &common[..], &names].concat());
     assert_eq!(left_out(&report), Vec::<&str>::new());
@@ -125,14 +105,7 @@ fn a_build_without_onnx_says_so() {
     let dir = workplace();
     fail(
         dir.path(),
-        &[
-            "eval",
-            "digits",
-            "--reference",
-            "digits",
-            "--features",
-            "onnx:x.onnx",
-        ],
+        &words("eval digits --reference digits --features onnx:x.onnx"),
         &["cargo feature `onnx`"],
     );
 }
@@ -159,12 +132,7 @@ fn classes_of_two_holders_are_matched_by_name() {
     assert!(said.starts_with("100.00 % of 24 test images"), "{said}");
     let judge = |samples: &str| {
         let base = [samples, "--reference", "train,size=8"];
-        let more = [
-            "--features",
-            "classifier:k.safetensors",
-            "--metrics",
-            "labels,is",
-        ];
+        let more = words("--features classifier:k.safetensors --metrics labels,is");
         eval(at, &[&base[..], &more].concat())
     };
     assert_eq!(value(&judge("test,size=8"), "labels"), 1.0);

@@ -10,7 +10,7 @@ use dis_data::{ImageShape, NpzImages};
 use dis_tensor::random::{Purpose, Stream};
 use serde_json::Value;
 
-use crate::common::{dis, fail, names, succeed, workplace};
+use crate::common::{dis, fail, names, succeed, words, workplace};
 
 /// Runs `dis eval` and reads its JSON.
 fn eval(at: &Path, args: &[&str]) -> Value {
@@ -208,13 +208,7 @@ fn what_cannot_be_compared_is_said() {
     eval(&["a/", "--reference", "a/"], &["size=N"]);
     fail(
         at,
-        &[
-            "train-classifier",
-            "--data",
-            "digits,unconditional",
-            "--out",
-            "c.safetensors",
-        ],
+        &words("train-classifier --data digits,unconditional --out c.safetensors"),
         &["no classes"],
     );
     assert!(!at.join("c.safetensors").exists());
@@ -307,24 +301,10 @@ fn few_images_lose_the_metrics_that_need_more() {
     );
     let reversed = with("many.npz", "three.npz");
     assert!(reversed.contains("4 reference images, not 3"), "{reversed}");
-    let args = [
-        "eval",
-        "one.npz",
-        "--reference",
-        "many.npz",
-        "--metrics",
-        "fid,is",
-    ];
+    let args = words("eval one.npz --reference many.npz --metrics fid,is");
     fail(at, &args, &["none of the metrics", "2 samples, not 1"]);
     // Statistics that cannot be saved do not keep figures from being shown.
-    let args = [
-        "eval",
-        "one.npz",
-        "--reference",
-        "many.npz",
-        "--save-statistics",
-        "x.npz",
-    ];
+    let args = words("eval one.npz --reference many.npz --save-statistics x.npz");
     let output = dis(at, &args);
     assert!(String::from_utf8_lossy(&output.stdout).contains("\ncopies "));
     fail(at, &args, &["--save-statistics", "at least 2"]);

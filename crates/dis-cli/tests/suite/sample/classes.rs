@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{self, class_folders, fail, names, short_run, succeed, workplace};
+use crate::common::{self, class_folders, fail, names, short_run, succeed, words, workplace};
 
 /// Classes of the images in an npz, counted.
 fn counts(file: &Path, classes: usize) -> Vec<usize> {
@@ -163,14 +163,7 @@ fn classes_without_images_are_drawn_only_when_asked_for() {
         said.contains("warning") && said.contains("no image of class 4"),
         "{said}"
     );
-    let judge = [
-        "eval",
-        "gaps.safetensors",
-        "--reference",
-        "digits",
-        "--steps",
-        "1",
-    ];
+    let judge = words("eval gaps.safetensors --reference digits --steps 1");
     let more = ["--num", "6", "--metrics", "fid", "--bootstrap", "0"];
     let said = succeed(at, &[&judge[..], &more].concat());
     assert!(said.contains("6 of the model's 8 classes"), "{said}");

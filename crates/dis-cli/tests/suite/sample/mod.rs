@@ -5,7 +5,7 @@ mod refusals;
 
 use std::fs;
 
-use crate::common::{fail, names, succeed, workplace};
+use crate::common::{fail, names, succeed, words, workplace};
 
 #[test]
 fn with_no_argument_draws_the_bundled_digits() {
@@ -51,17 +51,7 @@ fn writes_single_pictures_and_takes_every_sampler() {
     let at = dir.path();
     succeed(
         at,
-        &[
-            "sample",
-            "--classes",
-            "7,2",
-            "--num",
-            "3",
-            "--steps",
-            "3",
-            "--out",
-            "pictures",
-        ],
+        &words("sample --classes 7,2 --num 3 --steps 3 --out pictures"),
     );
     let expected = [
         "000000-class7.png",
@@ -95,17 +85,7 @@ fn a_folder_of_pictures_is_no_mixture() {
     assert_eq!(first.len(), 6);
     let bytes = |name: &String| fs::read(at.join("s").join(name)).unwrap();
     let before: Vec<Vec<u8>> = first.iter().map(bytes).collect();
-    let three = [
-        "sample",
-        "--num",
-        "3",
-        "--classes",
-        "7",
-        "--steps",
-        "2",
-        "--seed",
-        "2",
-    ];
+    let three = words("sample --num 3 --classes 7 --steps 2 --seed 2");
     let three = [&three[..], &["--out", "s"]].concat();
     fail(
         at,

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::{self, fail, names, succeed, workplace};
+use crate::common::{self, fail, names, succeed, words, workplace};
 
 #[test]
 fn what_is_written_is_nothing_else_of_the_command() {
@@ -23,15 +23,7 @@ fn what_is_written_is_nothing_else_of_the_command() {
             ["--init-image", "--out"],
         ),
         (
-            &[
-                "sample",
-                "--init-image",
-                "a.png",
-                "--mask",
-                "m.png",
-                "--out",
-                "m.png",
-            ],
+            &words("sample --init-image a.png --mask m.png --out m.png"),
             ["--mask", "--out"],
         ),
         (
@@ -44,28 +36,11 @@ fn what_is_written_is_nothing_else_of_the_command() {
             ["SAMPLES", "--save-statistics"],
         ),
         (
-            &[
-                "eval",
-                "--reference",
-                "digits",
-                "--json",
-                "j",
-                "--save-statistics",
-                "j",
-            ],
+            &words("eval --reference digits --json j --save-statistics j"),
             ["--json", "--save-statistics"],
         ),
         (
-            &[
-                "eval",
-                "--bpd",
-                "--reference",
-                "digits",
-                "--json",
-                "j",
-                "--plot",
-                "./j",
-            ],
+            &words("eval --bpd --reference digits --json j --plot ./j"),
             ["--json", "--plot"],
         ),
         (
@@ -136,14 +111,7 @@ fn negative_values_are_values() {
         &["encode", "x", "--vae", "v", "--out", "o", "--size", "-8"],
         "--size",
     );
-    let eval = [
-        "eval",
-        "digits",
-        "--reference",
-        "digits",
-        "--features",
-        "onnx:x.onnx",
-    ];
+    let eval = words("eval digits --reference digits --features onnx:x.onnx");
     for more in [
         ["--onnx-range", "-1,1"],
         ["--onnx-normalize", "-0.5,-1,0.5,1"],
@@ -308,32 +276,15 @@ fn refusals_name_the_culprit_and_write_nothing() {
 fn damaged_checkpoints_are_refused_by_name() {
     let dir = workplace();
     let at = dir.path();
-    succeed(
-        at,
-        &[
-            "train",
-            "--config",
-            "tiny.toml",
-            "--steps",
-            "1",
-            "--out",
-            "run",
-        ],
-    );
+    succeed(at, &words("train --config tiny.toml --steps 1 --out run"));
     let good = fs::read(at.join("run/checkpoints/step-00000001/ema.safetensors")).unwrap();
-    let refuse = |bytes: &[u8], words: &[&str]| {
+    let refuse = |bytes: &[u8], parts: &[&str]| {
         fs::write(at.join("bad.safetensors"), bytes).unwrap();
         let mut all = vec!["bad.safetensors"];
-        all.extend(words);
+        all.extend(parts);
         fail(
             at,
-            &[
-                "sample",
-                "--checkpoint",
-                "bad.safetensors",
-                "--out",
-                "x.png",
-            ],
+            &words("sample --checkpoint bad.safetensors --out x.png"),
             &all,
         );
         fail(at, &["info", "--checkpoint", "bad.safetensors"], &all);

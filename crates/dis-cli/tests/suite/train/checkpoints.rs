@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::train;
-use crate::common::{dis, fail, names, newest, succeed, workplace};
+use crate::common::{dis, fail, names, newest, succeed, words, workplace};
 
 #[test]
 fn a_finished_run_can_be_extended_and_sampled() {
@@ -22,19 +22,7 @@ fn a_finished_run_can_be_extended_and_sampled() {
     assert!(names(&at.join("run/checkpoints")).contains(&"step-00000008".to_string()));
     succeed(
         at,
-        &[
-            "sample",
-            "--checkpoint",
-            "run",
-            "--num",
-            "3",
-            "--classes",
-            "4",
-            "--steps",
-            "4",
-            "--out",
-            "x.png",
-        ],
+        &words("sample --checkpoint run --num 3 --classes 4 --steps 4 --out x.png"),
     );
     assert!(at.join("x.png").is_file());
     succeed(
@@ -51,16 +39,7 @@ fn keep_bounds_the_checkpoints() {
     let at = dir.path();
     succeed(
         at,
-        &train(&[
-            "--steps",
-            "9",
-            "--checkpoint-every",
-            "2",
-            "--keep",
-            "2",
-            "--out",
-            "run",
-        ]),
+        &train(&words("--steps 9 --checkpoint-every 2 --keep 2 --out run")),
     );
     assert_eq!(
         names(&at.join("run/checkpoints")),
@@ -132,14 +111,7 @@ fn every_command_takes_the_newest_whole_checkpoint_that_resume_takes() {
         assert!(warned.contains(words), "{warned}");
     }
     let draw = ["--num", "4", "--steps", "1", "--checkpoint", "run"];
-    let judge = [
-        "--num",
-        "4",
-        "--steps",
-        "1",
-        "--reference",
-        "digits-held-out",
-    ];
+    let judge = words("--num 4 --steps 1 --reference digits-held-out");
     for command in [
         [&["sample", "--out", "a.png"], &draw[..]].concat(),
         vec!["info", "--checkpoint", "run"],

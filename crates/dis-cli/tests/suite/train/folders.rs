@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{command, dis, names, newest};
+use crate::common::{command, dis, names, newest, words};
 
 const TINY: &str = r#"
 [model]
@@ -94,15 +94,7 @@ fn bad_pictures_are_found_before_the_first_step_and_can_be_repaired() {
     let at = dir.path();
     let bad = [at.join("photos/2.png"), at.join("photos/5.png")];
     let whole: Vec<_> = bad.iter().map(|path| cut(path)).collect();
-    let start = [
-        "train",
-        "--config",
-        "tiny.toml",
-        "--data",
-        "photos,size=8",
-        "--out",
-        "run",
-    ];
+    let start = words("train --config tiny.toml --data photos,size=8 --out run");
     fail(
         at,
         &start,
@@ -197,15 +189,7 @@ fn runs_lie_inside_their_data() {
         let at = dir.path().join("photos");
         let config = ["train", "--config", "../tiny.toml", "--data", ".,size=8"];
         succeed(&at, &config);
-        let drawn = [
-            "sample",
-            "--checkpoint",
-            "runs/tiny",
-            "--num",
-            "3",
-            "--steps",
-            "2",
-        ];
+        let drawn = words("sample --checkpoint runs/tiny --num 3 --steps 2");
         succeed(&at, &drawn);
         succeed(&at, &[&drawn[..], &["--out", "more"]].concat());
         succeed(&at, &["train", "--resume", "runs/tiny", "--steps", "6"]);

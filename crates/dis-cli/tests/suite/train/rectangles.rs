@@ -7,7 +7,7 @@ use dis_data::NpzImages;
 
 use image::{GrayImage, Luma};
 
-use crate::common::{fail, names, newest, succeed};
+use crate::common::{fail, names, newest, succeed, words};
 
 /// Grey images, 8 high and 4 wide, in two classes: bright above or below.
 const COUNT: usize = 12;
@@ -96,32 +96,17 @@ fn rectangles_from_data_to_pictures_and_figures() {
     let drawn = names(&at.join("folder"));
     assert_eq!(drawn.len(), 2);
     assert_eq!(size(&at.join("folder").join(&drawn[0])), (4, 8));
-    sample(&[
-        "--interpolate",
-        "both",
-        "--classes",
-        "0,1",
-        "--frames",
-        "3",
-        "--num",
-        "3",
-        "--out",
-        "walk",
-    ]);
+    sample(&words(
+        "--interpolate both --classes 0,1 --frames 3 --num 3 --out walk",
+    ));
     assert_eq!(names(&at.join("walk")).len(), 3);
     sample(&["--num", "2", "--trajectory", "t.apng", "--out", "x.png"]);
     sample(&["--num", "8", "--out", "drawn.npz"]);
 
     // Given images, inverted and inpainted from above.
-    sample(&[
-        "--init-image",
-        "npz:tall.npz",
-        "--invert",
-        "--num",
-        "2",
-        "--out",
-        "inverted",
-    ]);
+    sample(&words(
+        "--init-image npz:tall.npz --invert --num 2 --out inverted",
+    ));
     assert_eq!(names(&at.join("inverted")).len(), 4);
     let mask = GrayImage::from_fn(4, 8, |_, y| Luma([if y < 4 { 255 } else { 0 }]));
     mask.save(at.join("mask.png")).unwrap();
@@ -144,34 +129,12 @@ fn rectangles_from_data_to_pictures_and_figures() {
     picture.save(at.join("one.png")).unwrap();
     sample(&["--init-image", "one.png", "--num", "8", "--out", "changed"]);
     assert_eq!(names(&at.join("changed")).len(), 8);
-    let eval = [
-        "eval",
-        "changed",
-        "--reference",
-        "npz:tall.npz",
-        "--bootstrap",
-        "0",
-    ];
+    let eval = words("eval changed --reference npz:tall.npz --bootstrap 0");
     succeed(at, &eval);
-    let eval = [
-        "eval",
-        "drawn.npz",
-        "--reference",
-        "npz:tall.npz",
-        "--bootstrap",
-        "0",
-    ];
+    let eval = words("eval drawn.npz --reference npz:tall.npz --bootstrap 0");
     let report = succeed(at, &eval);
     assert!(report.contains("fid"), "{report}");
-    let bits = [
-        "eval",
-        "run",
-        "--bpd",
-        "--reference",
-        "npz:tall.npz",
-        "--num",
-        "2",
-    ];
+    let bits = words("eval run --bpd --reference npz:tall.npz --num 2");
     assert!(succeed(at, &bits).contains("bits"));
     succeed(at, &["convert", "run", "run.pt"]);
     assert!(succeed(at, &["info", "--checkpoint", "run.pt"]).contains("1 x 8 x 4"));
@@ -203,14 +166,6 @@ fn sizes_that_do_not_fit_are_refused_in_words() {
         "patch_size = 2\nimage_size = [8, 4, 2]",
         &["image_size", "[height, width]"],
     );
-    let sample = [
-        "sample",
-        "--init-image",
-        "npz:tall.npz",
-        "--num",
-        "1",
-        "--out",
-        "x.png",
-    ];
+    let sample = words("sample --init-image npz:tall.npz --num 1 --out x.png");
     fail(at, &sample, &["1x8x4", "1x8x8"]);
 }

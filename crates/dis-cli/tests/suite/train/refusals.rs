@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::train;
-use crate::common::{self, fail, succeed, workplace};
+use crate::common::{self, fail, succeed, words, workplace};
 
 #[test]
 fn refusals() {
@@ -65,14 +65,7 @@ fn an_image_that_does_not_decode_is_named() {
         &["sample", "--num", "4", "--steps", "2", "--out", "pictures"],
     );
     fs::write(at.join("pictures/broken.png"), b"not a picture").unwrap();
-    let data = [
-        "--data",
-        "pictures,size=8,grey",
-        "--out",
-        "run",
-        "--steps",
-        "5",
-    ];
+    let data = words("--data pictures,size=8,grey --out run --steps 5");
     fail(at, &train(&data), &["broken.png"]);
 }
 
@@ -125,14 +118,6 @@ fn the_least_rate_follows_unless_it_is_said() {
     );
     let said = common::TINY.replace("lr = 1e-3", "lr = 1e-3\nmin_lr = 1e-5");
     fs::write(at.join("said.toml"), said).unwrap();
-    let args = [
-        "train",
-        "--config",
-        "said.toml",
-        "--lr",
-        "1e-6",
-        "--out",
-        "x",
-    ];
+    let args = words("train --config said.toml --lr 1e-6 --out x");
     fail(at, &args, &["train.min_lr", "train.lr (--lr)"]);
 }
