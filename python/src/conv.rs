@@ -165,7 +165,8 @@ impl Problem<'_> {
 
     fn tiles(&self) -> Vec<(usize, usize)> {
         let [_, length, channels] = self.shape;
-        let width = (TILE / (length + self.width) / 16 * 16).clamp(16, 1024);
+        let width = (TILE / (length + self.width)).clamp(16, 1024);
+        let width = 1 << width.ilog2();
         (0..channels)
             .step_by(width)
             .map(|first| (first, width.min(channels - first)))

@@ -196,11 +196,11 @@ impl Problem<'_> {
         self.channels / self.bc.groups.max(1)
     }
 
-    /// Channels of a tile that is to hold about `elements` numbers of an array: a multiple of the lanes that
-    /// kernels work on together.
+    /// Channels of a tile that is to hold about `elements` numbers of an array: a power of two, so that tiles are made
+    /// of the lanes that kernels work on together.
     pub fn tile_width(&self, elements: usize) -> usize {
-        let width = elements / self.length.max(1) / 16 * 16;
-        width.clamp(16, 1024).min(self.group_width().max(1))
+        let width = (elements / self.length.max(1)).clamp(16, 1024);
+        (1 << width.ilog2()).min(self.group_width().max(1))
     }
 
     /// The first channel and the number of channels of each tile of a group.

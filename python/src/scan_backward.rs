@@ -189,7 +189,7 @@ struct Gradients<'a> {
 }
 
 /// Numbers of an array that a tile holds.
-const TILE: usize = 16 * 1024;
+const TILE: usize = 32 * 1024;
 
 /// One tile of one sample. Its sums over tokens go to the task's own part of memory, to be added in order.
 struct Task<'a> {

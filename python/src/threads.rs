@@ -3,17 +3,15 @@
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 static POOL: RwLock<Option<Arc<ThreadPool>>> = RwLock::new(None);
+/// The number of threads that was asked for; 0 is the usual one.
+static ASKED: AtomicUsize = AtomicUsize::new(0);
 
 /// Work, in rough nanoseconds, below which a call stays on the thread that makes it.
 pub const SERIAL: usize = 40_000;
-
-fn set(pool: Option<Arc<ThreadPool>>) -> Option<Arc<ThreadPool>> {
-    let mut current = POOL.write().unwrap_or_else(PoisonError::into_inner);
-    std::mem::replace(&mut *current, pool)
-}
 
 fn build(threads: usize) -> PyResult<Arc<ThreadPool>> {
     let builder = ThreadPoolBuilder::new().num_threads(threads);
@@ -29,7 +27,7 @@ pub fn pool() -> PyResult<Arc<ThreadPool>> {
     if let Some(pool) = &*POOL.read().unwrap_or_else(PoisonError::into_inner) {
         return Ok(pool.clone());
     }
-    let new = build(0)?;
+    let new = build(ASKED.load(Ordering::Relaxed))?;
     let mut current = POOL.write().unwrap_or_else(PoisonError::into_inner);
     Ok(current.get_or_insert(new).clone())
 }
@@ -52,7 +50,9 @@ pub fn set_num_threads(threads: usize) -> PyResult<()> {
             "num_threads is {threads}, at most {MOST} are possible"
         )));
     }
-    set(Some(build(threads)?));
+    let new = build(threads)?;
+    ASKED.store(threads, Ordering::Relaxed);
+    *POOL.write().unwrap_or_else(PoisonError::into_inner) = Some(new);
     Ok(())
 }
 
@@ -62,8 +62,7 @@ pub fn get_num_threads() -> PyResult<usize> {
     Ok(pool()?.current_num_threads())
 }
 
-/// To be called in a forked process: threads do not live on in it, so the next call starts its own. It is as
-/// wide as the parent's.
+/// To be called in a forked process: threads do not live on in it, so the next call starts as many of its own.
 #[pyfunction]
 pub fn _after_fork() -> PyResult<()> {
     // A lock that another thread held at the fork stays locked: so it is only tried.
@@ -72,11 +71,7 @@ pub fn _after_fork() -> PyResult<()> {
             "the process was forked while its threads were being set",
         ));
     };
-    if let Some(old) = current.take() {
-        let threads = old.current_num_threads();
-        // Its threads are not here to be ended.
-        std::mem::forget(old);
-        *current = Some(build(threads)?);
-    }
+    // The old ones are not here to be ended.
+    std::mem::forget(current.take());
     Ok(())
 }

@@ -109,8 +109,6 @@ pub struct Tile {
 
 /// Rows and columns of the blocks that are transposed in registers.
 const BLOCK: usize = 4;
-/// Channels that are copied together: a row of them is a line of cache.
-const WIDE: usize = 16;
 
 #[inline(always)]
 fn transpose4([a, b, c, d]: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
@@ -145,11 +143,19 @@ pub fn gather(from: ArrayView2<'_, f32>, to: &mut [f32]) {
     let mut first = 0;
     while first < channels {
         let column = |i: usize| from.index_axis_move(Axis(1), first + i).to_slice();
-        if let Some(columns) = all::<WIDE>(channels - first, column) {
-            gather_columns(columns, to, channels, first);
-            first += WIDE;
-        } else if let Some(columns) = all::<BLOCK>(channels - first, column) {
-            gather_columns(columns, to, channels, first);
+        if first + BLOCK <= channels
+            && let [Some(a), Some(b), Some(c), Some(d)] =
+                [column(0), column(1), column(2), column(3)]
+        {
+            let four = [a, b, c, d];
+            // Rows whose width is known go twice as fast.
+            match channels {
+                16 => gather_rows(four, to.as_chunks_mut::<16>().0, first),
+                32 => gather_rows(four, to.as_chunks_mut::<32>().0, first),
+                64 => gather_rows(four, to.as_chunks_mut::<64>().0, first),
+                _ => gather_four(four, to, channels, first),
+            }
+            gather_rest(four, to, channels, first);
             first += BLOCK;
         } else {
             for (t, &x) in from.column(first).iter().enumerate() {
@@ -160,37 +166,34 @@ pub fn gather(from: ArrayView2<'_, f32>, to: &mut [f32]) {
     }
 }
 
-/// N values, if there are so many and all are there.
-fn all<'a, const N: usize>(
-    left: usize,
-    get: impl Fn(usize) -> Option<&'a [f32]>,
-) -> Option<[&'a [f32]; N]> {
-    if left < N {
-        return None;
-    }
-    let mut found = [&[][..]; N];
-    for (i, to) in found.iter_mut().enumerate() {
-        *to = get(i)?;
-    }
-    Some(found)
-}
-
-/// Channels, each contiguous, to columns of rows of `width`.
-fn gather_columns<const N: usize>(from: [&[f32]; N], to: &mut [f32], width: usize, first: usize) {
-    let tokens = from[0].len();
-    let whole = tokens / BLOCK;
-    let parts = from.map(|x| &x.as_chunks::<BLOCK>().0[..whole]);
-    for (k, rows) in to.chunks_exact_mut(BLOCK * width).take(whole).enumerate() {
-        for part in (0..N).step_by(BLOCK) {
-            let block = transpose4(std::array::from_fn(|i| parts[part + i][k]));
-            for (row, values) in rows.chunks_exact_mut(width).zip(block) {
-                row[first + part..][..BLOCK].copy_from_slice(&values);
-            }
+/// Four channels, each contiguous, to columns of rows, as far as whole blocks go.
+fn gather_rows<const W: usize>([a, b, c, d]: [&[f32]; 4], to: &mut [[f32; W]], first: usize) {
+    let [a, b, c, d] = [a, b, c, d].map(|x| x.as_chunks::<BLOCK>().0);
+    let (rows, _) = to.as_chunks_mut::<BLOCK>();
+    for ((((rows, a), b), c), d) in rows.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+        for (row, values) in rows.iter_mut().zip(transpose4([*a, *b, *c, *d])) {
+            row[first..first + BLOCK].copy_from_slice(&values);
         }
     }
-    for t in whole * BLOCK..tokens {
-        for (i, x) in from.iter().enumerate() {
-            to[t * width + first + i] = x[t];
+}
+
+/// [`gather_rows`] for rows of any width.
+fn gather_four([a, b, c, d]: [&[f32]; 4], to: &mut [f32], width: usize, first: usize) {
+    let [a, b, c, d] = [a, b, c, d].map(|x| x.as_chunks::<BLOCK>().0);
+    let rows = to.chunks_exact_mut(BLOCK * width);
+    for ((((rows, a), b), c), d) in rows.zip(a).zip(b).zip(c).zip(d) {
+        let block = transpose4([*a, *b, *c, *d]);
+        for (row, values) in rows.chunks_exact_mut(width).zip(block) {
+            row[first..first + BLOCK].copy_from_slice(&values);
+        }
+    }
+}
+
+/// The tokens after the last whole block.
+fn gather_rest(from: [&[f32]; 4], to: &mut [f32], width: usize, first: usize) {
+    for t in from[0].len() / BLOCK * BLOCK..from[0].len() {
+        for (to, x) in to[t * width + first..].iter_mut().zip(from) {
+            *to = x[t];
         }
     }
 }
@@ -210,60 +213,60 @@ pub fn scatter(from: &[f32], mut to: ArrayViewMut2<'_, f32>) {
         }
         return;
     }
-    let mut first = 0;
-    let mut slices: Vec<&mut [f32]> = Vec::with_capacity(channels);
-    if to.strides()[0] == 1 {
-        slices.extend(
-            to.columns_mut()
-                .into_iter()
-                .filter_map(ArrayViewMut1::into_slice),
-        );
-    }
-    if slices.len() == channels {
-        let (wide, rest) = slices.as_chunks_mut::<WIDE>();
-        for columns in wide {
-            scatter_columns(from, channels, first, columns);
-            first += WIDE;
-        }
-        for columns in rest.as_chunks_mut::<BLOCK>().0 {
-            scatter_columns(from, channels, first, columns);
-            first += BLOCK;
-        }
-    }
-    for (c, mut column) in to.columns_mut().into_iter().enumerate().skip(first) {
-        for (t, x) in column.iter_mut().enumerate() {
-            *x = from[t * channels + c];
-        }
-    }
-}
-
-/// Columns of rows of `width` to channels, each contiguous.
-fn scatter_columns<const N: usize>(
-    from: &[f32],
-    width: usize,
-    first: usize,
-    to: &mut [&mut [f32]; N],
-) {
-    let tokens = to[0].len();
-    let whole = tokens / BLOCK;
-    {
-        let mut parts = to
-            .each_mut()
-            .map(|x| &mut x.as_chunks_mut::<BLOCK>().0[..whole]);
-        for (k, rows) in from.chunks_exact(BLOCK * width).take(whole).enumerate() {
-            for part in (0..N).step_by(BLOCK) {
-                let mut block = [[0.0; BLOCK]; BLOCK];
-                for (values, row) in block.iter_mut().zip(rows.chunks_exact(width)) {
-                    values.copy_from_slice(&row[first + part..][..BLOCK]);
-                }
-                for (to, values) in parts[part..].iter_mut().zip(transpose4(block)) {
-                    to[k] = values;
+    for (k, mut four) in to.axis_chunks_iter_mut(Axis(1), BLOCK).enumerate() {
+        let first = k * BLOCK;
+        let mut columns = four.columns_mut().into_iter();
+        let mut next = || columns.next().and_then(ArrayViewMut1::into_slice);
+        if let [Some(a), Some(b), Some(c), Some(d)] = [next(), next(), next(), next()] {
+            let mut four = [a, b, c, d];
+            match channels {
+                16 => scatter_rows(from.as_chunks::<16>().0, first, &mut four),
+                32 => scatter_rows(from.as_chunks::<32>().0, first, &mut four),
+                64 => scatter_rows(from.as_chunks::<64>().0, first, &mut four),
+                _ => scatter_four(from, channels, first, &mut four),
+            }
+            scatter_rest(from, channels, first, four);
+        } else {
+            for (i, mut column) in four.columns_mut().into_iter().enumerate() {
+                for (t, x) in column.iter_mut().enumerate() {
+                    *x = from[t * channels + first + i];
                 }
             }
         }
     }
-    for t in whole * BLOCK..tokens {
-        for (i, x) in to.iter_mut().enumerate() {
+}
+
+/// Columns of rows to four channels, each contiguous, as far as whole blocks go.
+fn scatter_rows<const W: usize>(from: &[[f32; W]], first: usize, to: &mut [&mut [f32]; 4]) {
+    let [a, b, c, d] = to.each_mut().map(|x| x.as_chunks_mut::<BLOCK>().0);
+    let (rows, _) = from.as_chunks::<BLOCK>();
+    for ((((rows, a), b), c), d) in rows.iter().zip(a).zip(b).zip(c).zip(d) {
+        let mut block = [[0.0; BLOCK]; BLOCK];
+        for (values, row) in block.iter_mut().zip(rows) {
+            values.copy_from_slice(&row[first..first + BLOCK]);
+        }
+        [*a, *b, *c, *d] = transpose4(block);
+    }
+}
+
+/// [`scatter_rows`] for rows of any width.
+fn scatter_four(from: &[f32], width: usize, first: usize, to: &mut [&mut [f32]; 4]) {
+    let [a, b, c, d] = to.each_mut().map(|x| x.as_chunks_mut::<BLOCK>().0);
+    let rows = from.chunks_exact(BLOCK * width);
+    for ((((rows, a), b), c), d) in rows.zip(a).zip(b).zip(c).zip(d) {
+        let mut block = [[0.0; BLOCK]; BLOCK];
+        for (values, row) in block.iter_mut().zip(rows.chunks_exact(width)) {
+            values.copy_from_slice(&row[first..first + BLOCK]);
+        }
+        [*a, *b, *c, *d] = transpose4(block);
+    }
+}
+
+/// The tokens after the last whole block.
+fn scatter_rest(from: &[f32], width: usize, first: usize, to: [&mut [f32]; 4]) {
+    let tokens = to[0].len();
+    for (i, x) in to.into_iter().enumerate() {
+        for t in tokens / BLOCK * BLOCK..tokens {
             x[t] = from[t * width + first + i];
         }
     }
