@@ -7,7 +7,7 @@ Contenders take turns in one run; medians are printed in milliseconds, with how 
 * `ours`: `selective_scan_fn` with arrays in mamba's order (batch, channels, length), and `ours, tokens first` with the
   same as views of (batch, length, channels) arrays.
 * `loop`: the definition that public code falls back to: exp(delta A) and delta B u at once, then a loop over tokens.
-* `compiled`: the same recurrence, by torch.compile in pieces of 1, 8 or 32 tokens; the fastest piece counts.
+* `compiled`: the same recurrence, by torch.compile in pieces of 1, 8 or 32 tokens (`--pieces`); the fastest counts.
 """
 
 import argparse
@@ -21,7 +21,6 @@ import dis_ssm
 from dis_ssm.torch import selective_scan_fn
 
 LENGTH, STATES = 257, 16
-PIECES = (1, 8, 32)
 
 
 def loop(u, delta, A, B, C, D, z, delta_bias):
@@ -129,10 +128,17 @@ def processor():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
-    for name, values in (("threads", [1, 2]), ("batch", [1, 8]), ("channels", [736, 1536])):
+    for name, values in (
+        ("threads", [1, 2]),
+        ("batch", [1, 8]),
+        ("channels", [736, 1536]),
+        ("pieces", [1, 8, 32]),
+    ):
         parser.add_argument(f"--{name}", type=int, nargs="+", default=values)
     parser.add_argument("--no-compile", action="store_true", help="leave the compiled loops out")
     options = parser.parse_args()
+    # Every length of a piece, with and without gradients, is a compilation.
+    torch._dynamo.config.recompile_limit = 64
     print(f"{processor()}; torch {torch.__version__}, dis_ssm {dis_ssm.__version__}; L {LENGTH}, N {STATES}")
     for threads in options.threads:
         torch.set_num_threads(threads)
@@ -147,7 +153,9 @@ def main():
                 }
                 if not options.no_compile:
                     torch._dynamo.reset()
-                    contenders.update({f"compiled {tokens}": (compiled(tokens), plain) for tokens in PIECES})
+                    contenders.update(
+                        {f"compiled {tokens}": (compiled(tokens), plain) for tokens in options.pieces}
+                    )
                 for name, run in (("forward", forward), ("forward and backward", both)):
                     report(
                         f"{threads} threads, B {batch}, D {channels}, {name}", contenders, run, options.rounds

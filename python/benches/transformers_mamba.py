@@ -14,6 +14,7 @@ import sys
 import time
 
 PROMPT, GENERATED = 512, 64
+TASKS = ("prefill", "generate", "prompt and generate", "training step")
 
 
 def work(pipe, fast, threads, layers, width):
@@ -83,6 +84,7 @@ def main():
     for name, default in (("rounds", 5), ("layers", 24), ("width", 768)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     options = parser.parse_args()
     with open("/proc/cpuinfo") as file:
         names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
@@ -90,7 +92,7 @@ def main():
     for threads in options.threads:
         workers = {name: start(name == "ours", threads, options) for name in ("ours", "slow path")}
         version = {name: pipe.recv() for name, (pipe, _) in workers.items()}["ours"]
-        for task in ("prefill", "generate", "prompt and generate", "training step"):
+        for task in options.tasks:
             times, results = {name: [] for name in workers}, {}
             for turn in range(options.rounds + 1):
                 for name, (pipe, _) in workers.items():

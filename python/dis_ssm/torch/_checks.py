@@ -86,3 +86,14 @@ def activation(op, value):
     if value not in (None, "silu", "swish"):
         raise NotImplementedError(f'{op}: activation must be None, "silu" or "swish", not {value!r}')
     return value is not None
+
+
+def row_indices(op, name, value, batch, rows, least=0):
+    """Checks the rows of a pool of states that a batch uses: integers from `least` up, below `rows`."""
+    tensor(op, name, value, (torch.int32, torch.int64))
+    shape(op, name, value, (batch,), "(batch,)")
+    # Their values are not known while a program is compiled.
+    if value.numel() and value.is_cpu and not torch.compiler.is_compiling():
+        low, high = value.min().item(), value.max().item()
+        if low < least or high >= rows:
+            raise IndexError(f"{op}: {name} has values from {low} to {high}; expected {least} to {rows - 1}")

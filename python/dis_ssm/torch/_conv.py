@@ -137,7 +137,8 @@ def causal_conv1d_update(
     weight : (channels, width), width 2 to 4. bias : (channels,).
     activation : None, "silu" or "swish".
     cache_seqlens : (batch,) integers: `conv_state` is a ring, written from `cache_seqlens % state length`.
-    conv_state_indices : (batch,) integers: the rows of `conv_state` that the samples of x use.
+    conv_state_indices : (batch,) integers: the rows of `conv_state` that the samples of x use; -1 for a sample that is
+        padding, whose result is zero.
 
     Returns
     -------
@@ -145,7 +146,7 @@ def causal_conv1d_update(
 
     Raises
     ------
-    TypeError, ValueError, NotImplementedError
+    TypeError, ValueError, IndexError, NotImplementedError
         They name the argument, its type, device or shape, and what was expected.
     """
     op = "causal_conv1d_update"
@@ -160,11 +161,15 @@ def causal_conv1d_update(
     width = _weight(op, weight, channels)
     check.optional(op, "bias", bias, (channels,), "(channels,)")
     check.dims(op, "conv_state", conv_state, (3,), "(batch, channels, state length)")
-    for name, value in (("cache_seqlens", cache_seqlens), ("conv_state_indices", conv_state_indices)):
-        if value is not None:
-            check.tensor(op, name, value, (torch.int32, torch.int64))
-            check.shape(op, name, value, (batch,), "(batch,)")
-    rows = conv_state if conv_state_indices is None else conv_state.index_select(0, conv_state_indices)
+    if cache_seqlens is not None:
+        check.tensor(op, "cache_seqlens", cache_seqlens, (torch.int32, torch.int64))
+        check.shape(op, "cache_seqlens", cache_seqlens, (batch,), "(batch,)")
+    rows = conv_state
+    if conv_state_indices is not None:
+        check.row_indices(op, "conv_state_indices", conv_state_indices, batch, conv_state.shape[0], least=-1)
+        places = conv_state_indices.long()
+        used = places >= 0
+        rows = conv_state.index_select(0, places.clamp(min=0))
     held = rows.shape[2]
     check.shape(op, "conv_state", rows, (batch, channels, held), "(batch, channels, state length)")
     if held < width - 1:
@@ -176,9 +181,10 @@ def causal_conv1d_update(
         y = torch.ops.dis_ssm.causal_conv1d_update(rows.transpose(1, 2), tokens, weight, bias, silu)
     else:
         y = _update_ring(x, rows, weight, bias, silu, cache_seqlens.long())
-    if conv_state_indices is not None:
-        conv_state.index_copy_(0, conv_state_indices.long(), rows)
     y = y.transpose(1, 2)
+    if conv_state_indices is not None:
+        conv_state.index_copy_(0, places[used], rows[used])
+        y = y.masked_fill(~used[:, None, None], 0)
     return y.squeeze(-1) if single else y
 
 

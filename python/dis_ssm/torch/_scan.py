@@ -144,7 +144,7 @@ def selective_state_update(
 
     Raises
     ------
-    TypeError, ValueError
+    TypeError, ValueError, IndexError
         They name the argument, its type, device or shape, and what was expected.
     """
     op = "selective_state_update"
@@ -153,8 +153,7 @@ def selective_state_update(
     check.dims(op, "state", state, (3, 4), "(batch, channels, states) or (batch, heads, channels, states)")
     rows = state
     if state_batch_indices is not None:
-        check.tensor(op, "state_batch_indices", state_batch_indices, (torch.int32, torch.int64))
-        check.shape(op, "state_batch_indices", state_batch_indices, (x.shape[0],), "(batch,)")
+        check.row_indices(op, "state_batch_indices", state_batch_indices, x.shape[0], state.shape[0])
         rows = state.index_select(0, state_batch_indices)
     batch, *inner, states = rows.shape
     channels = inner[0] if len(inner) == 1 else inner[0] * inner[1]

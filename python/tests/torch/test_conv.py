@@ -131,6 +131,18 @@ def test_update_of_some_rows():
     assert torch.equal(pool, expected)
 
 
+def test_update_of_padding():
+    arguments = conv_arguments(batch=3, length=2)
+    x = arguments.pop("x")
+    pool = torch.randn(4, 18, 4)
+    expected, part = pool.clone(), pool[[2, 0]].clone()
+    y = causal_conv1d_update(x, pool, **arguments, conv_state_indices=torch.tensor([2, -1, 0]))
+    assert torch.equal(y[[0, 2]], causal_conv1d_update(x[[0, 2]], part, **arguments))
+    assert (y[1] == 0).all()
+    expected[[2, 0]] = part
+    assert torch.equal(pool, expected)
+
+
 def test_tokens_are_the_convolution():
     arguments = conv_arguments(length=7)
     x = arguments.pop("x")

@@ -155,6 +155,17 @@ def test_state_update_shapes(name, shape, message):
         selective_state_update(**arguments)
 
 
+@pytest.mark.parametrize("index", [-2, 3, 7])
+def test_rows_that_are_not_there(index):
+    rows = torch.tensor([0, index])
+    x, pool = torch.zeros(2, 18), torch.zeros(3, 18, 4)
+    with pytest.raises(IndexError, match=r"conv_state_indices has values .* expected -1 to 2"):
+        causal_conv1d_update(x, pool, torch.zeros(18, 4), conv_state_indices=rows)
+    A, B = torch.zeros(18, 4), torch.zeros(2, 4)
+    with pytest.raises(IndexError, match=r"state_batch_indices has values .* expected 0 to 2"):
+        selective_state_update(pool, x, x, A, B, B, state_batch_indices=rows)
+
+
 def test_not_a_number_goes_through():
     # Values that are not finite are results, not errors, and stay in their own row.
     arguments = scan_arguments()
