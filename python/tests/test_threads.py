@@ -74,6 +74,8 @@ def test_an_interrupt_ends_the_drawing():
     code = """
 import os, signal
 import dis_ssm
+# A process in the background is started with the signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 pipeline = dis_ssm.Pipeline.from_pretrained("digits")
 def interrupt(done, total):
     os.kill(os.getpid(), signal.SIGINT)
