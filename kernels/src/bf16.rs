@@ -1,6 +1,6 @@
 //! Launch contracts of `bf16.ptx`.
 
-use crate::contract::{Contract, ContractInfo, Geometry, Kernel, Ready, contract};
+use crate::contract::{Contract, ContractInfo, Geometry, Kernel, contract};
 use crate::error::Result;
 use crate::gemm::{Factor, fit};
 use crate::mat::{Mat, MatMut, shape};
@@ -17,7 +17,7 @@ contract! {
     pub fn new;
 }
 contract! {
-    /// `c = op(a) op(b) (+ bias) (+ c)` of bfloat16 operands.
+    /// `c = a b (+ bias) (+ c)` of bfloat16 factors, with `bias` (1, 1, columns).
     pub struct GemmBf16: BF16, "dis_gemm_bf16" {
         a: Factor<u16> [row as i, column as p],
         b: Factor<u16> [row as p, column as j],
@@ -26,6 +26,7 @@ contract! {
         accumulate: bool,
         m: usize = |k| k.c.tokens, n: usize = |k| k.c.channels, k: usize = |k| k.b.extent()[0],
     }
+    pub fn new;
 }
 
 /// The declarations of this family.
@@ -93,34 +94,6 @@ impl Kernel for RoundBf16 {
             1,
         ];
         Ok(Geometry::new(grid, [width as u32, height as u32, 1]))
-    }
-}
-
-impl GemmBf16 {
-    /// Checks the operands; `bias` is (1, 1, columns).
-    ///
-    /// # Errors
-    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
-    /// its memory.
-    pub fn new(
-        a: Bf16Mat,
-        transpose_a: bool,
-        b: Bf16Mat,
-        transpose_b: bool,
-        bias: Option<Mat>,
-        accumulate: bool,
-        c: MatMut,
-    ) -> Result<Ready<Self>> {
-        let factor = |stored, transposed| Factor { stored, transposed };
-        let (a, b) = (factor(a, transpose_a), factor(b, transpose_b));
-        Self {
-            a,
-            b,
-            c,
-            bias,
-            accumulate,
-        }
-        .ready()
     }
 }
 

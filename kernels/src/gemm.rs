@@ -1,22 +1,22 @@
 //! Launch contract of `gemm.ptx`, and what products of all types check.
 
 use crate::contract::{
-    Args, Contract, ContractInfo, Geometry, Kernel, Param, ParamInfo, Ready, Stride, Strides,
-    contract,
+    Args, Contract, ContractInfo, Geometry, Kernel, Param, ParamInfo, Stride, Strides, contract,
 };
 use crate::error::Result;
 use crate::mat::{Mat, MatMut, grid_limit, shape, shapes};
 
 contract! {
-    /// `c = op(a) op(b) (+ bias) (+ c)`.
+    /// `c = a b (+ bias) (+ c)`, with `bias` (1, 1, columns).
     pub struct Gemm: GEMM, "dis_gemm" {
-        a: Factor<f32> [row as i, column as p],
-        b: Factor<f32> [row as p, column as j],
+        a: Factor [row as i, column as p],
+        b: Factor [row as p, column as j],
         c: MatMut [row as i],
         bias: Option<Mat> [],
         accumulate: bool,
         m: usize = |k| k.c.tokens, n: usize = |k| k.c.channels, k: usize = |k| k.b.extent()[0],
     }
+    pub fn new;
 }
 
 /// The declarations of this family.
@@ -27,14 +27,24 @@ pub const TILE: usize = 64;
 
 /// What is multiplied: a matrix of one sample, or its transpose.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Factor<T> {
-    pub stored: Mat<T>,
-    pub transposed: bool,
+pub struct Factor<T = f32> {
+    stored: Mat<T>,
+    transposed: bool,
+}
+
+impl<T> Mat<T> {
+    /// As a factor of a product: as it is stored, or its transpose.
+    pub fn factor(self, transposed: bool) -> Factor<T> {
+        Factor {
+            stored: self,
+            transposed,
+        }
+    }
 }
 
 impl<T> Factor<T> {
     /// Rows and columns of what is multiplied.
-    pub fn extent(&self) -> [usize; 2] {
+    pub(crate) fn extent(&self) -> [usize; 2] {
         let [_, rows, columns] = self.stored.shape();
         if self.transposed {
             [columns, rows]
@@ -99,34 +109,6 @@ pub(crate) fn fit<T>(
         1,
     ];
     Ok(Geometry::new(grid, [256, 1, 1]))
-}
-
-impl Gemm {
-    /// Checks the operands, matrices of one sample each; `bias` is (1, 1, columns).
-    ///
-    /// # Errors
-    /// If shapes do not fit together, sizes exceed the kernel's arithmetic, or an operand leaves
-    /// its memory.
-    pub fn new(
-        a: Mat,
-        transpose_a: bool,
-        b: Mat,
-        transpose_b: bool,
-        bias: Option<Mat>,
-        accumulate: bool,
-        c: MatMut,
-    ) -> Result<Ready<Self>> {
-        let factor = |stored, transposed| Factor { stored, transposed };
-        let (a, b) = (factor(a, transpose_a), factor(b, transpose_b));
-        Self {
-            a,
-            b,
-            c,
-            bias,
-            accumulate,
-        }
-        .ready()
-    }
 }
 
 impl Kernel for Gemm {

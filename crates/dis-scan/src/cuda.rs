@@ -4,9 +4,9 @@ use dis_kernels::scan::{
     self, Backward, BackwardWalk, ConvBackward, ConvBoth, ConvForward, ConvWalk, Forward,
     ForwardWalk, PartialSums, SumPartials, Walk, conv_tiles,
 };
-use dis_kernels::{Block, Driver, Mat, MatMut, Ptr, PtrMut};
+use dis_kernels::{Block, Driver, Mat, MatMut, Ptr};
 use dis_tensor::cuda::{CudaView, CudaViewMut, DeviceBuf, mat, mat_mut};
-use dis_tensor::{Cuda, Layout, Result, TensorError, TokensMut};
+use dis_tensor::{Buffer, Cuda, Layout, Result, TensorError, TokensMut};
 
 use crate::check::{self, ConvShape, ScanShape};
 use crate::ops::{CHUNK, Conv, ConvGrads, Direction, Discretization, Scan, ScanBackend, ScanGrads};
@@ -58,54 +58,20 @@ fn walk<D: Driver>(scan: &Scan<'_, Buf<D>>) -> Walk {
 
 /// Scratch for the partial sums of one direction.
 struct Parts<D: Driver> {
-    memory: Block<D>,
+    sums: PartialSums,
     blocks: usize,
-    dbc: usize,
-    da: usize,
-    vector: usize,
+    _memory: Block<D>,
 }
 
 impl<D: Driver> Parts<D> {
     fn new(cuda: &Cuda<D>, op: &'static str, shape: &ScanShape) -> Result<Self> {
-        let ScanShape {
-            batch,
-            tokens,
-            channels,
-            states,
-        } = *shape;
-        let blocks = PartialSums::blocks(channels, states);
-        let dbc = batch * blocks * tokens * 2 * states;
-        let da = batch * channels * states;
-        let vector = batch * channels;
-        let memory = cuda.scratch::<f32>(op, dbc + da + 2 * vector)?;
+        let lens = PartialSums::lens(shape.tokens3(), shape.states);
+        let memory = cuda.scratch::<f32>(op, lens.iter().sum())?;
         Ok(Self {
-            memory,
-            blocks,
-            dbc,
-            da,
-            vector,
+            sums: PartialSums::split(memory.ptr_mut(), lens),
+            blocks: PartialSums::blocks(shape.channels, shape.states),
+            _memory: memory,
         })
-    }
-
-    fn starts(&self) -> [u64; 4] {
-        let (dbc, da, vector) = (self.dbc as u64, self.da as u64, self.vector as u64);
-        [0, dbc, dbc + da, dbc + da + vector]
-    }
-
-    fn write(&self) -> PartialSums {
-        let [dbc, da, dd, dbias] = self.starts();
-        let all: PtrMut<f32> = self.memory.ptr_mut();
-        PartialSums {
-            dbc: all.at(dbc),
-            da: all.at(da),
-            dd: all.at(dd),
-            dbias: all.at(dbias),
-        }
-    }
-
-    fn read(&self) -> [Ptr<f32>; 4] {
-        let all: Ptr<f32> = self.memory.ptr();
-        self.starts().map(|start| all.at(start))
     }
 }
 
@@ -126,13 +92,14 @@ fn add_up<D: Driver>(
     sums: Sums<'_, D>,
 ) -> Result<()> {
     let (batch, channels) = (shape.batch, shape.channels);
-    let [dbc, da, dd, dbias] = parts.read();
-    cuda.launch(op, SumPartials::new(dbc, sums.dbc, parts.blocks, false))?;
-    cuda.launch(op, SumPartials::new(da, sums.da, batch, false))?;
+    let PartialSums { dbc, da, dd, dbias } = parts.sums;
+    let dbc = SumPartials::new(dbc.read(), sums.dbc, parts.blocks, false);
+    cuda.launch(op, dbc)?;
+    cuda.launch(op, SumPartials::new(da.read(), sums.da, batch, false))?;
     for (part, offset) in [(dd, sums.d), (dbias, sums.delta_bias)] {
         if let Some(offset) = offset {
             let out = in_arena(sums.arena, offset, 1, channels);
-            cuda.launch(op, SumPartials::new(part, out, batch, true))?;
+            cuda.launch(op, SumPartials::new(part.read(), out, batch, true))?;
         }
     }
     Ok(())
@@ -184,22 +151,8 @@ impl<D: Driver> ScanBackend for Cuda<D> {
         const OP: &str = "conv1d_backward";
         let shape = check::conv(OP, &conv)?;
         let full = [shape.batch, shape.tokens, shape.channels];
-        check::like(
-            OP,
-            "dout",
-            &dout.layout,
-            dis_tensor::Buffer::len(dout.buf),
-            "x",
-            full,
-        )?;
-        check::like(
-            OP,
-            "dx",
-            &dx.layout,
-            dis_tensor::Buffer::len(dx.buf),
-            "x",
-            full,
-        )?;
+        check::like(OP, "dout", &dout.layout, dout.buf.len(), "x", full)?;
+        check::like(OP, "dx", &dx.layout, dx.buf.len(), "x", full)?;
         check::conv_grads(OP, &shape, conv.bias.is_some(), &grads)?;
         if full.contains(&0) {
             return Ok(());
@@ -275,7 +228,7 @@ impl<D: Driver> ScanBackend for Cuda<D> {
         let (mut stored, y) = (checkpoints, mat_mut(y));
         if let Some(both) = &stored {
             for buf in both {
-                check::checkpoints(OP, &shape, dis_tensor::Buffer::len(*buf))?;
+                check::checkpoints(OP, &shape, buf.len())?;
             }
         }
         let mut checkpoint = |i: usize| stored.as_mut().map(|both| both[i].ptr_mut());
@@ -303,7 +256,7 @@ impl<D: Driver> ScanBackend for Cuda<D> {
     ) -> Result<()> {
         const OP: &str = "scan_backward";
         let shape = stateless(OP, &scan)?;
-        check::checkpoints(OP, &shape, dis_tensor::Buffer::len(checkpoints))?;
+        check::checkpoints(OP, &shape, checkpoints.len())?;
         check::scan_grads(OP, &scan, &shape, &dout, &grads)?;
         if grads.dlast_state.is_some() || grads.dinitial_state.is_some() {
             return Err(no_states(OP));
@@ -315,7 +268,7 @@ impl<D: Driver> ScanBackend for Cuda<D> {
             checkpoints: checkpoints.ptr(),
             du: mat_mut(grads.du),
             ddelta: mat_mut(grads.ddelta),
-            sums: parts.write(),
+            sums: parts.sums,
         };
         let backward = Backward::new(&[one], mat(dout), gate, grads.accumulate_dz);
         run_backward(self, OP, backward)?;
@@ -355,7 +308,7 @@ impl<D: Driver> ScanBackend for Cuda<D> {
         let mut walks = Vec::with_capacity(2);
         let mut rest = Vec::with_capacity(2);
         for ((scan, stored), each) in scans.iter().zip(checkpoints).zip([first, second]) {
-            check::checkpoints(OP, &shape, dis_tensor::Buffer::len(stored))?;
+            check::checkpoints(OP, &shape, stored.len())?;
             let mut all = each.with(dz.as_mut(), false, &mut *arena);
             check::scan_grads(OP, scan, &shape, &dout, &all)?;
             let parts = Parts::new(self, OP, &shape)?;
@@ -364,7 +317,7 @@ impl<D: Driver> ScanBackend for Cuda<D> {
                 checkpoints: stored.ptr(),
                 du: mat_mut(all.du.reborrow()),
                 ddelta: mat_mut(all.ddelta.reborrow()),
-                sums: parts.write(),
+                sums: parts.sums,
             });
             let (dbc, da) = (mat_mut(all.dbc.reborrow()), mat_mut(all.da.reborrow()));
             let d = wanted(all.d, scan.d.is_some());
@@ -419,14 +372,7 @@ fn check_conv_out<D: Driver>(
     out: &CudaViewMut<'_, D>,
 ) -> Result<()> {
     let full = [shape.batch, shape.tokens, shape.channels];
-    check::like(
-        op,
-        "out",
-        &out.layout,
-        dis_tensor::Buffer::len(out.buf),
-        "x",
-        full,
-    )
+    check::like(op, "out", &out.layout, out.buf.len(), "x", full)
 }
 
 fn run_forward<D: Driver>(

@@ -40,15 +40,11 @@ impl CudaDriver {
     pub fn facts(&self) -> Result<Facts> {
         let raw = &self.shared.raw;
         let (free, all) = raw.memory()?;
-        let products = match &self.shared.blas {
-            Some(blas) => blas.describe(),
-            None => "cuBLAS not found: own matrix product".into(),
-        };
         Ok(Facts {
             name: raw.name.clone(),
             capability: raw.capability,
             cuda: raw.version(),
-            products,
+            products: self.products(),
             multiprocessors: raw.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
             clock_khz: raw.attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE),
             memory_clock_khz: raw.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE),

@@ -84,6 +84,14 @@ impl CudaDriver {
         self.shared.blas.is_some()
     }
 
+    /// What computes products.
+    fn products(&self) -> String {
+        match &self.shared.blas {
+            Some(blas) => blas.describe(),
+            None => "cuBLAS not found: own matrix product".into(),
+        }
+    }
+
     fn function(&self, file: &'static PtxFile, entry: &'static str) -> Result<Function> {
         let shared = &self.shared;
         // Loading cannot leave the maps half-changed.
@@ -111,10 +119,7 @@ impl Driver for CudaDriver {
     fn describe(&self) -> String {
         let raw = &self.shared.raw;
         let ((major, minor), driver) = (raw.capability, raw.version());
-        let products = match &self.shared.blas {
-            Some(blas) => blas.describe(),
-            None => "cuBLAS not found: own matrix product".into(),
-        };
+        let products = self.products();
         format!(
             "cuda ({}, compute capability {major}.{minor}, driver CUDA {driver}, {products})",
             raw.name

@@ -30,19 +30,36 @@ impl PartialSums {
         channels.div_ceil(128 >> lanes(states))
     }
 
-    fn hold(&self, kernel: &'static str, shape: &Shape) -> Result<()> {
-        let Shape {
-            batch,
-            tokens,
-            channels,
-            states,
-        } = *shape;
+    /// Elements of each part, in the order of the fields.
+    pub const fn lens([batch, tokens, channels]: [usize; 3], states: usize) -> [usize; 4] {
         let blocks = Self::blocks(channels, states);
+        let vector = batch * channels;
+        [
+            batch * blocks * tokens * 2 * states,
+            vector * states,
+            vector,
+            vector,
+        ]
+    }
+
+    /// Parts of these lengths, one behind another.
+    pub fn split(memory: PtrMut<f32>, [dbc, da, dd, _]: [usize; 4]) -> Self {
+        let at = |elements: usize| memory.at(elements as u64);
+        Self {
+            dbc: memory,
+            da: at(dbc),
+            dd: at(dbc + da),
+            dbias: at(dbc + da + dd),
+        }
+    }
+
+    fn hold(&self, kernel: &'static str, shape: &Shape) -> Result<()> {
+        let [dbc, da, dd, dbias] = Self::lens(shape.tokens3(), shape.states);
         for (name, part, needed) in [
-            ("dbc_part", self.dbc, batch * blocks * tokens * 2 * states),
-            ("da_part", self.da, batch * channels * states),
-            ("dd_part", self.dd, batch * channels),
-            ("dbias_part", self.dbias, batch * channels),
+            ("dbc_part", self.dbc, dbc),
+            ("da_part", self.da, da),
+            ("dd_part", self.dd, dd),
+            ("dbias_part", self.dbias, dbias),
         ] {
             part.holds(kernel, name, needed as u64)?;
         }

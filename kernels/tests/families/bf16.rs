@@ -159,13 +159,11 @@ fn product(d: &mut Bench, [m, k, n]: [usize; 3], pad: usize, flags: usize) {
     let add = (!accumulate).then(|| bias.mat());
     let (a16, b16) = (part(a16, sa), part(b16, sb));
     d.run(GemmBf16::new(
-        a16,
-        ta,
-        b16,
-        tb,
+        a16.factor(ta),
+        b16.factor(tb),
+        c.mat_mut(),
         add,
         accumulate,
-        c.mat_mut(),
     ));
     let get = |x: &Field, t: bool, i: usize, j: usize| {
         let (i, j) = if t { (j, i) } else { (i, j) };
@@ -240,8 +238,15 @@ fn operands_that_do_not_fit_are_refused() {
     let y = d.field([1, 5, 4], 0);
     let (_b, b) = rounded(&d, &y);
     let (c, bias) = (d.field([1, 3, 4], 0), d.field([1, 1, 4], 0));
-    let product =
-        |a, ta, b, bias, c: &Field| GemmBf16::new(a, ta, b, false, Some(bias), false, c.mat_mut());
+    let product = |a: Bf16Mat, ta, b: Bf16Mat, bias, c: &Field| {
+        GemmBf16::new(
+            a.factor(ta),
+            b.factor(false),
+            c.mat_mut(),
+            Some(bias),
+            false,
+        )
+    };
     let bias = bias.mat();
     product(a, false, b, bias, &c).unwrap();
     refused("product", product(a, true, b, bias, &c));

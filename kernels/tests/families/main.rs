@@ -181,13 +181,11 @@ fn sums_and_products() {
             let (bias, c) = (d.field([1, 1, n], 0), d.field([1, m, n], pad));
             let add = (!accumulate).then(|| bias.mat());
             d.run(gemm::Gemm::new(
-                a.mat(),
-                ta,
-                b.mat(),
-                tb,
+                a.mat().factor(ta),
+                b.mat().factor(tb),
+                c.mat_mut(),
                 add,
                 accumulate,
-                c.mat_mut(),
             ));
             let get = |x: &Field, t: bool, i, j| if t { x.at(0, j, i) } else { x.at(0, i, j) };
             d.check("gemm", &c, (k as f64 + 2.0) * ROUNDING, |_, i, j| {

@@ -111,7 +111,13 @@ fn operands_that_do_not_fit_are_refused() {
     );
     refused(
         "gemm",
-        gemm::Gemm::new(a.mat(), false, b.mat(), false, None, false, c.mat_mut()),
+        gemm::Gemm::new(
+            a.mat().factor(false),
+            b.mat().factor(false),
+            c.mat_mut(),
+            None,
+            false,
+        ),
     );
     refused(
         "sum_rows",

@@ -100,12 +100,7 @@ pub fn run(
     let fresh = |shape, operand| device.put_unwritten(&Matrix::sentinel(shape, gap(pad, operand)));
     let grads: Vec<_> = (0..placed.len())
         .map(|i| {
-            let parts = [
-                device.raw(batch * blocks * tokens * 2 * states),
-                device.raw(batch * channels * states),
-                device.raw(batch * channels),
-                device.raw(batch * channels),
-            ];
+            let parts = PartialSums::lens(full, states).map(|len| device.raw(len));
             (fresh(full, i), fresh(full, 2 + i), parts)
         })
         .collect();

@@ -136,17 +136,6 @@ impl Forward {
     }
 }
 
-/// Room for the partial sums of one direction.
-fn partial_sums<D: Driver>(m: &mut Memory<'_, D>, s: Shape) -> Result<PartialSums> {
-    let blocks = PartialSums::blocks(s.channels, s.states);
-    Ok(PartialSums {
-        dbc: m.room(s.batch * blocks * s.tokens * 2 * s.states)?,
-        da: m.room(s.batch * s.channels * s.states)?,
-        dd: m.room(s.batch * s.channels)?,
-        dbias: m.room(s.batch * s.channels)?,
-    })
-}
-
 impl Backward {
     /// In the table.
     pub fn name(&self) -> String {
@@ -164,12 +153,13 @@ impl Backward {
         let full = [s.batch, s.tokens, s.channels];
         let mut walks = Vec::new();
         for &reverse in directions(self.both) {
+            let lens = PartialSums::lens(full, s.states);
             walks.push(BackwardWalk {
                 walk: walk(&mut m, s, self.hold, reverse)?,
                 checkpoints: m.values(checkpoints(s), -1.0, 1.0)?.read(),
                 du: m.out(full)?,
                 ddelta: m.out(full)?,
-                sums: partial_sums(&mut m, s)?,
+                sums: PartialSums::split(m.room(lens.iter().sum())?, lens),
             });
         }
         let dout = m.mat(full, -1.0, 1.0)?.read();

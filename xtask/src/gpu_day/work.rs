@@ -594,7 +594,7 @@ pub fn gemm<D: Driver>(
         bf16,
     };
     if !bf16 {
-        let kernel = Gemm::new(a, false, b, false, None, false, c)?;
+        let kernel = Gemm::new(a.factor(false), b.factor(false), c, None, false)?;
         return Ok((memory.work(kernel), call));
     }
     let mut rounded = |x: Mat| -> Result<Bf16Mat> {
@@ -611,6 +611,6 @@ pub fn gemm<D: Driver>(
         ldb: b.row_stride as u32,
         ..call
     };
-    let kernel = GemmBf16::new(a, false, b, false, None, false, c)?;
+    let kernel = GemmBf16::new(a.factor(false), b.factor(false), c, None, false)?;
     Ok((memory.work(kernel), call))
 }

@@ -68,10 +68,8 @@ impl<D: Driver> Cuda<D> {
             let stored = |x: &Mat| (x.ptr.address(), x.row_stride.max(x.channels));
             return self.library_product(form, stored(&a), stored(&b), false);
         }
-        let (transpose_a, transpose_b) = (form.transpose_a, form.transpose_b);
-        let (bias, adds) = (form.bias, accum.adds());
-        let kernel = Gemm::new(a, transpose_a, b, transpose_b, bias, adds, form.c);
-        self.launch(OP, kernel)
+        let (a, b) = (a.factor(form.transpose_a), b.factor(form.transpose_b));
+        self.launch(OP, Gemm::new(a, b, form.c, form.bias, accum.adds()))
     }
 
     fn by_library(&self) -> bool {
@@ -92,18 +90,9 @@ impl<D: Driver> Cuda<D> {
             let stored = |x: &Bf16Mat| (x.ptr.address(), x.row_stride);
             return self.library_product(form, stored(&a), stored(&b), true);
         }
-        self.launch(
-            OP,
-            GemmBf16::new(
-                a,
-                form.transpose_a,
-                b,
-                form.transpose_b,
-                form.bias,
-                form.accum.adds(),
-                form.c,
-            ),
-        )
+        let (a, b) = (a.factor(form.transpose_a), b.factor(form.transpose_b));
+        let kernel = GemmBf16::new(a, b, form.c, form.bias, form.accum.adds());
+        self.launch(OP, kernel)
     }
 
     fn library_product(&self, form: Form, a: Stored, b: Stored, bf16: bool) -> Result<()> {
