@@ -1,5 +1,6 @@
 //! Matrix products at the shapes of DiS-S, B and H, against the `gemm` crate, with the rate of
-//! multiply-adds that the processor reaches in registers beside them.
+//! multiply-adds that the processor reaches in registers beside them. `DIS_SIMD` picks our instruction
+//! set, the feature `avx512` (on by default) that of the crate.
 
 #![allow(missing_docs, clippy::expect_used)]
 
@@ -7,7 +8,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dis_tensor::random::{Purpose, Stream};
-use dis_tensor::simd::{Kernel, Simd, Vector, dispatch, level};
+use dis_tensor::simd::{Kernel, Number, Simd, dispatch, level};
 use dis_tensor::{Accum, Backend, Cpu, Layout, Precision, Tokens, TokensMut};
 
 /// (rows, length of the sum, columns): in_proj, x_proj, dt_proj, out_proj of DiS-S, then larger.
@@ -38,13 +39,14 @@ fn normals(seed: u64, count: usize) -> Vec<f32> {
 /// `16 * 28 * 1000` multiply-adds in registers.
 struct Peak;
 
-impl Kernel for Peak {
-    type Output = f32;
+impl Peak {
+    /// With so many sums.
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> f32 {
-        let (x, y) = (simd.splat(black_box(0.999)), simd.splat(black_box(1e-3)));
-        let mut sums = [y; 28];
-        for _ in 0..1000 {
+    fn sums<S: Simd, const N: usize>(simd: S) -> f32 {
+        let x = simd.splat_part(black_box(0.999));
+        let y = simd.splat_part(black_box(1e-3));
+        let mut sums = [y; N];
+        for _ in 0..28 * 1000 * S::PARTS / N {
             for sum in &mut sums {
                 *sum = sum.fma(x, y);
             }
@@ -52,10 +54,22 @@ impl Kernel for Peak {
         let mut out = [0.0; 16];
         let mut total = 0.0;
         for sum in sums {
-            sum.store(&mut out);
+            simd.store_part(sum, &mut out, 0);
             total += out[0];
         }
         total
+    }
+}
+
+impl Kernel for Peak {
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> f32 {
+        // As many as registers hold beside the two others.
+        match S::PARTS {
+            1 => Self::sums::<S, 28>(simd),
+            _ => Self::sums::<S, 14>(simd),
+        }
     }
 }
 

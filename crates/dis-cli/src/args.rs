@@ -135,8 +135,8 @@ pub struct TrainArgs {
     /// Run blocks again in the backward: less memory, more time, same results.
     #[arg(long)]
     pub recompute: bool,
-    /// What matrix products take: f32; bf16, about 1.5 times as fast as a whole where the processor has
-    /// instructions for it; tf32 on GPUs. Weights and the optimizer are float32 in any case. Like the
+    /// What matrix products take: f32; bf16, about 1.5 times as fast as a whole, where the processor has
+    /// instructions for it (AVX-512 BF16); tf32 on GPUs. Weights and the optimizer are float32 in any case. Like the
     /// device it is no part of the run: say it again with --resume.
     #[arg(long, value_enum, default_value_t = PrecisionKind::F32)]
     pub precision: PrecisionKind,
@@ -261,8 +261,8 @@ pub struct SampleArgs {
     /// for more than 64 latents a side, else 0].
     #[arg(long, value_name = "N", requires = "vae")]
     pub vae_tile: Option<usize>,
-    /// What matrix products take: f32; bf16, about 1.5 times as fast as a whole where the processor
-    /// has instructions for it (docs/performance.md says what it does to images), on GPUs with half of the
+    /// What matrix products take: f32; bf16, about 1.5 times as fast as a whole, where the processor
+    /// has instructions for it (AVX-512 BF16; docs/performance.md says what it does to images), on GPUs with half of the
     /// bytes of weights; tf32 on GPUs.
     #[arg(long, value_enum, default_value_t = PrecisionKind::F32)]
     pub precision: PrecisionKind,

@@ -1,6 +1,6 @@
 //! 512-bit vectors: one register each.
 
-use super::{LANES, Simd, Vector};
+use super::{LANES, Number, Simd, Vector};
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -39,6 +39,8 @@ macro_rules! op {
 impl Simd for Avx512 {
     type V = F32x16;
     const STATE_BLOCK: usize = 16;
+    const TOGETHER: usize = 1;
+    super::undivided!();
 
     #[inline(always)]
     fn splat(self, x: f32) -> F32x16 {
@@ -118,28 +120,12 @@ impl F32x16 {
     }
 }
 
-impl Vector for F32x16 {
+impl Number for F32x16 {
     const NATIVE_SCALE: bool = true;
 
     #[inline(always)]
     fn like(self, x: f32) -> Self {
         Self(op!(_mm512_set1_ps(x)))
-    }
-
-    #[inline(always)]
-    fn store(self, dst: &mut [f32; LANES]) {
-        // SAFETY: `dst` is 64 writable bytes, any alignment will do, and `self` proves AVX-512.
-        unsafe { _mm512_storeu_ps(dst.as_mut_ptr(), self.0) }
-    }
-
-    #[inline(always)]
-    fn store_partial(self, dst: &mut [f32]) {
-        if let Some(all) = dst.first_chunk_mut::<LANES>() {
-            return self.store(all);
-        }
-        // SAFETY: only the lanes below `dst.len()` are written, and the others do not fault; `self`
-        // proves AVX-512.
-        unsafe { _mm512_mask_storeu_ps(dst.as_mut_ptr(), first_lanes(dst.len()), self.0) }
     }
 
     #[inline(always)]
@@ -185,6 +171,13 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
+    fn add_exponent(self, shifted: Self) -> Self {
+        let n = op!(_mm512_slli_epi32::<23>(_mm512_castps_si512(shifted.0)));
+        let sum = op!(_mm512_add_epi32(_mm512_castps_si512(self.0), n));
+        Self(op!(_mm512_castsi512_ps(sum)))
+    }
+
+    #[inline(always)]
     fn select_lt(a: Self, b: Self, yes: Self, no: Self) -> Self {
         let mask = op!(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a.0, b.0));
         Self(op!(_mm512_mask_blend_ps(mask, no.0, yes.0)))
@@ -198,6 +191,24 @@ impl Vector for F32x16 {
         let even = op!(_mm512_shuffle_ps::<0b01_00_01_00>(ab.0, cd.0));
         let odd = op!(_mm512_shuffle_ps::<0b11_10_11_10>(ab.0, cd.0));
         Self(op!(_mm512_add_ps(even, odd)))
+    }
+}
+
+impl Vector for F32x16 {
+    #[inline(always)]
+    fn store(self, dst: &mut [f32; LANES]) {
+        // SAFETY: `dst` is 64 writable bytes, any alignment will do, and `self` proves AVX-512.
+        unsafe { _mm512_storeu_ps(dst.as_mut_ptr(), self.0) }
+    }
+
+    #[inline(always)]
+    fn store_partial(self, dst: &mut [f32]) {
+        if let Some(all) = dst.first_chunk_mut::<LANES>() {
+            return self.store(all);
+        }
+        // SAFETY: only the lanes below `dst.len()` are written, and the others do not fault; `self`
+        // proves AVX-512.
+        unsafe { _mm512_mask_storeu_ps(dst.as_mut_ptr(), first_lanes(dst.len()), self.0) }
     }
 
     #[inline(always)]

@@ -78,8 +78,16 @@ impl Row {
 pub trait Simd: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// Its vectors.
     type V: Vector;
+    /// A part of a vector. Where a vector takes several of few registers, loops that keep many numbers
+    /// in registers go over the parts of their rows one after another.
+    type P: Number;
+    /// Parts of a vector.
+    const PARTS: usize;
     /// States of a scan that a kernel can hold in registers beside its temporaries; 4, 8 or 16.
     const STATE_BLOCK: usize;
+    /// Parts whose exponentials are computed step by step together: as many as registers hold, so that
+    /// the steps of one fill the waiting times of the others. 1, 2 or 4.
+    const TOGETHER: usize;
     /// `x` in all lanes.
     fn splat(self, x: f32) -> Self::V;
     /// Sixteen numbers; unaligned memory will do.
@@ -96,10 +104,55 @@ pub trait Simd: Copy + Send + Sync + std::fmt::Debug + 'static {
             }
         }
     }
+    /// `x` in all lanes of a part.
+    fn splat_part(self, x: f32) -> Self::P;
+    /// Part `part` (modulo [`Simd::PARTS`]) of sixteen numbers.
+    fn load_part(self, src: &[f32; LANES], part: usize) -> Self::P;
+    /// Writes part `part` (modulo [`Simd::PARTS`]) of sixteen numbers.
+    fn store_part(self, x: Self::P, dst: &mut [f32; LANES], part: usize);
+    /// With [`Simd::fold_first`]: what [`Vector::fold_halves`] gives for `first` and `second`, written to
+    /// `dst` when all parts are done, in order and each with this before the other.
+    fn fold_second(self, second: Self::P, dst: &mut [f32; LANES], part: usize);
+    /// See [`Simd::fold_second`].
+    fn fold_first(self, first: Self::P, dst: &mut [f32; LANES], part: usize);
 }
 
-/// Sixteen float32 lanes. Comparisons with NaN are false.
-pub trait Vector:
+/// What [`Simd`] says of parts where a vector is its own only part.
+macro_rules! undivided {
+    () => {
+        type P = Self::V;
+        const PARTS: usize = 1;
+
+        #[inline(always)]
+        fn splat_part(self, x: f32) -> Self::V {
+            self.splat(x)
+        }
+
+        #[inline(always)]
+        fn load_part(self, src: &[f32; LANES], _: usize) -> Self::V {
+            self.load(src)
+        }
+
+        #[inline(always)]
+        fn store_part(self, x: Self::V, dst: &mut [f32; LANES], _: usize) {
+            x.store(dst);
+        }
+
+        #[inline(always)]
+        fn fold_second(self, second: Self::V, dst: &mut [f32; LANES], _: usize) {
+            second.store(dst);
+        }
+
+        #[inline(always)]
+        fn fold_first(self, first: Self::V, dst: &mut [f32; LANES], _: usize) {
+            Self::V::fold_halves(first, self.load(dst)).store(dst);
+        }
+    };
+}
+use undivided;
+
+/// Float32 lanes and their arithmetic. Comparisons with NaN are false.
+pub trait Number:
     Copy
     + Add<Output = Self>
     + Sub<Output = Self>
@@ -107,10 +160,47 @@ pub trait Vector:
     + Div<Output = Self>
     + Neg<Output = Self>
 {
-    /// Whether [`Vector::scale2`] is one instruction that takes any exponent.
+    /// Whether [`Number::scale2`] is one instruction that takes any exponent.
     const NATIVE_SCALE: bool;
     /// `x` in all lanes, for constants.
     fn like(self, x: f32) -> Self;
+    /// `self * m + a`, rounded once where the hardware can.
+    fn fma(self, m: Self, a: Self) -> Self;
+    /// `a - self * m`, rounded once where the hardware can.
+    fn nmadd(self, m: Self, a: Self) -> Self;
+    /// `self < other ? self : other`: `other` where either is NaN.
+    fn min(self, other: Self) -> Self;
+    /// `self > other ? self : other`: `other` where either is NaN.
+    fn max(self, other: Self) -> Self;
+    /// Without the sign.
+    fn abs(self) -> Self;
+    /// To the nearest integer, ties to even, for magnitudes up to 2^22 (for all where
+    /// [`Number::NATIVE_SCALE`]).
+    fn round(self) -> Self;
+    /// `self * 2^n`, rounded once, for integral n of magnitude up to 250; where
+    /// [`Number::NATIVE_SCALE`] for all n, also infinite ones, even of NaN.
+    fn scale2(self, n: Self) -> Self;
+    /// `self * 2^(n - 1)` for integral n in -126 ..= 128, and 0 for n = -126: cheaper than
+    /// [`Number::scale2`] where that is not native.
+    fn scale2_half(self, n: Self) -> Self;
+    /// `self * 2^n` where both are normal numbers and `shifted` is n + [`math::MAGIC`]: an addition of
+    /// integers, which no multiply-add waits for.
+    fn add_exponent(self, shifted: Self) -> Self;
+    /// The same numbers; what follows from them is computed after all of them. A compiler that would
+    /// finish one chain of operations before the next, to save registers, is kept from it.
+    #[inline(always)]
+    fn abreast<const K: usize>(x: [Self; K]) -> [Self; K] {
+        x
+    }
+    /// `a < b ? yes : no`.
+    fn select_lt(a: Self, b: Self, yes: Self, no: Self) -> Self;
+    /// Lane `4 q + i` is the sum of lanes `4 q ..  4 q + 4` of `x[i]`, added as
+    /// `(x0 + x2) + (x1 + x3)`.
+    fn fold_within(x: [Self; 4]) -> Self;
+}
+
+/// Sixteen float32 lanes.
+pub trait Vector: Number {
     /// Writes all lanes.
     fn store(self, dst: &mut [f32; LANES]);
     /// Writes the first `min(16, dst.len())` lanes.
@@ -126,34 +216,17 @@ pub trait Vector:
             }
         }
     }
-    /// `self * m + a`, rounded once where the hardware can.
-    fn fma(self, m: Self, a: Self) -> Self;
-    /// `a - self * m`, rounded once where the hardware can.
-    fn nmadd(self, m: Self, a: Self) -> Self;
-    /// `self < other ? self : other`: `other` where either is NaN.
-    fn min(self, other: Self) -> Self;
-    /// `self > other ? self : other`: `other` where either is NaN.
-    fn max(self, other: Self) -> Self;
-    /// Without the sign.
-    fn abs(self) -> Self;
-    /// To the nearest integer, ties to even, for magnitudes up to 2^22 (for all where
-    /// [`Vector::NATIVE_SCALE`]).
-    fn round(self) -> Self;
-    /// `self * 2^n`, rounded once, for integral n of magnitude up to 250; where
-    /// [`Vector::NATIVE_SCALE`] for all n, also infinite ones, even of NaN.
-    fn scale2(self, n: Self) -> Self;
-    /// `self * 2^(n - 1)` for integral n in -126 ..= 128, and 0 for n = -126: cheaper than
-    /// [`Vector::scale2`] where that is not native.
-    fn scale2_half(self, n: Self) -> Self;
-    /// `a < b ? yes : no`.
-    fn select_lt(a: Self, b: Self, yes: Self, no: Self) -> Self;
-    /// Lane `4 q + i` is the sum of lanes `4 q ..  4 q + 4` of `x[i]`, added as
-    /// `(x0 + x2) + (x1 + x3)`.
-    fn fold_within(x: [Self; 4]) -> Self;
+    /// Writes the first half of the lanes.
+    #[inline(always)]
+    fn store_low(self, dst: &mut [f32; LANES / 2]) {
+        let mut lanes = [0.0; LANES];
+        self.store(&mut lanes);
+        dst.copy_from_slice(&lanes[..LANES / 2]);
+    }
     /// The first half added to the second of each: `a` gives lanes 0 to 8, `b` the others.
     fn fold_halves(a: Self, b: Self) -> Self;
     /// The first quarter added to the second, and the third to the fourth, of each: `a` gives lanes
-    /// 0 to 8, `b` the others. After [`Vector::fold_within`] and [`Vector::fold_halves`] of two
+    /// 0 to 8, `b` the others. After [`Number::fold_within`] and [`Vector::fold_halves`] of two
     /// fours of vectors each, this gives the full sums of sixteen vectors in their order.
     fn fold_quarters(a: Self, b: Self) -> Self;
     /// Lane j of vector i becomes lane i of vector j.

@@ -1,6 +1,6 @@
 //! 128-bit ARM vectors: four registers each. Untested: the authors have no such machine.
 
-use super::{LANES, Simd, Vector};
+use super::{LANES, Number, Simd, Vector};
 use std::arch::aarch64::*;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -58,6 +58,8 @@ macro_rules! quarters {
 impl Simd for Neon {
     type V = F32x16;
     const STATE_BLOCK: usize = 4;
+    const TOGETHER: usize = 2;
+    super::undivided!();
 
     #[inline(always)]
     fn splat(self, x: f32) -> F32x16 {
@@ -106,21 +108,12 @@ fn power_of_two(i: int32x4_t) -> float32x4_t {
     op!(vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased)))
 }
 
-impl Vector for F32x16 {
+impl Number for F32x16 {
     const NATIVE_SCALE: bool = false;
 
     #[inline(always)]
     fn like(self, x: f32) -> Self {
         Self([op!(vdupq_n_f32(x)); 4])
-    }
-
-    #[inline(always)]
-    fn store(self, dst: &mut [f32; LANES]) {
-        let (quarters, _) = dst.as_chunks_mut::<4>();
-        for (quarter, register) in quarters.iter_mut().zip(self.0) {
-            // SAFETY: `quarter` is 16 writable bytes and `self` proves NEON.
-            unsafe { vst1q_f32(quarter.as_mut_ptr(), register) }
-        }
     }
 
     #[inline(always)]
@@ -175,6 +168,15 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
+    fn add_exponent(self, shifted: Self) -> Self {
+        quarters!(|I| {
+            let n = op!(vshlq_n_s32::<23>(vreinterpretq_s32_f32(shifted.0[I])));
+            let sum = op!(vaddq_s32(vreinterpretq_s32_f32(self.0[I]), n));
+            op!(vreinterpretq_f32_s32(sum))
+        })
+    }
+
+    #[inline(always)]
     fn select_lt(a: Self, b: Self, yes: Self, no: Self) -> Self {
         quarters!(|I| {
             let mask = op!(vcltq_f32(a.0[I], b.0[I]));
@@ -195,6 +197,17 @@ impl Vector for F32x16 {
             let odd = op!(vreinterpretq_f32_f64(vzip2q_f64(ab, cd)));
             op!(vaddq_f32(even, odd))
         })
+    }
+}
+
+impl Vector for F32x16 {
+    #[inline(always)]
+    fn store(self, dst: &mut [f32; LANES]) {
+        let (quarters, _) = dst.as_chunks_mut::<4>();
+        for (quarter, register) in quarters.iter_mut().zip(self.0) {
+            // SAFETY: `quarter` is 16 writable bytes and `self` proves NEON.
+            unsafe { vst1q_f32(quarter.as_mut_ptr(), register) }
+        }
     }
 
     #[inline(always)]

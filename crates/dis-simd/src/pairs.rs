@@ -63,6 +63,7 @@ pub fn dispatch_pairs<K: PairKernel>(kernel: K) -> bool {
 mod hardware {
     use super::super::avx512::{Avx512, F32x16};
     use super::{LANES, PairKernel, Pairs, Simd};
+    use crate::{Vector, undivided};
     use std::arch::x86_64::*;
 
     /// Proof that the processor has AVX-512 with BF16.
@@ -85,6 +86,8 @@ mod hardware {
     impl Simd for Avx512Bf16 {
         type V = F32x16;
         const STATE_BLOCK: usize = Avx512::STATE_BLOCK;
+        const TOGETHER: usize = Avx512::TOGETHER;
+        undivided!();
 
         #[inline(always)]
         fn splat(self, x: f32) -> F32x16 {

@@ -1,6 +1,7 @@
 //! Vectors in plain Rust, for processors without a path of their own and as a check on the others.
 
-use super::{LANES, Simd, Vector};
+use super::math::MAGIC;
+use super::{LANES, Number, Simd, Vector};
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// Proof of nothing: always available.
@@ -15,6 +16,8 @@ pub struct F32x16([f32; LANES]);
 impl Simd for Portable {
     type V = F32x16;
     const STATE_BLOCK: usize = 4;
+    const TOGETHER: usize = 1;
+    super::undivided!();
 
     #[inline(always)]
     fn splat(self, x: f32) -> F32x16 {
@@ -26,9 +29,6 @@ impl Simd for Portable {
         F32x16(*src)
     }
 }
-
-/// Adding this rounds to an integer and leaves it in the low mantissa bits.
-const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23
 
 /// Fused only where that is one instruction: the library's fused fallback is far slower than two.
 #[inline(always)]
@@ -80,17 +80,12 @@ impl Neg for F32x16 {
     }
 }
 
-impl Vector for F32x16 {
+impl Number for F32x16 {
     const NATIVE_SCALE: bool = false;
 
     #[inline(always)]
     fn like(self, x: f32) -> Self {
         Self([x; LANES])
-    }
-
-    #[inline(always)]
-    fn store(self, dst: &mut [f32; LANES]) {
-        *dst = self.0;
     }
 
     #[inline(always)]
@@ -151,6 +146,14 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
+    fn add_exponent(self, shifted: Self) -> Self {
+        lanes!(|i| {
+            let n = shifted.0[i].to_bits() << 23;
+            f32::from_bits(self.0[i].to_bits().wrapping_add(n))
+        })
+    }
+
+    #[inline(always)]
     fn select_lt(a: Self, b: Self, yes: Self, no: Self) -> Self {
         lanes!(|i| if a.0[i] < b.0[i] { yes.0[i] } else { no.0[i] })
     }
@@ -161,6 +164,13 @@ impl Vector for F32x16 {
             let (q, v) = (i / 4 * 4, &x[i % 4].0);
             (v[q] + v[q + 2]) + (v[q + 1] + v[q + 3])
         })
+    }
+}
+
+impl Vector for F32x16 {
+    #[inline(always)]
+    fn store(self, dst: &mut [f32; LANES]) {
+        *dst = self.0;
     }
 
     #[inline(always)]

@@ -192,6 +192,7 @@ impl Kernel for Holds<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         for (&delta, &a) in self.delta.iter().zip(self.a) {
+            let a = math::hold_rate::<S::V>(a);
             let (delta, a) = (simd.splat(delta), simd.splat(a));
             let inverse = simd.splat(1.0) / a;
             let t = delta * (a * simd.splat(std::f32::consts::LOG2_E));
@@ -293,6 +294,99 @@ fn folds_give_sums_in_order() {
         }
         // Only additions in one fixed order: the same bits everywhere.
         assert_eq!(*first.get_or_insert(out), out, "{level}");
+    }
+}
+
+/// Exponentials together and one by one, over exponents within reach.
+struct Together<'a>(&'a [[f32; LANES]], &'a mut Vec<[[f32; LANES]; 6]>);
+
+impl Kernel for Together<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for two in self.0.as_chunks::<2>().0 {
+            let t = two.map(|row| simd.load(&row));
+            let (delta, inverse) = (t[0].abs(), t.map(|t| simd.splat(1.0) / t));
+            let [exp, _] = math::exp2_each(t);
+            let [_, hold] = math::hold_each(t, inverse);
+            let alone = math::hold(t[1], delta, inverse[1]);
+            let mut rows = [[0.0; LANES]; 6];
+            let all = [
+                exp,
+                math::exp2(t[0]),
+                hold.decay,
+                alone.decay,
+                hold.gain,
+                alone.gain,
+            ];
+            for (row, x) in rows.iter_mut().zip(all) {
+                x.store(row);
+            }
+            self.1.push(rows);
+        }
+    }
+}
+
+#[test]
+fn exponentials_together_have_the_bits_of_those_alone() {
+    // Magnitudes from 1e-9 to 125, both signs, halves and integers among them.
+    let number = |i: usize| match i % 7 {
+        0 => (i % 250) as f32 * 0.5 - 62.5 + 1e-3,
+        1 => (i % 249) as f32 - 124.0 + f32::EPSILON,
+        _ => {
+            let x = 10f32.powf(-9.0 + 11.09 * (i % 997) as f32 / 997.0);
+            if i % 2 == 0 { x } else { -x }
+        }
+    };
+    let rows: Vec<[f32; LANES]> = (0..4000)
+        .map(|i| std::array::from_fn(|j| number(i * LANES + j)))
+        .collect();
+    for level in supported() {
+        let mut out = Vec::new();
+        dispatch(level, Together(&rows, &mut out));
+        for [exp, exp_alone, decay, decay_alone, gain, gain_alone] in out {
+            assert_eq!(exp, exp_alone, "{level}");
+            // Scaling in one instruction rounds less often.
+            if level != Level::Avx512 {
+                assert_eq!((decay, gain), (decay_alone, gain_alone), "{level}");
+            }
+        }
+    }
+    assert!(math::within_reach(&[125.0; LANES]));
+    for beyond in [125.1, f32::INFINITY, f32::NAN] {
+        let mut magnitudes = [1.0; LANES];
+        magnitudes[11] = beyond;
+        assert!(!math::within_reach(&magnitudes));
+    }
+}
+
+/// The folds of parts, and of whole vectors.
+struct FoldParts<'a>(&'a [[f32; LANES]; 8], &'a mut [[f32; LANES]; 2]);
+
+impl Kernel for FoldParts<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self(rows, [whole, parts]) = self;
+        let four = |first: usize| std::array::from_fn(|i| simd.load(&rows[first + i]));
+        let (a, b) = (S::V::fold_within(four(0)), S::V::fold_within(four(4)));
+        S::V::fold_halves(a, b).store(whole);
+        for part in 0..S::PARTS {
+            let four =
+                |first: usize| std::array::from_fn(|i| simd.load_part(&rows[first + i], part));
+            simd.fold_second(S::P::fold_within(four(4)), parts, part);
+            simd.fold_first(S::P::fold_within(four(0)), parts, part);
+        }
+    }
+}
+
+#[test]
+fn folds_of_parts_are_those_of_vectors() {
+    let rows = std::array::from_fn(|i| std::array::from_fn(|j| ((i * 16 + j) as f32 * 0.71).sin()));
+    for level in supported() {
+        let mut out = [[0.0; LANES]; 2];
+        dispatch(level, FoldParts(&rows, &mut out));
+        assert_eq!(out[0], out[1], "{level}");
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use dis_tensor::simd::{Kernel, LANES, Row, Simd, Vector};
+use dis_tensor::simd::{Kernel, LANES, Number, Row, Simd, Vector};
 
 /// Pixels whose sums are in registers at once.
 const TILE: usize = 6;

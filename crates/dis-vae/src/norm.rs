@@ -2,7 +2,7 @@
 
 use dis_tensor::Cpu;
 use dis_tensor::cpu::threads::Pieces;
-use dis_tensor::simd::{Kernel, LANES, Simd, Vector, dispatch, math};
+use dis_tensor::simd::{Kernel, LANES, Number, Simd, Vector, dispatch, math};
 
 use crate::config::Activation;
 use crate::features::Features;

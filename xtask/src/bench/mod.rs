@@ -12,6 +12,7 @@ use dis_data::{ImageShape, LoaderOptions, MemoryDataset, grid, load_batch};
 use dis_diffusion::GaussianDiffusion;
 use dis_model::{Condition, Ctx, DisConfig, DisModel, ModelInput};
 use dis_tensor::random::{Purpose, Stream};
+use dis_tensor::simd::{Level, level};
 use dis_tensor::{Backend, Cpu, Precision};
 use dis_train::config::TrainConfig;
 use dis_train::{TrainState, Trainer};
@@ -32,7 +33,8 @@ enum Against {
 }
 
 /// Times DiS-S/2 at 32 x 32 here and in PyTorch, alternating, and prints medians and ratios. Makes a
-/// virtual environment with a CPU PyTorch under target/ unless it is given one.
+/// virtual environment with a CPU PyTorch under target/ unless it is given one. With DIS_SIMD both sides
+/// are held to that instruction set.
 #[derive(clap::Args)]
 pub struct Args {
     /// The other side.
@@ -42,10 +44,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     python: Option<PathBuf>,
     /// Threads.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
+    #[arg(long, num_args = 1.., value_delimiter = ',', default_values_t = [1, 2])]
     threads: Vec<usize>,
     /// Batch sizes.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 8])]
+    #[arg(long, num_args = 1.., value_delimiter = ',', default_values_t = [1, 8])]
     batch: Vec<usize>,
     /// Measurements of each.
     #[arg(long, default_value_t = 5)]
@@ -54,10 +56,10 @@ pub struct Args {
     #[arg(long)]
     training: bool,
     /// Only these of the other side: eager, compiled, dit.
-    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "NAMES")]
     only: Vec<String>,
     /// Instead of whole models, a block of each kind over these numbers of tokens.
-    #[arg(long, value_delimiter = ',', value_name = "TOKENS")]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TOKENS")]
     lengths: Vec<usize>,
     /// Write all measurements here.
     #[arg(long, value_name = "FILE")]
@@ -73,7 +75,12 @@ pub fn run(args: &Args) -> Result<bool> {
         None => environment()?,
     };
     let mut peer = Peer::start(&python)?;
-    println!("PyTorch {}", peer.version);
+    let (level, processor) = (level(), processor());
+    println!("{processor}");
+    println!(
+        "PyTorch {}, {}; here {level}",
+        peer.version, peer.capability
+    );
     let mut all = Vec::new();
     for &threads in &args.threads {
         if !args.lengths.is_empty() {
@@ -97,13 +104,15 @@ pub fn run(args: &Args) -> Result<bool> {
                 ],
                 false => &["ours", "ours-bf16", "eager", "compiled", "dit"],
             };
+            let served = |name: &&str| !name.contains("bf16") || ours.cpu.multiplies_bfloat16();
             let chosen = |name: &&str| {
                 let kind = name.trim_end_matches("-training");
                 kind.starts_with("ours")
                     || args.only.is_empty()
                     || args.only.iter().any(|o| o == kind)
             };
-            let names: Vec<&str> = names.iter().copied().filter(chosen).collect();
+            let names = names.iter().copied().filter(chosen).filter(served);
+            let names: Vec<&str> = names.collect();
             // The first call of each is not counted: compilation, allocation, caches.
             let mut times = vec![Vec::new(); names.len()];
             for round in 0..=args.rounds {
@@ -132,10 +141,46 @@ pub fn run(args: &Args) -> Result<bool> {
         }
     }
     if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&json!({ "torch": peer.version, "runs": all }))?;
+        let text = serde_json::to_string_pretty(&json!({
+            "processor": processor, "level": level.name(), "torch": peer.version,
+            "capability": peer.capability, "runs": all,
+        }))?;
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(true)
+}
+
+/// The processor's own name, where the system tells it.
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let mut lines = text.lines().filter_map(|line| line.split_once(':'));
+        lines.find_map(|(key, value)| (key.trim() == name).then(|| value.trim().to_owned()))
+    };
+    match (field("model name"), field("cpu family"), field("model")) {
+        (Some(name), Some(family), Some(model)) => {
+            format!("{name}, family {family}, model {model}")
+        }
+        (Some(name), ..) => name,
+        _ => format!("a processor of {}", std::env::consts::ARCH),
+    }
+}
+
+/// What holds PyTorch and its libraries to an instruction set; nothing where that is the best there is.
+fn held_to(level: Level) -> &'static [(&'static str, &'static str)] {
+    match level {
+        Level::Avx2 => &[
+            ("ATEN_CPU_CAPABILITY", "avx2"),
+            ("MKL_ENABLE_INSTRUCTIONS", "AVX2"),
+            ("ONEDNN_MAX_CPU_ISA", "AVX2"),
+        ],
+        Level::Portable => &[
+            ("ATEN_CPU_CAPABILITY", "default"),
+            ("MKL_ENABLE_INSTRUCTIONS", "SSE4_2"),
+            ("ONEDNN_MAX_CPU_ISA", "SSE41"),
+        ],
+        Level::Avx512 | Level::Neon => &[],
+    }
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -180,12 +225,15 @@ struct Peer {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
     version: String,
+    /// The instruction set that it says it uses.
+    capability: String,
 }
 
 impl Peer {
     fn start(python: &Path) -> Result<Self> {
         let mut child = Command::new(python)
             .args(["-c", PEER])
+            .envs(held_to(level()).iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -198,12 +246,15 @@ impl Peer {
             input,
             output: BufReader::new(output),
             version: String::new(),
+            capability: String::new(),
         };
         let hello = peer.line()?;
         peer.version = hello["torch"]
             .as_str()
             .unwrap_or("of unknown version")
             .into();
+        let capability = hello["capability"].as_str();
+        peer.capability = capability.unwrap_or("instruction set unknown").into();
         Ok(peer)
     }
 
@@ -294,5 +345,29 @@ impl Ours {
         let start = Instant::now();
         cpu.install(|| trainer.step(&data))?;
         Ok(start.elapsed().as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn lists_are_taken_as_help_shows_them() {
+        for line in [
+            "bench --against pytorch --threads 1 2 --batch 1 8 --only eager dit",
+            "bench --against pytorch --threads 1,2 --batch 1,8 --only eager,dit",
+        ] {
+            let args = Line::try_parse_from(line.split(' ')).unwrap().args;
+            assert_eq!((args.threads, args.batch), (vec![1, 2], vec![1, 8]));
+            assert_eq!(args.only, ["eager", "dit"]);
+        }
     }
 }

@@ -5,10 +5,12 @@ random: only time is compared.
 """
 
 import json
+import os
 import sys
 import time
 
 import torch
+import torch._inductor.config
 import torch.nn.functional as F
 from torch import nn
 
@@ -44,6 +46,9 @@ def chunk_steps(u, delta, a, b, c, d, states):
     return torch.stack(out, 1), states
 
 
+if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2":
+    # What the compiler makes is held to it as well.
+    torch._inductor.config.cpp.simdlen = 256
 compiled_chunk = torch.compile(chunk_steps, dynamic=False)
 
 
@@ -173,7 +178,8 @@ def block(width, length):
 def main():
     torch.manual_seed(0)
     models = {}
-    print(json.dumps({"torch": torch.__version__}), flush=True)
+    capability = torch.backends.cpu.get_cpu_capability()
+    print(json.dumps({"torch": torch.__version__, "capability": capability}), flush=True)
     for line in sys.stdin:
         name, batch, threads = line.split()
         torch.set_num_threads(int(threads))

@@ -10,12 +10,13 @@
 //! fetched into the second.
 
 use super::group::{
-    Group, InputRows, Stretch, load_rows, padded_states, store_rows, store_state, unrolled,
+    Group, InputRows, Stretch, decays, holds, load_parts, padded_states, store_parts, store_state,
+    unrolled, within_reach,
 };
 use super::pieces::Piece;
 use crate::check::ScanShape;
 use crate::ops::{CHUNK, Discretization, Scan};
-use dis_tensor::simd::{Kernel, LANES, Row, Simd, Vector, math, prefetch_second};
+use dis_tensor::simd::{Kernel, LANES, Number, Row, Simd, Vector, math, prefetch_second};
 use dis_tensor::{Layout, Tokens};
 use std::ops::Range;
 
@@ -129,6 +130,8 @@ impl Chunk {
 /// The scratch of a task by name: rows per state, and a chunk.
 struct Scratch<'a> {
     a: &'a mut [Row],
+    /// Largest magnitudes in `a`.
+    largest_a: Row,
     inverse_a: &'a mut [Row],
     /// Adjoint of the state, as it enters the chunk from its end.
     carry: &'a mut [Row],
@@ -152,6 +155,7 @@ impl<'a> Scratch<'a> {
         let rows = &mut rows;
         let scratch = Self {
             a: take(rows, padded),
+            largest_a: Row::ZERO,
             inverse_a: take(rows, padded),
             carry: take(rows, padded),
             da: take(rows, padded),
@@ -203,15 +207,7 @@ impl Backward<'_> {
         } = self.shape;
         let index = self.groups.start + local;
         let group = Group::new(self.b, index, channels);
-        group.load_a(
-            &self.scan.a,
-            scratch.a,
-            if HOLD {
-                &mut *scratch.inverse_a
-            } else {
-                &mut []
-            },
-        );
+        scratch.largest_a = group.load_a::<S, HOLD>(&self.scan.a, scratch.a, scratch.inverse_a);
         group.load_state(&self.dlast_state, scratch.carry);
         scratch.da.fill(Row::ZERO);
         scratch.chunk.sums.fill(Row::ZERO);
@@ -229,11 +225,18 @@ impl Backward<'_> {
             let from = &self.checkpoints.buf[saved..saved + states * LANES];
             let from = from.as_chunks().0;
             let next = saved.wrapping_sub(states * LANES);
-            self.enter::<S, HOLD>(simd, group, local, stretch, next, scratch);
+            let within = self.enter::<S, HOLD>(simd, group, local, stretch, next, scratch);
             let rows = InputRows::new(&self.scan, self.b, stretch, copy);
-            for first in (0..padded_states(states)).step_by(BLOCK) {
-                recompute::<S, HOLD>(simd, first, len, rows, from, scratch);
-                retrace::<S, HOLD>(simd, first, len, rows, scratch);
+            for part in 0..S::PARTS {
+                for first in (0..padded_states(states)).step_by(BLOCK) {
+                    let at = At { part, first, len };
+                    if within {
+                        recompute::<S, HOLD, true>(simd, at, rows, from, scratch);
+                    } else {
+                        recompute::<S, HOLD, false>(simd, at, rows, from, scratch);
+                    }
+                    retrace::<S, HOLD>(simd, at, rows, scratch);
+                }
             }
             self.leave::<S, HOLD>(simd, group, local, stretch, scratch);
         }
@@ -244,7 +247,7 @@ impl Backward<'_> {
     }
 
     /// Steps, inputs and output gradients of a chunk; `next` is where the following chunk's
-    /// checkpoint lies.
+    /// checkpoint lies. Returns whether exponents are [`within_reach`].
     #[inline(always)]
     fn enter<S: Simd, const HOLD: bool>(
         &mut self,
@@ -254,8 +257,9 @@ impl Backward<'_> {
         stretch: Stretch,
         next: usize,
         s: &mut Scratch<'_>,
-    ) {
+    ) -> bool {
         let scan = self.scan;
+        let mut largest = simd.splat(0.0);
         let bias = group.vector(simd, &scan.delta_bias);
         let d = group.vector(simd, &scan.d);
         let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
@@ -283,7 +287,7 @@ impl Backward<'_> {
             let u = u_column.load(simd, i);
             let raw = delta_column.load(simd, i) + bias;
             let (delta, by_raw) = if scan.delta_softplus {
-                math::softplus_and_derivative(raw)
+                math::softplus_and_derivative_from(raw, math::exp_minus_abs(raw))
             } else {
                 (raw, one)
             };
@@ -296,6 +300,7 @@ impl Backward<'_> {
                 None => (dout, zero),
             };
             u.store(&mut s.chunk.u[i].0);
+            largest = largest.max(delta.abs());
             delta.store(&mut s.chunk.delta[i].0);
             by_raw.store(&mut s.chunk.by_raw[i].0);
             let input = if HOLD { u } else { delta * u };
@@ -304,6 +309,7 @@ impl Backward<'_> {
             dgate.store(&mut s.chunk.dgate[i].0);
             (d * u).store(&mut s.chunk.y[i].0);
         }
+        within_reach(simd, largest, &s.largest_a)
     }
 
     /// Gradients of a chunk's inputs from the sums over states.
@@ -319,7 +325,7 @@ impl Backward<'_> {
         let columns = local * LANES..local * LANES + group.width;
         let d = group.vector(simd, &self.scan.d);
         let ln2 = simd.splat(std::f32::consts::LN_2);
-        let [mut d_sum, mut bias_sum] = load_rows::<S, 2>(simd, &s.chunk.sums);
+        let [mut d_sum, mut bias_sum] = s.chunk.sums.map(|row| simd.load(&row.0));
         // From the end, as the walk goes: sums over tokens then have one order.
         for i in (0..stretch.len).rev() {
             let t = stretch.token(i);
@@ -350,7 +356,8 @@ impl Backward<'_> {
             }
             self.add_partial(simd, local, t, i, s);
         }
-        store_rows(&[d_sum, bias_sum], &mut s.chunk.sums);
+        d_sum.store(&mut s.chunk.sums[0].0);
+        bias_sum.store(&mut s.chunk.sums[1].0);
     }
 
     /// Adds the sums over the group's channels to the block's partial dB and dC.
@@ -361,8 +368,7 @@ impl Backward<'_> {
         let stride = fold_stride(s.a.len());
         let folds = s.folds[i * stride..(i + 1) * stride].as_chunks::<2>().0;
         for (to, folds) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(folds) {
-            let [first, second] = load_rows(simd, folds);
-            let mut sum = S::V::fold_quarters(first, second);
+            let mut sum = S::V::fold_quarters(simd.load(&folds[0].0), simd.load(&folds[1].0));
             if local > 0 {
                 sum = sum + simd.load(to);
             }
@@ -371,23 +377,33 @@ impl Backward<'_> {
     }
 }
 
+/// A block of states over a chunk of tokens, in one part of the lanes.
+#[derive(Clone, Copy)]
+struct At {
+    part: usize,
+    /// First state.
+    first: usize,
+    /// Tokens.
+    len: usize,
+}
+
 /// Recomputes a block of states over a chunk, `from` those before it, keeping decays and states; adds to y and folds the
 /// products for C.
 #[inline(always)]
-fn recompute<S: Simd, const HOLD: bool>(
+fn recompute<S: Simd, const HOLD: bool, const WITHIN: bool>(
     simd: S,
-    first: usize,
-    len: usize,
+    at: At,
     rows: InputRows<'_>,
     from: &[[f32; LANES]],
     s: &mut Scratch<'_>,
 ) {
+    let At { part, first, len } = at;
     // What fills up the last block stays zero.
     let row = |j: usize| match from.get(first + j) {
-        Some(row) => simd.load(row),
-        None => simd.splat(0.0),
+        Some(row) => simd.load_part(row, part),
+        None => simd.splat_part(0.0),
     };
-    let mut h: [S::V; BLOCK] = std::array::from_fn(row);
+    let mut h: [S::P; BLOCK] = std::array::from_fn(row);
     let Some(a) = s.a[first..].first_chunk::<BLOCK>() else {
         return;
     };
@@ -397,53 +413,72 @@ fn recompute<S: Simd, const HOLD: bool>(
     let chunk = &mut *s.chunk;
     let stride = fold_stride(s.a.len());
     for i in 0..len.min(CHUNK) {
-        let (decays, befores, gains) = (
+        let (decays_i, befores, gains) = (
             &mut chunk.decay[i],
             &mut chunk.before[i],
             &mut chunk.gain[i],
         );
         let (b, c) = rows.block::<BLOCK>(i, first);
-        let delta = simd.load(&chunk.delta[i].0);
-        let input = simd.load(&chunk.input[i].0);
-        let dy = simd.load(&chunk.dy[i].0);
+        let delta = simd.load_part(&chunk.delta[i].0, part);
+        let input = simd.load_part(&chunk.input[i].0, part);
+        let dy = simd.load_part(&chunk.dy[i].0, part);
         // Two sums, so that the additions are not one long chain.
-        let mut y = [simd.load(&chunk.y[i].0), simd.splat(0.0)];
+        let mut y = [simd.load_part(&chunk.y[i].0, part), simd.splat_part(0.0)];
         let folds = &mut s.folds[i * stride + first / 4..][..BLOCK / 4];
         let mut products = [dy; 4];
-        unrolled!(BLOCK, |j| {
-            let t = delta * simd.load(&a[j].0);
-            h[j].store(&mut befores[j].0);
+        // Together where that is worth it, else one after another.
+        let mut together = [math::Hold {
+            decay: delta,
+            gain: delta,
+        }; BLOCK];
+        if WITHIN {
+            let mut t = [delta; BLOCK];
+            unrolled!(BLOCK, |j| { t[j] = delta * simd.load_part(&a[j].0, part) });
             if HOLD {
-                let hold = math::hold(t, delta, simd.load(&inverse_a[j].0));
-                hold.decay.store(&mut decays[j].0);
-                hold.gain.store(&mut gains[j].0);
-                h[j] = hold.decay.fma(h[j], hold.gain * (input * simd.splat(b[j])));
+                together = holds::<S, BLOCK>(t, load_parts(simd, inverse_a, part));
             } else {
-                let decay = math::exp2(t);
-                decay.store(&mut decays[j].0);
-                h[j] = decay.fma(h[j], input * simd.splat(b[j]));
+                let decays = decays::<S, BLOCK>(t);
+                unrolled!(BLOCK, |j| { together[j].decay = decays[j] });
             }
-            y[j % 2] = h[j].fma(simd.splat(c[j]), y[j % 2]);
+        }
+        unrolled!(BLOCK, |j| {
+            let t = delta * simd.load_part(&a[j].0, part);
+            simd.store_part(h[j], &mut befores[j].0, part);
+            if HOLD {
+                let hold = if WITHIN {
+                    together[j]
+                } else {
+                    math::hold(t, delta, simd.load_part(&inverse_a[j].0, part))
+                };
+                simd.store_part(hold.decay, &mut decays_i[j].0, part);
+                simd.store_part(hold.gain, &mut gains[j].0, part);
+                let by = hold.gain * (input * simd.splat_part(b[j]));
+                h[j] = hold.decay.fma(h[j], by);
+            } else {
+                let decay = if WITHIN {
+                    together[j].decay
+                } else {
+                    math::exp2(t)
+                };
+                simd.store_part(decay, &mut decays_i[j].0, part);
+                h[j] = decay.fma(h[j], input * simd.splat_part(b[j]));
+            }
+            y[j % 2] = h[j].fma(simd.splat_part(c[j]), y[j % 2]);
             products[j % 4] = dy * h[j];
             if j % 4 == 3 {
-                S::V::fold_within(products).store(&mut folds[j / 4].0);
+                simd.fold_second(S::P::fold_within(products), &mut folds[j / 4].0, part);
             }
         });
-        (y[0] + y[1]).store(&mut chunk.y[i].0);
+        simd.store_part(y[0] + y[1], &mut chunk.y[i].0, part);
     }
 }
 
 /// Walks the adjoint of a block of states back over a chunk.
 #[inline(always)]
-fn retrace<S: Simd, const HOLD: bool>(
-    simd: S,
-    first: usize,
-    len: usize,
-    rows: InputRows<'_>,
-    s: &mut Scratch<'_>,
-) {
-    let mut carry: [S::V; BLOCK] = load_rows(simd, &s.carry[first..]);
-    let mut da: [S::V; BLOCK] = load_rows(simd, &s.da[first..]);
+fn retrace<S: Simd, const HOLD: bool>(simd: S, at: At, rows: InputRows<'_>, s: &mut Scratch<'_>) {
+    let At { part, first, len } = at;
+    let mut carry: [S::P; BLOCK] = load_parts(simd, &s.carry[first..], part);
+    let mut da: [S::P; BLOCK] = load_parts(simd, &s.da[first..], part);
     let Some(a) = s.a[first..].first_chunk::<BLOCK>() else {
         return;
     };
@@ -455,56 +490,62 @@ fn retrace<S: Simd, const HOLD: bool>(
     for i in (0..len.min(CHUNK)).rev() {
         let (decays, befores, gains) = (&chunk.decay[i], &chunk.before[i], &chunk.gain[i]);
         let (b, c) = rows.block::<BLOCK>(i, first);
-        let delta = simd.load(&chunk.delta[i].0);
-        let input = simd.load(&chunk.input[i].0);
-        let dy = simd.load(&chunk.dy[i].0);
-        let zero = simd.splat(0.0);
+        let delta = simd.load_part(&chunk.delta[i].0, part);
+        let input = simd.load_part(&chunk.input[i].0, part);
+        let dy = simd.load_part(&chunk.dy[i].0, part);
+        let zero = simd.splat_part(0.0);
         // The first block begins the sums over states.
-        let sum = |row: &Row| if first == 0 { zero } else { simd.load(&row.0) };
+        let sum = |row: &Row| {
+            if first == 0 {
+                zero
+            } else {
+                simd.load_part(&row.0, part)
+            }
+        };
         let mut dinput = [sum(&chunk.dinput[i]), zero];
         let mut ddecay = [sum(&chunk.ddecay[i]), zero];
         let folds = &mut s.folds[i * stride + first / 4..][..BLOCK / 4];
         let mut dgain = sum(&chunk.dgain[i]);
         let mut products = [dy; 4];
         unrolled!(BLOCK, |j| {
-            let scaled_a = simd.load(&a[j].0);
-            let decay = simd.load(&decays[j].0);
-            let b = simd.splat(b[j]);
-            let dh = dy.fma(simd.splat(c[j]), carry[j]);
+            let scaled_a = simd.load_part(&a[j].0, part);
+            let decay = simd.load_part(&decays[j].0, part);
+            let b = simd.splat_part(b[j]);
+            let dh = dy.fma(simd.splat_part(c[j]), carry[j]);
             carry[j] = dh * decay;
             // d A_bar times A_bar: the gradient of the exponent.
-            let dx = carry[j] * simd.load(&befores[j].0);
+            let dx = carry[j] * simd.load_part(&befores[j].0, part);
             da[j] = dx.fma(delta, da[j]);
             ddecay[j % 2] = dx.fma(scaled_a, ddecay[j % 2]);
             if HOLD {
-                let gain = simd.load(&gains[j].0);
+                let gain = simd.load_part(&gains[j].0, part);
                 let through = dh * gain;
                 products[j % 4] = through * input;
                 dinput[j % 2] = through.fma(b, dinput[j % 2]);
                 let by_gain = dh * (b * input);
                 // d gain / d delta is A_bar.
                 dgain = by_gain.fma(decay, dgain);
-                let x = delta * (scaled_a * simd.splat(std::f32::consts::LN_2));
+                let x = delta * (scaled_a * simd.splat_part(std::f32::consts::LN_2));
                 let hold = math::Hold { decay, gain };
-                let by_a = math::hold_gain_by_a(x, delta, hold, simd.load(&inverse_a[j].0));
+                let inverse_a = simd.load_part(&inverse_a[j].0, part);
+                let by_a = math::hold_gain_by_a(x, delta, hold, inverse_a);
                 da[j] = by_gain.fma(by_a, da[j]);
             } else {
                 products[j % 4] = dh * input;
                 dinput[j % 2] = dh.fma(b, dinput[j % 2]);
             }
             if j % 4 == 3 {
-                let (to, db) = (&mut folds[j / 4].0, S::V::fold_within(products));
-                S::V::fold_halves(db, simd.load(to)).store(to);
+                simd.fold_first(S::P::fold_within(products), &mut folds[j / 4].0, part);
             }
         });
-        (dinput[0] + dinput[1]).store(&mut chunk.dinput[i].0);
-        (ddecay[0] + ddecay[1]).store(&mut chunk.ddecay[i].0);
+        simd.store_part(dinput[0] + dinput[1], &mut chunk.dinput[i].0, part);
+        simd.store_part(ddecay[0] + ddecay[1], &mut chunk.ddecay[i].0, part);
         if HOLD {
-            dgain.store(&mut chunk.dgain[i].0);
+            simd.store_part(dgain, &mut chunk.dgain[i].0, part);
         }
     }
-    store_rows(&carry, &mut s.carry[first..]);
-    store_rows(&da, &mut s.da[first..]);
+    store_parts(simd, &carry, &mut s.carry[first..], part);
+    store_parts(simd, &da, &mut s.da[first..], part);
 }
 
 /// The layout of the partial dB and dC: for every sample and block one row.

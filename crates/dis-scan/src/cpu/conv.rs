@@ -7,7 +7,7 @@ use super::group::{Group, Stretch};
 use super::pieces::Piece;
 use crate::ops::{CHUNK, Conv, Direction};
 use dis_tensor::Tokens;
-use dis_tensor::simd::{Kernel, LANES, Row, Simd, Vector, math};
+use dis_tensor::simd::{Kernel, LANES, Number, Row, Simd, Vector, math};
 
 /// Rows of one group's taps, oldest first, and bias.
 pub(crate) const fn tap_rows(width: usize) -> usize {

@@ -3,7 +3,7 @@
 
 use super::pieces::Piece;
 use crate::ops::{CHUNK, Direction, Scan};
-use dis_tensor::simd::{LANES, Row, Simd, Vector};
+use dis_tensor::simd::{LANES, Number, Row, Simd, Vector, math};
 use dis_tensor::{Layout, Tokens};
 
 /// States are handled in blocks of four; those that fill up the last block do nothing, having
@@ -89,20 +89,39 @@ impl Group {
     }
 
     /// The group's part of A (D, N), one row a state: times log2(e), so that `exp(delta A)` is
-    /// `exp2`, and, if asked for, its inverses.
-    pub(crate) fn load_a(&self, a: &Tokens<'_, [f32]>, scaled: &mut [Row], inverse: &mut [Row]) {
+    /// `exp2`, and, for the zero-order hold, its inverses. Returns the largest magnitudes of the former.
+    #[inline(always)]
+    pub(crate) fn load_a<S: Simd, const HOLD: bool>(
+        &self,
+        a: &Tokens<'_, [f32]>,
+        scaled: &mut [Row],
+        inverse: &mut [Row],
+    ) -> Row {
+        let mut largest = Row::ZERO;
         scaled.fill(Row::ZERO);
-        inverse.fill(Row::ZERO);
+        if HOLD {
+            inverse.fill(Row::ZERO);
+        }
         for i in 0..self.width {
             let start = a.layout.row(0, self.channel + i);
             let row = &a.buf[start..start + a.layout.channels];
-            for (&value, to) in row.iter().zip(scaled.iter_mut()) {
+            for (&value, (to, inverse)) in row.iter().zip(scaled.iter_mut().zip(&mut *inverse)) {
+                let value = if HOLD {
+                    math::hold_rate::<S::V>(value)
+                } else {
+                    value
+                };
                 to.0[i] = value * std::f32::consts::LOG2_E;
-            }
-            for (&value, to) in row.iter().zip(inverse.iter_mut()) {
-                to.0[i] = 1.0 / value;
+                if HOLD {
+                    inverse.0[i] = 1.0 / value;
+                }
+                let size = to.0[i].abs();
+                // NaN is beyond all reach.
+                let size = if size.is_nan() { f32::INFINITY } else { size };
+                largest.0[i] = largest.0[i].max(size);
             }
         }
+        largest
     }
 
     /// The group's part of a state (batch, D, N), one row a state; zeros where there is none.
@@ -270,22 +289,96 @@ pub(crate) fn take_chunk(rows: &mut [Row]) -> (&mut [Row; CHUNK], &mut [Row]) {
     }
 }
 
-/// Loads NB rows into registers.
+/// Loads a part of NB rows into registers.
 #[inline(always)]
-pub(crate) fn load_rows<S: Simd, const NB: usize>(simd: S, rows: &[Row]) -> [S::V; NB] {
-    let mut values = [simd.splat(0.0); NB];
+pub(crate) fn load_parts<S: Simd, const NB: usize>(
+    simd: S,
+    rows: &[Row],
+    part: usize,
+) -> [S::P; NB] {
+    let mut values = [simd.splat_part(0.0); NB];
     for (value, row) in values.iter_mut().zip(&rows[..NB]) {
-        *value = simd.load(&row.0);
+        *value = simd.load_part(&row.0, part);
     }
     values
 }
 
-/// Stores registers into rows.
+/// Stores registers into a part of rows.
 #[inline(always)]
-pub(crate) fn store_rows<V: Vector, const NB: usize>(values: &[V; NB], rows: &mut [Row]) {
+pub(crate) fn store_parts<S: Simd, const NB: usize>(
+    simd: S,
+    values: &[S::P; NB],
+    rows: &mut [Row],
+    part: usize,
+) {
     for (value, row) in values.iter().zip(&mut rows[..NB]) {
-        value.store(&mut row.0);
+        simd.store_part(*value, &mut row.0, part);
     }
+}
+
+/// Whether exponents of a chunk, steps of at most these magnitudes times A of at most those, are
+/// small enough for [`math::exp2_each`]. Instruction sets that scale by any power need not ask.
+#[inline(always)]
+pub(crate) fn within_reach<S: Simd>(simd: S, steps: S::V, largest_a: &Row) -> bool {
+    if S::V::NATIVE_SCALE {
+        return false;
+    }
+    let mut exponents = [0.0; LANES];
+    (steps * simd.load(&largest_a.0)).store(&mut exponents);
+    math::within_reach(&exponents)
+}
+
+/// [`math::exp2_each`], as many at a time as there are registers for.
+#[inline(always)]
+pub(crate) fn decays<S: Simd, const NB: usize>(t: [S::P; NB]) -> [S::P; NB] {
+    let mut out = t;
+    match S::TOGETHER {
+        4 => {
+            for four in out.as_chunks_mut::<4>().0 {
+                *four = math::exp2_each(*four);
+            }
+        }
+        2 => {
+            for two in out.as_chunks_mut::<2>().0 {
+                *two = math::exp2_each(*two);
+            }
+        }
+        _ => {
+            for one in &mut out {
+                [*one] = math::exp2_each([*one]);
+            }
+        }
+    }
+    out
+}
+
+/// [`math::hold_each`], as many at a time as there are registers for.
+#[inline(always)]
+pub(crate) fn holds<S: Simd, const NB: usize>(
+    t: [S::P; NB],
+    inverse_a: [S::P; NB],
+) -> [math::Hold<S::P>; NB] {
+    let mut out = [math::Hold {
+        decay: t[0],
+        gain: t[0],
+    }; NB];
+    match S::TOGETHER {
+        4 => {
+            for i in 0..NB / 4 {
+                let at = |x: &[S::P; NB]| [x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]];
+                let four = math::hold_each(at(&t), at(&inverse_a));
+                for j in 0..4 {
+                    out[4 * i + j] = four[j];
+                }
+            }
+        }
+        _ => {
+            for j in 0..NB {
+                [out[j]] = math::hold_each([t[j]], [inverse_a[j]]);
+            }
+        }
+    }
+    out
 }
 
 /// Repeats a block for constants j below NB, at most sixteen: left to the compiler, so large a loop

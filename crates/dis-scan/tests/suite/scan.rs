@@ -342,3 +342,32 @@ fn nan_is_not_hidden() {
         }
     }
 }
+
+/// Where exponents are small, fewer instructions do; a token whose exponents are not leaves the bits of
+/// others in its chunk alone.
+#[test]
+fn a_large_step_leaves_other_tokens_alone() {
+    const TOKENS: usize = 20;
+    const CHANNELS: usize = 19;
+    for discretization in [Discretization::Mamba, Discretization::ZeroOrderHold] {
+        let inputs = Inputs::random(&Options {
+            discretization,
+            bias: false,
+            ..plain([1, TOKENS, CHANNELS, 13])
+        });
+        let mut large = inputs.clone();
+        // The last token of the first chunk: a step of 90, and exponents beyond -126.
+        let at = large.delta.layout.row(0, 15) + 3;
+        large.delta.narrow[at] = 90.0;
+        for level in simd::supported() {
+            let [mut one, mut other] = [Outputs::new(&inputs), Outputs::new(&inputs)];
+            one.run_fast(level, &inputs);
+            other.run_fast(level, &large);
+            for (t, c) in (0..TOKENS).flat_map(|t| (0..CHANNELS).map(move |c| (t, c))) {
+                let i = one.y.layout.row(0, t) + c;
+                let same = one.y.narrow[i].to_bits() == other.y.narrow[i].to_bits();
+                assert_eq!(same, c != 3 || t < 15, "{level} {discretization:?} {t} {c}");
+            }
+        }
+    }
+}

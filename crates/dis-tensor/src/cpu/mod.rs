@@ -109,6 +109,12 @@ impl Cpu {
         self.precision
     }
 
+    /// Whether its instruction set multiplies bfloat16. Where it does not, products of
+    /// [`Precision::Bfloat16`] are computed in float32 from rounded operands: the same numbers, no faster.
+    pub fn multiplies_bfloat16(&self) -> bool {
+        self.level == Level::Avx512 && simd::pairs::has_pairs()
+    }
+
     /// Number of threads.
     pub fn threads(&self) -> usize {
         self.threads.count()

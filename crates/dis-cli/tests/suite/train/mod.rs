@@ -98,6 +98,17 @@ fn threads_and_recompute_do_not_change_the_weights() {
 fn products_may_be_bfloat16() {
     let dir = workplace();
     let at = dir.path();
+    let mut refused = command(at, &train(&["--precision", "bf16", "--device", "cpu"]));
+    let refused = refused.env("DIS_SIMD", "portable").output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success());
+    assert!(
+        said.contains("--precision bf16: portable") && said.contains("leave --precision away"),
+        "{said}"
+    );
+    if !dis_tensor::simd::pairs::has_pairs() {
+        return;
+    }
     succeed(at, &train(&["--steps", "4", "--out", "f32"]));
     let bf16 = |name: &str, threads: &str| {
         let more = ["--steps", "4", "--precision", "bf16", "--threads", threads];

@@ -6,15 +6,16 @@ use super::target::Rect;
 use super::tile::{Base, FETCH};
 use super::{Form, Left};
 use crate::simd::pairs::{PairKernel, Pairs, dispatch_pairs};
-use crate::simd::rows::{Addend, InPlace, ROWS, Tile};
-use crate::simd::{LANES, Level, Vector, prefetch, prefetch_second};
+use crate::simd::rows::{Addend, InPlace, Tile};
+use crate::simd::{LANES, Vector, prefetch, prefetch_second};
 
-/// Vectors of a panel.
-const VECTORS: usize = 2;
+/// What is added where nothing is: as many as two vectors have.
+const ZEROS: [f32; 2 * LANES] = [0.0; 2 * LANES];
 
-/// Rows of a left operand, or of what it was converted to.
+/// Rows of a left operand, or of what it was converted to, for tiles of `H` of them and panels of `N`
+/// vectors.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rows<'a> {
+pub(super) struct Rows<'a, const H: usize, const N: usize> {
     kernel: InPlace,
     /// From the first element that is read.
     data: &'a [f32],
@@ -22,26 +23,25 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Left<'a> {
-    /// The kernel, where tiles of `height` can read so many steps in place: rows contiguous along the
-    /// sum, which together fit first-level cache. Pairs of bfloat16 are read from converted rows.
-    pub(super) fn in_place(&self, height: usize, steps: usize) -> Option<InPlace> {
+    /// The kernel, where tiles can read so many steps in place: rows contiguous along the sum, which
+    /// together fit first-level cache. Pairs of bfloat16 are read from converted rows.
+    pub(super) fn in_place<const H: usize, const N: usize>(&self, steps: usize) -> Option<InPlace> {
         let (_, stride) = self.a.contiguous()?;
-        let pairs = match self.form {
-            Form::Single(Level::Avx512) => false,
-            Form::Paired => true,
-            _ => return None,
+        let (level, pairs) = match self.form {
+            Form::Single(level) => (level, false),
+            Form::Paired => (self.cpu.level(), true),
+            Form::Rounded(_) => return None,
         };
-        let fits = pairs || share_a_cache(stride, steps);
-        if height == ROWS && fits {
-            InPlace::detect(pairs)
-        } else {
-            None
-        }
+        let kernel = InPlace::detect(level, pairs)?;
+        // Half of a cache where a panel stays in it too.
+        let ways = if N == 1 { 4 } else { 8 };
+        let fits = pairs || share_a_cache(H, ways, stride, steps);
+        (kernel.shape() == (H, N) && fits).then_some(kernel)
     }
 
     /// `count` rows from row `first` on, from packed step `from` on over so many; converted ones are in
     /// `scratch`, [`converted`] vectors each.
-    pub(super) fn rows_in_place<'b>(
+    pub(super) fn rows_in_place<'b, const H: usize, const N: usize>(
         &self,
         kernel: InPlace,
         first: usize,
@@ -49,7 +49,7 @@ impl<'a> Left<'a> {
         from: usize,
         steps: usize,
         scratch: &'b mut [[f32; LANES]],
-    ) -> Option<Rows<'b>>
+    ) -> Option<Rows<'b, H, N>>
     where
         'a: 'b,
     {
@@ -103,21 +103,21 @@ impl PairKernel for Convert<'_> {
     }
 }
 
-/// Whether the elements of a tile's rows, `stride` apart, leave each set of a first-level cache (64 sets
-/// of eight lines) something: rows of 3072 numbers all begin in the same set.
-fn share_a_cache(stride: usize, steps: usize) -> bool {
+/// Whether the elements of a tile's `rows`, `stride` apart, leave each set of a first-level cache (64 sets
+/// of eight lines) something, taking so many lines at most: rows of 3072 numbers all begin in the same set.
+fn share_a_cache(rows: usize, ways: usize, stride: usize, steps: usize) -> bool {
     const SETS: usize = 64;
     let mut lines = [0; SETS];
-    for start in (0..ROWS).map(|row| row * stride) {
+    for start in (0..rows).map(|row| row * stride) {
         for line in start / LANES..(start + steps).div_ceil(LANES) {
             lines[line % SETS] += 1;
         }
     }
-    lines.iter().all(|&count| count <= 8)
+    lines.iter().all(|&count| count <= ways)
 }
 
-impl Rows<'_> {
-    /// [`ROWS`] rows from row `line` on, over so many steps, times some panels, to the rows of `c` from
+impl<const H: usize, const N: usize> Rows<'_, H, N> {
+    /// `H` rows from row `line` on, over so many steps, times some panels, to the rows of `c` from
     /// `row` on. If `fetch`, the next tile's elements are fetched into the second-level cache meanwhile.
     pub(super) fn tile(
         self,
@@ -134,33 +134,28 @@ impl Rows<'_> {
         // Converted rows are in cache already.
         let fetch = fetch && !self.kernel.pairs();
         let panels = part.range.start..part.range.end.min(columns.count);
-        let mut next = if fetch { 0..ROWS } else { 0..0 };
-        let share = ROWS.div_ceil(panels.len().max(1));
+        let mut next = if fetch { 0..H } else { 0..0 };
+        let share = H.div_ceil(panels.len().max(1));
         for panel in panels {
             for i in next.by_ref().take(share) {
-                let start = (line + ROWS + i) * self.stride;
+                let start = (line + H + i) * self.stride;
                 for step in (0..steps).step_by(LANES) {
                     prefetch_second(self.data, start + step);
                 }
             }
-            let b = panel * columns.stride + from * VECTORS;
-            let b = columns.panels[b..b + steps * VECTORS]
-                .as_chunks::<VECTORS>()
-                .0;
-            let first = panel * VECTORS * LANES;
-            self.panel(a, b, base, row, first, VECTORS * LANES, c);
+            let b = panel * columns.stride + from * N;
+            let b = columns.panels[b..b + steps * N].as_chunks::<N>().0;
+            let first = panel * N * LANES;
+            self.panel(a, b, base, row, first, N * LANES, c);
         }
         if part.range.end > columns.count {
-            let first = columns.count * VECTORS * LANES;
+            let first = columns.count * N * LANES;
             let width = c.columns() - first;
-            if width > LANES {
-                let b = columns.rest[from * 2..(from + steps) * 2]
-                    .as_chunks::<2>()
-                    .0;
-                self.panel(a, b, base, row, first, width, c);
-            } else {
-                let b = columns.rest[from..from + steps].as_chunks::<1>().0;
-                self.panel(a, b, base, row, first, width, c);
+            let vectors = width.div_ceil(LANES);
+            let b = &columns.rest[from * vectors..(from + steps) * vectors];
+            match vectors {
+                2 => self.panel(a, b.as_chunks::<2>().0, base, row, first, width, c),
+                _ => self.panel(a, b.as_chunks::<1>().0, base, row, first, width, c),
             }
         }
     }
@@ -176,7 +171,7 @@ impl Rows<'_> {
         width: usize,
         c: &mut Rect<'_>,
     ) {
-        let zero = Addend::Row(&[0.0; VECTORS * LANES]);
+        let zero = Addend::Row(&ZEROS);
         if width == V * LANES {
             let addend = match base {
                 Base::Zero => zero,
@@ -184,17 +179,18 @@ impl Rows<'_> {
                 Base::Kept => Addend::Kept,
             };
             if b.len() >= FETCH {
-                for row in c.tile::<ROWS, V>(row, first) {
+                for row in c.tile::<H, V>(row, first) {
                     row.iter().for_each(|vector| prefetch(vector, 0));
                 }
             }
-            let tile = c.whole_tile::<V>(row, first);
-            return self.kernel.times(a, self.stride, b, addend, tile);
+            let tile = c.whole_tile::<H, V>(row, first);
+            return self.kernel.times(a, self.stride, b, addend, false, tile);
         }
         // Beyond the columns: through memory of whole vectors.
-        let mut sums = [[[0.0; LANES]; V]; ROWS];
+        let mut sums = [[[0.0; LANES]; V]; H];
         let tile = Tile::of(&mut sums);
-        self.kernel.times(a, self.stride, b, zero, tile);
+        let narrow = width <= LANES / 2;
+        self.kernel.times(a, self.stride, b, zero, narrow, tile);
         for (i, sums) in sums.iter().enumerate() {
             let out = c.row(row + i, first, width).iter_mut();
             let sums = sums.as_flattened();
@@ -225,7 +221,7 @@ mod tests {
             (1024, 512, false),
             (23, 23, true),
         ] {
-            assert_eq!(share_a_cache(stride, steps), fits, "{stride}");
+            assert_eq!(share_a_cache(14, 8, stride, steps), fits, "{stride}");
         }
     }
 }

@@ -29,10 +29,13 @@ use crate::simd::{LANES, Level, dispatch};
 /// Multiply-adds below which a product runs on the calling thread.
 const INLINE: usize = 48 * 48 * 256;
 /// Most steps of the sum at once: a panel of so many fits the second-level cache many times over,
-/// and shorter sums round less.
-const STEPS: usize = 512;
-/// Elements of packed columns at once, about half of a second-level cache.
-const COLUMNS: usize = 96 * 1024;
+/// and shorter sums round less. On AVX2 it fits the first-level cache, beside a tile's rows.
+fn most_steps(level: Level) -> usize {
+    match level {
+        Level::Avx2 => 384,
+        _ => 512,
+    }
+}
 
 /// The right operand of a product.
 #[derive(Clone, Copy, Debug)]
@@ -129,7 +132,8 @@ impl Left<'_> {
     /// everybody.
     fn steps(&self) -> (usize, usize) {
         let units = self.form.units(self.k);
-        (units, units.div_ceil(units.div_ceil(STEPS)))
+        let most = most_steps(self.cpu.level());
+        (units, units.div_ceil(units.div_ceil(most)))
     }
 
     /// How many threads share a product of this size.

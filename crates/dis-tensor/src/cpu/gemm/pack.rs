@@ -6,7 +6,7 @@ use crate::backend::Precision;
 use crate::cpu::Cpu;
 use crate::layout::Layout;
 use crate::operands::Matrix;
-use crate::simd::pairs::{PairKernel, Pairs, dispatch_pairs, has_pairs, round_to_bf16};
+use crate::simd::pairs::{PairKernel, Pairs, dispatch_pairs, round_to_bf16};
 use crate::simd::{Kernel, LANES, Level, Simd, Vector, dispatch, prefetch};
 
 /// An operand of a product: a matrix, or its transpose, as lines along the sum (rows of the left
@@ -53,7 +53,14 @@ impl<'a> Operand<'a> {
     /// Packs groups of up to sixteen lines over the steps from `steps.start` to `steps.end`, or pairs of
     /// steps, the last one with zero if there is no other. A group's lines at one step are one vector;
     /// lines that do not exist are zero.
-    pub fn pack(&self, form: Form, groups: Groups, steps: Range<usize>, out: &mut [[f32; LANES]]) {
+    /// Of a group's sixteen lanes the first `W` are kept.
+    pub fn pack<const W: usize>(
+        &self,
+        form: Form,
+        groups: Groups,
+        steps: Range<usize>,
+        out: &mut [[f32; W]],
+    ) {
         let units = form.units(steps.len());
         let out = &mut out[..groups.count * units];
         let job = Pack {
@@ -104,7 +111,7 @@ impl Form {
         let level = cpu.level();
         match cpu.precision() {
             Precision::Float32 => Self::Single(level),
-            Precision::Bfloat16 if level == Level::Avx512 && has_pairs() => Self::Paired,
+            Precision::Bfloat16 if cpu.multiplies_bfloat16() => Self::Paired,
             Precision::Bfloat16 => Self::Rounded(level),
         }
     }
@@ -126,11 +133,21 @@ impl Form {
     }
 }
 
-struct Pack<'a, 'b> {
+struct Pack<'a, 'b, const W: usize> {
     source: &'a Operand<'a>,
     groups: Groups,
     steps: Range<usize>,
-    out: &'b mut [[f32; LANES]],
+    out: &'b mut [[f32; W]],
+}
+
+/// Writes the first `W` lanes.
+#[inline(always)]
+fn put<V: Vector, const W: usize>(x: V, to: &mut [f32; W]) {
+    if let Some(to) = to.first_chunk_mut::<LANES>() {
+        x.store(to);
+    } else if let Some(to) = to.first_chunk_mut() {
+        x.store_low(to);
+    }
 }
 
 /// Where vectors of lines go.
@@ -141,17 +158,17 @@ trait Sink<S: Simd> {
     fn take_all(&mut self, simd: S, lines: [S::V; LANES]);
 }
 
-struct Singles<'a> {
-    out: &'a mut [[f32; LANES]],
+struct Singles<'a, const W: usize> {
+    out: &'a mut [[f32; W]],
     stride: usize,
     at: usize,
 }
 
-impl<S: Simd> Sink<S> for Singles<'_> {
+impl<S: Simd, const W: usize> Sink<S> for Singles<'_, W> {
     #[inline(always)]
     fn take(&mut self, _: S, lines: &[S::V]) {
         for x in lines {
-            x.store(&mut self.out[self.at]);
+            put(*x, &mut self.out[self.at]);
             self.at += self.stride;
         }
     }
@@ -159,21 +176,21 @@ impl<S: Simd> Sink<S> for Singles<'_> {
     #[inline(always)]
     fn take_all(&mut self, _: S, lines: [S::V; LANES]) {
         for i in 0..LANES {
-            lines[i].store(&mut self.out[self.at + i * self.stride]);
+            put(lines[i], &mut self.out[self.at + i * self.stride]);
         }
         self.at += LANES * self.stride;
     }
 }
 
-struct Doubles<'a>(Singles<'a>);
+struct Doubles<'a, const W: usize>(Singles<'a, W>);
 
-impl<S: Pairs> Sink<S> for Doubles<'_> {
+impl<S: Pairs, const W: usize> Sink<S> for Doubles<'_, W> {
     #[inline(always)]
     fn take(&mut self, simd: S, lines: &[S::V]) {
         let Self(Singles { out, stride, at }) = self;
         for pair in lines.chunks(2) {
             let odd = pair.get(1).copied().unwrap_or(simd.splat(0.0));
-            simd.pair(pair[0], odd).store(&mut out[*at]);
+            put(simd.pair(pair[0], odd), &mut out[*at]);
             *at += *stride;
         }
     }
@@ -183,14 +200,14 @@ impl<S: Pairs> Sink<S> for Doubles<'_> {
         let Self(Singles { out, stride, at }) = self;
         for i in 0..LANES / 2 {
             let pair = simd.pair(lines[2 * i], lines[2 * i + 1]);
-            pair.store(&mut out[*at + i * *stride]);
+            put(pair, &mut out[*at + i * *stride]);
         }
         *at += LANES / 2 * *stride;
     }
 }
 
-impl<'b> Kernel for Pack<'_, 'b> {
-    type Output = &'b mut [[f32; LANES]];
+impl<'b, const W: usize> Kernel for Pack<'_, 'b, W> {
+    type Output = &'b mut [[f32; W]];
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) -> Self::Output {
@@ -201,7 +218,7 @@ impl<'b> Kernel for Pack<'_, 'b> {
     }
 }
 
-impl PairKernel for Pack<'_, '_> {
+impl<const W: usize> PairKernel for Pack<'_, '_, W> {
     #[inline(always)]
     fn run<S: Pairs>(mut self, simd: S) {
         self.each(2, |source, lines, steps, sink| {
@@ -214,13 +231,13 @@ impl PairKernel for Pack<'_, '_> {
 /// are read from end to end while they are in first-level cache.
 const ROWS: usize = 16;
 
-impl Pack<'_, '_> {
+impl<const W: usize> Pack<'_, '_, W> {
     /// Calls `f` for every group and some steps, with where their vectors go; `each` steps make one.
     #[inline(always)]
     fn each(
         &mut self,
         each: usize,
-        mut f: impl FnMut(&Operand<'_>, [usize; 2], Range<usize>, Singles<'_>),
+        mut f: impl FnMut(&Operand<'_>, [usize; 2], Range<usize>, Singles<'_, W>),
     ) {
         let Groups {
             first,

@@ -6,13 +6,19 @@ use std::ops::Range;
 use super::in_place::converted;
 use super::pack::Groups;
 use super::target::Rect;
-use super::tile::Block;
-use super::{COLUMNS, Left, run_block};
+use super::tile::{Block, packed_lanes};
+use super::{Left, run_block};
 use crate::simd::LANES;
 
-/// Tiles of rows that are packed at once: beside packed columns, as many as a second-level cache
-/// holds.
-const TILES: usize = 8;
+/// Rows that pass by a group of panels before the next one, in tiles of this height. Low tiles are read
+/// so seldom that they may lie beyond the second-level cache, so there are more of them, and columns come
+/// from memory less often.
+const fn most_tiles(height: usize) -> usize {
+    if height < 8 { 44 } else { 8 }
+}
+
+/// Elements of packed columns at once, about half of a second-level cache.
+const COLUMNS: usize = 96 * 1024;
 
 /// Packed columns of a product.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +60,7 @@ impl Left<'_> {
     pub(super) fn times<const H: usize, const N: usize>(&self, columns: Columns<'_>, c: Rect<'_>) {
         let threads = self.threads(&c);
         let (_, steps) = self.steps();
-        let tiles = c.rows().div_ceil(H).min(TILES);
+        let tiles = c.rows().div_ceil(H).min(most_tiles(H));
         // Packed tiles or converted rows, and a packed tile of what is left.
         let each = tiles * steps.max(H * converted(steps)) + steps;
         let mut scratch = self.cpu.scratch::<f32>(threads * each * LANES);
@@ -111,12 +117,12 @@ impl Left<'_> {
         scratch: &mut [[f32; LANES]],
     ) {
         let (units, steps) = self.steps();
-        let in_place = self.in_place(H, steps);
+        let in_place = self.in_place::<H, N>(steps);
         let panels = c.columns().div_ceil(N * LANES);
         let group = (COLUMNS / (steps * N * LANES)).max(1);
         // Blocks of the same size.
         let tiles = c.rows().div_ceil(H);
-        let rows = tiles.div_ceil(tiles.div_ceil(TILES)) * H;
+        let rows = tiles.div_ceil(tiles.div_ceil(most_tiles(H))) * H;
         for start in (0..c.rows()).step_by(rows) {
             let block = start..c.rows().min(start + rows);
             for from in (0..units).step_by(steps) {
@@ -126,10 +132,11 @@ impl Left<'_> {
                 let whole = in_place.map_or(0, |_| block.len() / H);
                 let left = tiles().len() - whole;
                 let (packed, converted) = scratch.split_at_mut(left * steps);
+                let packed = &mut packed.as_flattened_mut()[..left * steps * packed_lanes(H)];
                 self.pack_tiles::<H>(first + start + whole * H, from, packed, steps);
                 let in_place = in_place.and_then(|kernel| {
                     let (first, count) = (first + start, whole * H);
-                    self.rows_in_place(kernel, first, count, from, steps, converted)
+                    self.rows_in_place::<H, N>(kernel, first, count, from, steps, converted)
                 });
                 for panel in (0..panels).step_by(group) {
                     let part = Panels {
@@ -140,15 +147,19 @@ impl Left<'_> {
                     if let Some(rows) = in_place {
                         let base = self.base(from, columns.first);
                         for row in tiles().take(whole) {
-                            // Each tile once, not long before its time.
+                            // Each tile once, not long before its time; once for every group where
+                            // there are too many for the second-level cache.
                             let fetch = match row + H < block.end {
-                                true => part.range.start == 0,
+                                true => part.range.start == 0 || most_tiles(H) > 8,
                                 false => part.range.end == panels,
                             };
                             rows.tile(row - start, steps, &part, base, row, fetch, &mut c);
                         }
                     }
-                    for (row, a) in tiles().skip(whole).zip(packed.chunks_exact(steps)) {
+                    for (row, a) in tiles()
+                        .skip(whole)
+                        .zip(packed.chunks_exact(steps * packed_lanes(H)))
+                    {
                         let height = (block.end - row).min(H);
                         self.tile::<H, N>(a, part.clone(), row, height, &mut c);
                     }
@@ -160,7 +171,7 @@ impl Left<'_> {
     /// One tile times some panels.
     fn tile<const H: usize, const N: usize>(
         &self,
-        a: &[[f32; LANES]],
+        a: &[f32],
         part: Panels<'_>,
         row: usize,
         height: usize,
@@ -171,7 +182,7 @@ impl Left<'_> {
             range,
             from,
         } = part;
-        let (steps, base) = (a.len(), self.base(from, columns.first));
+        let (steps, base) = (a.len() / packed_lanes(H), self.base(from, columns.first));
         let whole = range.start..range.end.min(columns.count);
         if !whole.is_empty() {
             let start = whole.start * columns.stride + from * N;
@@ -209,23 +220,24 @@ impl Left<'_> {
     }
 
     /// Packs tiles of rows from row `first` on, over so many packed steps from `from` on.
-    fn pack_tiles<const H: usize>(
-        &self,
-        first: usize,
-        from: usize,
-        out: &mut [[f32; LANES]],
-        steps: usize,
-    ) {
+    fn pack_tiles<const H: usize>(&self, first: usize, from: usize, out: &mut [f32], steps: usize) {
         let each = self.form.steps();
         let sum = from * each..((from + steps) * each).min(self.k);
         // Rows beyond a tile fill lanes that nobody reads.
         let groups = Groups {
             first,
             height: H,
-            count: out.len() / steps,
+            count: out.len() / (steps * packed_lanes(H)),
             vectors: 1,
         };
-        self.a.pack(self.form, groups, sum, out);
+        const HALF: usize = LANES / 2;
+        if packed_lanes(H) == HALF {
+            let out = out.as_chunks_mut::<HALF>().0;
+            self.a.pack(self.form, groups, sum, out);
+        } else {
+            let out = out.as_chunks_mut::<LANES>().0;
+            self.a.pack(self.form, groups, sum, out);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use crate::simd::LANES;
-use crate::simd::rows::{ROWS, Tile};
+use crate::simd::rows::Tile;
 
 /// A part of a row-major matrix that nobody else touches: some rows of some columns.
 #[derive(Debug)]
@@ -109,9 +109,13 @@ impl Rect<'_> {
 }
 
 impl Rect<'_> {
-    /// [`Rect::tile`] of [`ROWS`] rows for a kernel that writes all of it.
-    pub fn whole_tile<const V: usize>(&mut self, row: usize, first: usize) -> Tile<'_, V> {
-        assert!(row + ROWS <= self.rows && first + V * LANES <= self.columns);
+    /// [`Rect::tile`] for a kernel that writes all of it.
+    pub fn whole_tile<const H: usize, const V: usize>(
+        &mut self,
+        row: usize,
+        first: usize,
+    ) -> Tile<'_, H, V> {
+        assert!(row + H <= self.rows && first + V * LANES <= self.columns);
         let start = self.start.wrapping_add(row * self.stride + first);
         // SAFETY: as in `row`, for `V * LANES` elements of each of these rows (asserted), which are
         // borrowed as long as the tile.

@@ -6,11 +6,20 @@
 
 use super::target::Rect;
 use crate::simd::pairs::{PairKernel, Pairs};
-use crate::simd::{Kernel, LANES, Simd, Vector, prefetch};
+use crate::simd::{Kernel, LANES, Number, Simd, Vector, prefetch};
 
 /// Steps in whose time a tile of the result comes from memory; with fewer, fetching it ahead costs more
 /// than it gives.
 pub(super) const FETCH: usize = 64;
+
+/// Lanes of a packed step of tiles of so many rows.
+pub(super) const fn packed_lanes(height: usize) -> usize {
+    if height <= LANES / 2 {
+        LANES / 2
+    } else {
+        LANES
+    }
+}
 
 /// What an element is before the products are added.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +36,8 @@ pub(in crate::cpu) enum Base<'a> {
 /// [`PairKernel`], elements of packed operands are pairs of bfloat16.
 #[derive(Debug)]
 pub(super) struct Block<'a, 'b, const H: usize, const N: usize> {
-    /// The rows, `[step][lane]` with `height` lanes in use.
-    pub a: &'a [[f32; LANES]],
+    /// The rows, `[step][lane]` with `height` of [`packed_lanes`] in use.
+    pub a: &'a [f32],
     /// Panels of columns, each `[step][vector]`. The last one has as many vectors as it needs.
     pub b: &'a [[f32; LANES]],
     /// Vectors from panel to panel.
@@ -122,13 +131,14 @@ impl<const H: usize, const N: usize> Block<'_, '_, H, N> {
             return;
         }
         let whole = self.columns - done >= V * LANES;
-        if whole && self.a.len() >= FETCH {
+        let lanes = packed_lanes(H);
+        if whole && self.a.len() >= FETCH * lanes {
             for row in self.c.tile::<R, V>(self.row, self.first + done) {
                 row.iter().for_each(|vector| prefetch(vector, 0));
             }
         }
         let mut sums = [[simd.splat(0.0); V]; R];
-        for (a, b) in self.a.iter().zip(b.as_chunks::<V>().0) {
+        for (a, b) in self.a.chunks_exact(lanes).zip(b.as_chunks::<V>().0) {
             let mut columns = [simd.splat(0.0); V];
             for n in 0..V {
                 columns[n] = simd.load(&b[n]);

@@ -1,70 +1,14 @@
-//! Fourteen rows of a matrix, where they lie, times a panel of packed columns: the inner loop of
-//! products on AVX-512, as hand-written assembly. Elements are float32, or pairs of bfloat16.
+//! Fourteen rows on AVX-512: all thirty-two registers.
 //!
-//! Intrinsics do not do here: with so many streams the compiler moves sums to memory. Rows are three
-//! to a pointer, `[p]`, `[p + l]` and `[p + 2 l]`, so that five pointers reach all fourteen and every
-//! other register of the loop has its place. Per step and panel of two vectors: 2 loads,
-//! 14 broadcasts, 28 multiply-adds, which is what the processor's multiply-add units take.
+//! Rows are three to a pointer, `[p]`, `[p + l]` and `[p + 2 l]`, so that five pointers reach all fourteen
+//! and every other register of the loop has its place. Per step and panel of two vectors: 2 loads, 14
+//! broadcasts, 28 multiply-adds, which is what the processor's multiply-add units take.
 
-use super::LANES;
-#[cfg(target_arch = "x86_64")]
-use super::avx512::Avx512 as Proof;
-#[cfg(target_arch = "x86_64")]
+use super::Operands;
+use crate::avx512::Avx512;
 use std::arch::asm;
-#[cfg(not(target_arch = "x86_64"))]
-use std::convert::Infallible as Proof;
-
-/// Rows of a tile.
-pub const ROWS: usize = 14;
-
-/// Proof that the processor can do this, for float32 or for pairs.
-#[derive(Clone, Copy, Debug)]
-pub struct InPlace {
-    proof: Proof,
-    pairs: bool,
-}
-
-/// What is added to the sums of a tile.
-#[derive(Clone, Copy, Debug)]
-pub enum Addend<'a> {
-    /// To every row the first numbers of these.
-    Row(&'a [f32]),
-    /// What is in the result.
-    Kept,
-}
-
-/// Where a tile of a result goes: [`ROWS`] rows of `V` vectors, `stride` elements apart.
-#[derive(Debug)]
-pub struct Tile<'a, const V: usize> {
-    start: *mut f32,
-    stride: usize,
-    memory: std::marker::PhantomData<&'a mut [f32]>,
-}
-
-impl<'a, const V: usize> Tile<'a, V> {
-    /// All of an array.
-    pub fn of(rows: &'a mut [[[f32; LANES]; V]; ROWS]) -> Self {
-        Self {
-            start: rows.as_flattened_mut().as_flattened_mut().as_mut_ptr(),
-            stride: V * LANES,
-            memory: std::marker::PhantomData,
-        }
-    }
-
-    /// # Safety
-    /// For the time of the borrow, elements `i * stride .. i * stride + V * LANES` from `start`,
-    /// i below [`ROWS`], belong to this tile alone.
-    pub unsafe fn new(start: *mut f32, stride: usize) -> Self {
-        Self {
-            start,
-            stride,
-            memory: std::marker::PhantomData,
-        }
-    }
-}
 
 /// One row's part of a step: its element broadcast and multiplied with the step's vectors.
-#[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 macro_rules! row {
     (2, $mul:literal, $x:literal, $at:expr, $first:literal, $second:literal) => {
@@ -80,7 +24,6 @@ macro_rules! row {
 }
 
 /// Loads the vectors of a step, `$d` steps on.
-#[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 macro_rules! columns {
     (2, $d:literal) => {
@@ -95,7 +38,6 @@ macro_rules! columns {
 }
 
 /// One step of the sum, `$d` steps on from where the pointers are.
-#[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 macro_rules! step {
     ($v:tt, $mul:literal, $d:literal) => {
@@ -120,7 +62,6 @@ macro_rules! step {
 }
 
 /// Adds what is added to a row and stores it, going on to the next row.
-#[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 macro_rules! finish {
     (2, $first:literal, $second:literal) => {
@@ -144,10 +85,9 @@ macro_rules! finish {
 }
 
 /// The whole of a tile: four steps at a time, single steps, the end.
-#[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 macro_rules! tile {
-    ($v:tt, $mul:literal, $a:ident, $l:ident, $b:ident, $steps:ident, $add:ident, $add_stride:ident, $c:ident) => {
+    ($v:tt, $mul:literal, $a:ident, $l:ident, $b:ident, $steps:ident, $add:ident, $add_stride:ident, $c:ident, $stride:ident) => {
         asm!(
             "vpxord zmm0, zmm0, zmm0",
             "vmovaps zmm1, zmm0", "vmovaps zmm2, zmm0", "vmovaps zmm3, zmm0",
@@ -193,8 +133,8 @@ macro_rules! tile {
             steps = inout(reg) $steps => _,
             add = inout(reg) $add => _,
             add_stride = in(reg) 4 * $add_stride,
-            c = inout(reg) $c.start => _,
-            stride = in(reg) 4 * $c.stride,
+            c = inout(reg) $c => _,
+            stride = in(reg) 4 * $stride,
             out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _,
             out("zmm6") _, out("zmm7") _, out("zmm8") _, out("zmm9") _, out("zmm10") _,
             out("zmm11") _, out("zmm12") _, out("zmm13") _, out("zmm14") _, out("zmm15") _,
@@ -206,81 +146,39 @@ macro_rules! tile {
         )
     };
 }
-
-impl InPlace {
-    /// The proof, if it holds; of the instructions for pairs, if asked for.
-    pub fn detect(pairs: bool) -> Option<Self> {
-        if pairs && !super::pairs::has_pairs() {
-            return None;
-        }
-        #[cfg(target_arch = "x86_64")]
-        return Proof::detect().map(|proof| Self { proof, pairs });
-        #[cfg(not(target_arch = "x86_64"))]
-        None
-    }
-
-    /// Whether elements are pairs of bfloat16.
-    pub fn pairs(self) -> bool {
-        self.pairs
-    }
-
-    /// Rows of `a`, `stride` elements apart, times the `V` vectors of every step in `b`, which has as
-    /// many steps as are summed, and what is added, to `c`. V is 1 or 2.
-    ///
-    /// # Panics
-    /// If `a` or the row that is added is too short.
-    #[inline]
-    pub fn times<const V: usize>(
-        self,
-        a: &[f32],
-        stride: usize,
-        b: &[[[f32; LANES]; V]],
-        addend: Addend<'_>,
-        c: Tile<'_, V>,
-    ) {
-        const { assert!(V == 1 || V == 2) };
-        let Self { proof, pairs } = self;
-        let needed = stride
-            .checked_mul(ROWS - 1)
-            .and_then(|x| x.checked_add(b.len()));
-        assert!(
-            needed.is_some_and(|needed| needed <= a.len()),
-            "rows beyond a matrix"
-        );
-        let (add, add_stride) = match addend {
-            Addend::Row(row) => (row[..V * LANES].as_ptr(), 0),
-            Addend::Kept => (c.start.cast_const(), c.stride),
-        };
-        let (a, steps, b) = (a.as_ptr(), b.len(), b.as_ptr());
-        #[cfg(target_arch = "x86_64")]
-        {
-            let Proof { .. } = proof;
-            match (V, pairs) {
-                // SAFETY: the token proves AVX-512, and BF16 for pairs. Reads of rows lie in `a`
-                // (asserted), reads of columns end with `b`; the addend is a row (its length asserted)
-                // or the tile's own elements, each read before it is written; writes are those that
-                // `Tile` owns.
-                (2, false) => unsafe {
-                    tile!(2, "vfmadd231ps", a, stride, b, steps, add, add_stride, c)
-                },
-                // SAFETY: as above.
-                (2, true) => unsafe {
-                    tile!(2, "vdpbf16ps", a, stride, b, steps, add, add_stride, c)
-                },
-                // SAFETY: as above.
-                (_, false) => unsafe {
-                    tile!(1, "vfmadd231ps", a, stride, b, steps, add, add_stride, c)
-                },
-                // SAFETY: as above.
-                (_, true) => unsafe {
-                    tile!(1, "vdpbf16ps", a, stride, b, steps, add, add_stride, c)
-                },
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            let _ = (a, stride, steps, b, add, add_stride, pairs);
-            match proof {}
-        }
+/// Fourteen rows from `a`, `l` elements apart, times `V` (1 or 2) vectors of each of so many steps from
+/// `b`, and a row from `add`, `add_stride` elements from row to row, to rows from `c`; elements are pairs
+/// if PAIRS.
+///
+/// # Safety
+/// All of that can be read or written, and the processor has BF16 if PAIRS.
+#[inline(always)]
+pub(super) unsafe fn times<const V: usize, const PAIRS: bool>(
+    _proof: Avx512,
+    Operands {
+        a,
+        l,
+        b,
+        steps,
+        add,
+        add_stride,
+        c,
+        stride,
+    }: Operands,
+) {
+    match (V, PAIRS) {
+        // SAFETY: reads and writes are those that the caller answers for, the instructions those of
+        // the token, and of BF16, for which the caller answers too.
+        (2, false) => unsafe {
+            tile!(2, "vfmadd231ps", a, l, b, steps, add, add_stride, c, stride)
+        },
+        // SAFETY: as above.
+        (2, true) => unsafe { tile!(2, "vdpbf16ps", a, l, b, steps, add, add_stride, c, stride) },
+        // SAFETY: as above.
+        (_, false) => unsafe {
+            tile!(1, "vfmadd231ps", a, l, b, steps, add, add_stride, c, stride)
+        },
+        // SAFETY: as above.
+        (_, true) => unsafe { tile!(1, "vdpbf16ps", a, l, b, steps, add, add_stride, c, stride) },
     }
 }
