@@ -130,9 +130,9 @@ impl Report<'_> {
         let compared = compared_by(e);
         let text = format!(
             "# {}\n\n## What was run\n\n\
-             {done} of {all} runs: {} configurations with {} seeds each, on `{}`. Every {} steps {} images \
-             ({} in {} steps, {} spacing, guidance {}) from the moving average of the weights are compared with \
-             at most {} of `{}`.\n\n\
+             {done} of {all} runs: {} configurations with {} seeds each, on `{}`.\n\
+             Every {} steps {} images ({} in {} steps, {} spacing, guidance {}) from the moving average of the \
+             weights are compared with\nat most {} of `{}`.\n\n\
              - Frechet: distance of {compared}; smaller is better.\n\
              - Class: share of images whose {} nearest real images, by {compared}, have the class asked for.\n\
              - Coverage: share of real images with a sample nearer than their {}th real neighbour, by the same.\n\

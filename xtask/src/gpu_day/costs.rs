@@ -31,8 +31,8 @@ const REASONS: &[(&[&str], &str)] = &[
     ),
     (
         &["dis_scan_backward_n16", "dis_scan_backward_any"],
-        "each direction reads dout and z, 8 bytes more than once, the second adds to dz, 8, and B and C \
-         are read for every 32 channels, 8; they are bound by issue, too",
+        "each direction reads dout and z, 8 bytes more than once, the second adds to dz, 8,\n  \
+         and B and C are read for every 32 channels, 8; they are bound by issue, too",
     ),
     (
         &["dis_norm_backward"],
