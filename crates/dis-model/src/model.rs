@@ -9,14 +9,15 @@ use std::sync::Arc;
 
 use crate::ModelBackend;
 use dis_ssm::{
-    Block, BlockConfig, BlockInput, Ctx, Init, Linear, MixerInit, NormParams, Param, ParamTable,
-    SavedBlock, SkipKind, TokenBuf,
+    Block, BlockConfig, BlockInput, Ctx, Init, Linear, NormParams, Param, ParamTable, SavedBlock,
+    SkipKind, TokenBuf,
 };
 use dis_tensor::{AddNorm, Layout, NormKind, PatchGrid, PatchOrder, Reals};
 
 use crate::config::{ConditionKind, Conditioning, DisConfig};
 use crate::embed::SavedEmbedding;
 use crate::error::{ModelError, Result};
+use crate::init::ModelInit;
 use crate::inputs::ModelInputs;
 
 /// Name of the table of labels: (classes, width), with a last row for the null label if there is one.
@@ -117,21 +118,25 @@ impl DisModel {
     /// # Errors
     /// A configuration that cannot be built.
     pub fn new(config: DisConfig) -> Result<Self> {
-        Self::with_init(config, MixerInit::default())
+        Self::with_init(config, &ModelInit::default())
     }
 
     /// As [`DisModel::new`], with choices at initialisation.
     ///
     /// # Errors
     /// A configuration that cannot be built.
-    pub fn with_init(config: DisConfig, init: MixerInit) -> Result<Self> {
+    pub fn with_init(config: DisConfig, init: &ModelInit) -> Result<Self> {
         config.validate()?;
         let d = config.embed_dim;
         let p = config.patch_size;
         let mut table = ParamTable::new();
         let t = &mut table;
 
-        let pos_embed = t.add("pos_embed", &[1, config.tokens(), d], Init::Zeros);
+        let positions = match init.position_std {
+            0.0 => Init::Zeros,
+            std => Init::Normal { std },
+        };
+        let pos_embed = t.add("pos_embed", &[1, config.tokens(), d], positions);
         let fan_in = config.channels * p * p;
         let weight = t.add(
             "patch_embed.proj.weight",
@@ -157,8 +162,10 @@ impl DisModel {
                 null_label,
             } => {
                 let rows = num_classes + usize::from(null_label);
-                let init = Init::Normal { std: 0.02 };
-                label_table = Some(t.add(LABEL_TABLE, &[rows, d], init));
+                let labels = Init::Normal {
+                    std: init.label_std,
+                };
+                label_table = Some(t.add(LABEL_TABLE, &[rows, d], labels));
             }
             ConditionKind::Context {
                 dim,
@@ -186,7 +193,7 @@ impl DisModel {
                 skip,
                 ada_ln: config.conditioning == Conditioning::AdaLn,
                 out_scale: 1.0 / (config.depth.max(1) as f64).sqrt(),
-                init,
+                init: init.mixer,
             };
             Block::new(t, prefix, &config)
         };
@@ -202,7 +209,12 @@ impl DisModel {
 
         let norm_f = NormParams::affine(t, "norm_f", config.norm, d);
         let outputs = p * p * config.out_channels();
-        let head = Linear::new(t, "final_layer.linear", d, outputs, true, Init::fan_in(d));
+        let decoder = if init.zero_decoder {
+            Init::Zeros
+        } else {
+            Init::fan_in(d)
+        };
+        let head = Linear::new(t, "final_layer.linear", d, outputs, true, decoder);
         let head_modulation = config.modulated_decoder().then(|| {
             // Zero-initialised with AdaLN; the published token model draws it.
             let init = match config.conditioning {

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use dis_files::FileError;
-use dis_model::DisConfig;
 use dis_model::checkpoint::{config_from_json, config_to_json};
+use dis_model::{DisConfig, ModelInit};
 use dis_pipeline::DiffusionConfig;
+use dis_ssm::MixerInit;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -87,6 +88,12 @@ pub struct TrainConfig {
     pub label_dropout: f64,
     /// Draw the reverse direction's step bias like the forward one's, instead of zero as published.
     pub repaired_reverse_step: bool,
+    /// Standard deviation of the label table at the start; 0.02 as published.
+    pub label_std: f64,
+    /// Standard deviation of the positions at the start; 0 as published.
+    pub position_std: f64,
+    /// Whether the decoder starts at zero; drawn as published.
+    pub zero_decoder: bool,
     /// Whether blocks are run again in the backward: less memory, same results.
     pub recompute: bool,
     /// Seed of everything random.
@@ -120,12 +127,29 @@ impl Default for TrainConfig {
             ema_warmup: true,
             label_dropout: 0.1,
             repaired_reverse_step: false,
+            label_std: 0.02,
+            position_std: 0.0,
+            zero_decoder: false,
             recompute: false,
             seed: 0,
             log_every: 10,
             checkpoint_every: 1000,
             keep: 3,
             sample_every: 1000,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// What weights begin as.
+    pub fn init(&self) -> ModelInit {
+        ModelInit {
+            mixer: MixerInit {
+                repaired_reverse_step: self.repaired_reverse_step,
+            },
+            label_std: self.label_std,
+            position_std: self.position_std,
+            zero_decoder: self.zero_decoder,
         }
     }
 }

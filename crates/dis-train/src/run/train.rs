@@ -13,7 +13,7 @@ use dis_model::ModelBackend;
 use dis_model::cost::Memory;
 use dis_model::{Checkpoint, Classes, DisConfig, DisModel, Metadata, cost::Cost};
 use dis_pipeline::{Artist, Row, Settings, Task};
-use dis_ssm::MixerInit;
+
 use dis_tensor::machine::require_memory;
 
 use super::data::{DataChange, DataPolicy, compare, open_data, same_classes};
@@ -123,10 +123,7 @@ pub fn train<B: ModelBackend>(
     };
     let (spec, data) = open_data(&mut config, stored.as_ref(), out, policy, observer, stop)?;
     let model_config = config.resolve(&*data)?;
-    let init = MixerInit {
-        repaired_reverse_step: config.train.repaired_reverse_step,
-    };
-    let model = DisModel::with_init(model_config, init)?;
+    let model = DisModel::with_init(model_config, &config.train.init())?;
     check_memory(backend.on_host(), &config, &model_config, data.shape())?;
     let diffusion = GaussianDiffusion::new(&config.diffusion.options()?)?;
     let mut metadata = Metadata::new(model_config);
