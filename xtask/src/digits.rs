@@ -52,11 +52,11 @@ pub fn run(args: &Args) -> Result<bool> {
     };
     let cpu = Cpu::with_threads(0)?.with_precision(precision);
     let pipeline = open(args.checkpoint.as_deref(), &cpu)?;
+    let ddim = SamplerSpec::Ddim { eta: 0.0 };
     let settings = Settings {
-        steps: args.steps,
         guidance: Some(Guidance::new(args.cfg)),
         seed: args.seed,
-        ..Settings::default()
+        ..Settings::of(Some(ddim), Some(args.steps), None)
     };
     let report = judge(&cpu, &pipeline, args.per_class, settings)?;
     println!(

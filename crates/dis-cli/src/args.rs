@@ -2,18 +2,25 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use dis_data::ImageSize;
 use dis_diffusion::{SamplerSpec, Spacing};
 
 /// Train, sample and inspect DiS models: diffusion with bidirectional state space blocks.
 #[derive(Debug, Parser)]
 #[command(
+    name = "dis",
     version,
     about,
     after_help = "Try `dis sample`: it draws digits from a bundled model into samples.png."
 )]
 pub struct Cli {
+    /// Say nothing but results, warnings and errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Log what is done; twice for more. RUST_LOG chooses by part, as RUST_LOG=dis_data=debug.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -26,6 +33,8 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Draw images from a model.
     Sample(Box<SampleArgs>),
+    /// Say whether a picture of dis sample is drawn with the same bits here.
+    Verify(VerifyArgs),
     /// Judge samples: Frechet distance, precision and recall, copies, ..., or bits per dimension.
     Eval(Box<crate::eval::args::EvalArgs>),
     /// Train a small classifier whose features `dis eval` compares by.
@@ -44,6 +53,12 @@ pub enum Command {
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
+    },
+    /// Write manual pages, one for each command, into a directory.
+    Man {
+        /// The directory.
+        #[arg(value_name = "DIR")]
+        out: PathBuf,
     },
 }
 
@@ -66,8 +81,10 @@ pub enum DeviceKind {
     /// The processor.
     Cpu,
     /// An NVIDIA GPU.
+    #[cfg_attr(not(feature = "cuda"), value(hide = true))]
     Cuda,
     /// The GPU simulator.
+    #[cfg_attr(not(feature = "sim"), value(hide = true))]
     Sim,
 }
 
@@ -177,12 +194,13 @@ pub struct StudyArgs {
 }
 
 /// `dis sample`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
   dis sample
   dis sample --classes 3,5 --num 20 --cfg 3 --seed 7 --out threes-and-fives.png
-  dis sample --checkpoint runs/photos --steps 100 --out pictures/
-  dis sample --checkpoint runs/photos --sampler dpmpp-2m --spacing karras --steps 20
+  dis sample --checkpoint runs/photos --num 100 --out pictures/
+  dis sample --checkpoint runs/photos --sampler unipc-2 --steps 10
+  dis sample --checkpoint DiS-H-2.pt --published
   dis sample --checkpoint runs/latents --vae sd-vae-ft-mse/
   dis sample --num 50000 --out samples.npz             (again after a kill: continues)
   dis sample --init-image photo.png --strength 0.6     (image to image)
@@ -190,6 +208,7 @@ pub struct StudyArgs {
   dis sample --init-image digits-held-out --invert     (to noise and back)
   dis sample --interpolate both --classes 3,8 --frames 12
   dis sample --num 8 --classes 5 --trajectory denoising.apng
+  dis sample --like samples.png --out again.png        (by what the picture says)
 
 A seed gives the same images whatever the batch size and the number of threads.")]
 pub struct SampleArgs {
@@ -221,6 +240,23 @@ pub struct SampleArgs {
     /// same command was killed; a directory that holds anything else is refused.
     #[arg(long, value_name = "PATH", default_value = "samples.png")]
     pub out: PathBuf,
+    /// Draw a picture of dis sample again, by what it says of how it was drawn; its checkpoint must be the
+    /// bundled one or be named. dis verify says whether that gives the same bits.
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "raw", "num", "classes", "seed", "steps", "sampler", "spacing", "published", "eta", "cfg", "cfg_interval",
+        "cfg_rescale", "cfg_published", "clip", "clip_quantile", "init_image", "interpolate", "null_label",
+        "vae_tile", "precision", "scale", "captions",
+    ])]
+    pub like: Option<PathBuf>,
+    /// Side of a pixel in a grid [default: as much as makes images 48 pixels high].
+    #[arg(long, value_name = "N")]
+    pub scale: Option<usize>,
+    /// Write the names of the classes beside the rows of a grid.
+    #[arg(long)]
+    pub captions: bool,
+    /// Also write what was drawn, and how, as JSON; - is standard output, which then has nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
     /// Draw into the directory --out although something is there: pictures that dis sample drew into it
     /// before are removed, other files stay. Of an .npz what is unfinished is thrown away.
     #[arg(long)]
@@ -271,20 +307,48 @@ pub struct SampleArgs {
     pub device: DeviceArgs,
 }
 
+/// `dis verify`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  dis verify samples.png
+  dis verify pictures/000003-class0.png --checkpoint runs/photos
+
+The picture is drawn again by what it says of how it was drawn, and compared pixel by pixel. Instruction sets
+(AVX-512, AVX2, ...) and devices round differently, so the same bits are to be expected where these are the
+same. The exit code is 0 for the same bits, and 1 otherwise.")]
+pub struct VerifyArgs {
+    /// A PNG file that dis sample drew: a grid or a single picture.
+    #[arg(value_name = "FILE")]
+    pub picture: PathBuf,
+    /// The checkpoint that it was drawn with, or its run directory [default: the bundled digits model].
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
+    /// For models of latents: the autoencoder that makes pictures of them.
+    #[arg(long, value_name = "DIR")]
+    pub vae: Option<PathBuf>,
+    /// Device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
 /// How images are drawn from a model.
 #[derive(Args, Clone, Debug)]
 pub struct SamplerArgs {
-    /// Sampler steps.
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    pub steps: usize,
+    /// Sampler steps [default: 20; where --sampler is given 50].
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// As the paper's code samples: ancestral, 250 steps, guidance of the first three channels.
+    #[arg(long, conflicts_with_all = ["sampler", "spacing", "cfg_published"])]
+    pub published: bool,
     /// ddim, ancestral, euler, euler-a, heun, dpmpp-1 to dpmpp-3m, dpmpp-2m-sde, unipc-1 to unipc-3,
-    /// ...; docs/samplers.md compares them.
-    #[arg(long, value_name = "NAME", default_value = "ddim")]
-    pub sampler: SamplerSpec,
-    /// How steps are spread over time: default, leading, linspace, trailing, karras, log-snr.
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    pub spacing: Spacing,
-    /// Noise added by DDIM, 0 to 1.
+    /// ...; docs/samplers.md compares them [default: dpmpp-2m, with --invert ddim].
+    #[arg(long, value_name = "NAME")]
+    pub sampler: Option<SamplerSpec>,
+    /// How steps are spread over time: default, leading, linspace, trailing, karras, log-snr [default: karras;
+    /// where --sampler is given default].
+    #[arg(long, value_name = "NAME")]
+    pub spacing: Option<Spacing>,
+    /// Noise added by --sampler ddim, 0 to 1.
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     pub eta: f64,
     /// Guidance scale; 1 is none [default: 1.5 for models with a null label].
@@ -474,12 +538,77 @@ pub struct ConvertArgs {
     pub image_size: Option<ImageSize>,
 }
 
+/// Headings of options in the help, whatever the command.
+const HEADINGS: [(&str, &[&str]); 7] = [
+    (
+        "Which images",
+        &["num", "classes", "seed", "interpolate", "frames", "like"],
+    ),
+    (
+        "Sampler and guidance",
+        &[
+            "steps",
+            "published",
+            "sampler",
+            "spacing",
+            "eta",
+            "cfg",
+            "cfg_interval",
+            "cfg_rescale",
+            "cfg_published",
+            "clip",
+            "clip_quantile",
+        ],
+    ),
+    (
+        "Starting from an image",
+        &["init_image", "strength", "mask", "invert", "refine"],
+    ),
+    (
+        "Model",
+        &["checkpoint", "raw", "null_label", "vae", "vae_tile"],
+    ),
+    (
+        "Output",
+        &[
+            "out",
+            "overwrite",
+            "trajectory",
+            "scale",
+            "captions",
+            "json",
+        ],
+    ),
+    (
+        "Device and speed",
+        &["device", "threads", "precision", "batch_size"],
+    ),
+    ("Messages", &["quiet", "verbose"]),
+];
+
+/// The command as it is parsed and documented.
+pub fn command() -> clap::Command {
+    let headed = |arg: clap::Arg| {
+        let id = arg.get_id().as_str();
+        let heading = HEADINGS.iter().find(|(_, ids)| ids.contains(&id));
+        match heading {
+            Some((heading, _)) if !arg.is_positional() => arg.help_heading(*heading),
+            _ => arg,
+        }
+    };
+    let command = with_negative_values(Cli::command()).mut_args(headed);
+    command.mut_subcommands(|sub| match sub.get_name() {
+        "sample" | "verify" => sub.mut_args(headed),
+        _ => sub,
+    })
+}
+
 /// Names of values that may begin with a minus.
 const SIGNED: [&str; 7] = ["N", "X", "K", "Q", "LIST", "LOW,HIGH", "SIZE"];
 
 /// Options with numbers take negative ones: those that make sense, as in `--onnx-range -1,1`, and those
 /// that are then refused by the name of the option.
-pub fn with_negative_values(command: clap::Command) -> clap::Command {
+fn with_negative_values(command: clap::Command) -> clap::Command {
     let signed = |arg: clap::Arg| {
         let names = arg.get_value_names().unwrap_or_default();
         let takes = names.iter().any(|name| SIGNED.contains(&name.as_str()));

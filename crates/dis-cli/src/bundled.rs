@@ -5,13 +5,14 @@ use std::io::{Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use dis_data::ImageShape;
 use dis_eval::sha256_hex;
 use dis_model::checkpoint::{Entry, InferError, InferHints, WeightFile};
-use dis_model::{Checkpoint, DisModel, Metadata, ModelBackend, ModelError};
+use dis_model::{Checkpoint, Classes, DisModel, Metadata, ModelBackend, ModelError};
 use dis_pipeline::Pipeline;
 use dis_train::run::{Found, find_weights};
 
-use crate::note;
+use crate::warning;
 
 /// A digits model made by `dis train --preset digits`; its run is described in docs/digits/.
 static DIGITS: &[u8] = include_bytes!("../assets/digits.safetensors");
@@ -33,13 +34,16 @@ pub struct Weights {
     path: Option<PathBuf>,
 }
 
+/// What the model in the program is called.
+const BUNDLED_NAME: &str = "bundled digits model";
+
 /// The word for the model in the program.
 pub const BUNDLED: &str = "bundled";
 
 /// The weights that a path means; warnings go to standard error.
 pub fn find(path: &Path) -> Result<Found> {
     Ok(find_weights(path, &mut |text| {
-        note!("warning: {text}");
+        warning!("{text}");
     })?)
 }
 
@@ -52,7 +56,7 @@ pub fn describe(path: Option<&Path>, raw: bool, null_label: Option<bool>) -> Res
             let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()));
             (Box::new(file?), path)
         }
-        None => (Box::new(Cursor::new(DIGITS)), "bundled digits model".into()),
+        None => (Box::new(Cursor::new(DIGITS)), BUNDLED_NAME.into()),
     };
     let file = WeightFile::new(source, &origin, &entry)?;
     let hints = InferHints {
@@ -90,6 +94,32 @@ impl Weights {
             params,
             backend,
         )?)
+    }
+
+    /// What it is, in a line; `shape` is that of the pictures that come of it.
+    pub fn describe(&self, shape: ImageShape) -> Result<String> {
+        let name = match &self.path {
+            Some(path) => path.display().to_string(),
+            None => BUNDLED_NAME.into(),
+        };
+        let latents = match shape == ImageShape::from(self.model.config().image_shape()) {
+            true => "",
+            false => " by way of latents",
+        };
+        let classes = match Classes::of(&self.metadata)? {
+            Some(classes) => format!(", {} classes", classes.count()),
+            None => String::new(),
+        };
+        let parameters = self.model.table().parameters();
+        let colours = match shape.channels {
+            1 => "grey".to_string(),
+            3 => "colour".to_string(),
+            n => format!("{n} channels"),
+        };
+        let size = format!("{}x{} in {colours}", shape.width, shape.height);
+        Ok(format!(
+            "{name}: {parameters} parameters, images of {size}{latents}{classes}"
+        ))
     }
 
     /// The SHA-256 of the file.

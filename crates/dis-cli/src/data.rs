@@ -9,7 +9,7 @@ use dis_tensor::Cpu;
 use serde_json::{Value, json};
 
 use crate::args::DataArgs;
-use crate::{note, progress, say};
+use crate::{progress, say, warning};
 
 /// Looks at all of a data set and says what is there; fails if files are bad.
 pub fn run(args: &DataArgs) -> Result<ExitCode> {
@@ -31,7 +31,7 @@ pub fn run(args: &DataArgs) -> Result<ExitCode> {
         false => say!("{}", as_text(&found))?,
     }
     if let Some(why) = &found.checked.no_index {
-        note!("warning: {why}: without an index all files are read again the next time");
+        warning!("{why}: without an index all files are read again the next time");
     }
     let good = found.checked.bad.is_empty() || args.skip_bad;
     Ok(ExitCode::from(u8::from(!good)))

@@ -10,7 +10,7 @@ use dis_vae::{LatentScale, Tiling, Vae};
 use ndarray::ArrayView4;
 use serde_json::Value;
 
-use crate::note;
+use crate::warning;
 
 /// Latents whose sides are up to this are decoded whole, unless the user says otherwise.
 const WHOLE: usize = 64;
@@ -59,7 +59,7 @@ impl Decoder {
         );
         let trained = metadata.extra.get("autoencoder");
         if trained.is_some_and(|print| print.as_str() != Some(&vae.fingerprint())) {
-            note!("warning: the model was trained on latents of another autoencoder");
+            warning!("the model was trained on latents of another autoencoder");
         }
         let tiling = match tile {
             Some(0) => None,

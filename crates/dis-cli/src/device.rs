@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use dis_tensor::{Backend, Cpu, Precision};
 
 use crate::args::{DeviceArgs, DeviceKind, PrecisionKind};
-use crate::note;
+use crate::{note, warning};
 
 /// Most threads: no machine has more cores.
 const MOST_THREADS: usize = 4096;
@@ -78,7 +78,7 @@ pub fn open(args: &DeviceArgs, precision: PrecisionKind) -> Result<Device> {
     }
     let model = model_device(args.device, precision)?;
     if let Some(warning) = &dis_tensor::simd::selection().warning {
-        note!("warning: {warning}");
+        warning!("{warning}");
     }
     // A pool of its own, which `install` enters once instead of at every operation. 0: all cores.
     let cpu = Cpu::with_threads(args.threads.unwrap_or(0))

@@ -13,6 +13,8 @@ use crate::progress;
 /// Most images of one run: a bound for typing errors.
 pub const MOST: usize = 10_000_000;
 
+const DDIM: SamplerSpec = SamplerSpec::Ddim { eta: 0.0 };
+
 /// The classes of a model that can be drawn from; none if it has none.
 pub fn classes(metadata: &Metadata) -> Result<Option<Classes>> {
     ensure!(
@@ -22,21 +24,35 @@ pub fn classes(metadata: &Metadata) -> Result<Option<Classes>> {
     Ok(Classes::of(metadata)?)
 }
 
+/// The sampler, steps and spacing that the options name, or mean.
+pub fn named(how: &SamplerArgs, invert: bool) -> Settings {
+    match (how.published, how.sampler) {
+        (true, _) => Settings {
+            steps: how.steps.unwrap_or(Settings::published().steps),
+            ..Settings::published()
+        },
+        // Inversion finds the noise that a sampler of order 1 draws an image from.
+        (false, None) if invert => Settings::of(Some(DDIM), how.steps, how.spacing),
+        (false, sampler) => Settings::of(sampler, how.steps, how.spacing),
+    }
+}
+
 /// The settings that the options ask for.
 pub fn settings(
     how: &SamplerArgs,
+    invert: bool,
     guidance: &Guidance,
     seed: u64,
     batch_size: usize,
 ) -> Result<Settings> {
+    let named = named(how, invert);
     Ok(Settings {
-        sampler: sampler(how)?,
-        steps: how.steps,
-        spacing: how.spacing,
+        sampler: with_eta(named.sampler, how.eta)?,
         limit: limit(how)?,
         guidance: Some(guidance.clone()),
         seed,
         batch_size,
+        ..named
     })
 }
 
@@ -59,7 +75,7 @@ pub fn guidance(how: &SamplerArgs, invert: bool, config: &DisConfig) -> Result<G
         "--cfg {scale}: guidance needs a model with a null label, and this one has none"
     );
     let mut guidance = Guidance::new(scale);
-    if how.cfg_published {
+    if how.cfg_published || how.published {
         guidance.channels = GuidedChannels::FirstThree;
     }
     if let Some((low, high)) = how.cfg_interval {
@@ -73,12 +89,12 @@ pub fn guidance(how: &SamplerArgs, invert: bool, config: &DisConfig) -> Result<G
     Ok(guidance)
 }
 
-/// The sampler asked for, with DDIM's noise.
-fn sampler(how: &SamplerArgs) -> Result<SamplerSpec> {
-    match how.sampler {
-        _ if !(0.0..=1.0).contains(&how.eta) => bail!("--eta must be 0 to 1"),
-        SamplerSpec::Ddim { .. } => Ok(SamplerSpec::Ddim { eta: how.eta }),
-        _ if how.eta != 0.0 => bail!("--eta is for --sampler ddim only"),
+/// The sampler, with DDIM's noise.
+fn with_eta(sampler: SamplerSpec, eta: f64) -> Result<SamplerSpec> {
+    match sampler {
+        _ if !(0.0..=1.0).contains(&eta) => bail!("--eta must be 0 to 1"),
+        SamplerSpec::Ddim { .. } => Ok(SamplerSpec::Ddim { eta }),
+        _ if eta != 0.0 => bail!("--eta is for --sampler ddim only"),
         other => Ok(other),
     }
 }

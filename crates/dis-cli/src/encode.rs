@@ -11,7 +11,7 @@ use ndarray::Array4;
 
 use crate::args::EncodeArgs;
 use crate::places::Places;
-use crate::{device, memory, note, progress, say};
+use crate::{device, memory, note, progress, say, warning};
 
 /// Writes the latents of a data set.
 pub fn run(args: &EncodeArgs) -> Result<()> {
@@ -60,7 +60,7 @@ pub fn run(args: &EncodeArgs) -> Result<()> {
     let earlier = Earlier::open(&args.out, &mut index, &*data, args.accept_changed_data)?;
     note!("data: {}", data.describe());
     if let Some(text) = dis_data::describe_unoccupied(&*data) {
-        note!("warning: {text}");
+        warning!("{text}");
     }
 
     let bar = progress::encoding(data.len() as u64);

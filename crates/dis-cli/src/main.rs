@@ -15,6 +15,7 @@ mod encode;
 mod eval;
 mod info;
 mod interrupt;
+mod json;
 mod memory;
 mod places;
 mod progress;
@@ -22,22 +23,26 @@ mod sample;
 mod say;
 mod study;
 mod train;
+mod verify;
 
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let parsed = args::with_negative_values(Cli::command()).get_matches();
+    let parsed = args::command().get_matches();
     let cli = Cli::from_arg_matches(&parsed).unwrap_or_else(|error| error.exit());
-    init_logs();
+    if cli.quiet {
+        say::be_quiet();
+    }
+    init_logs(cli.verbose);
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
-            note!("error: {}", one_line(&error));
+            say::complaint(format_args!("error: {}", one_line(&error)));
             ExitCode::FAILURE
         }
     }
@@ -46,7 +51,8 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Train(args) => train::run(args),
-        Command::Sample(args) => sample::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Sample(args) => sample::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Eval(args) => eval::run(&args).map(|()| ExitCode::SUCCESS),
         Command::TrainClassifier(args) => classifier::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(args).map(|()| ExitCode::SUCCESS),
@@ -56,18 +62,34 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Study(args) => study::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "dis", &mut script);
+            clap_complete::generate(shell, &mut args::command(), "dis", &mut script);
             let script = String::from_utf8(script).context("the script is no text")?;
             say!("{}", script.trim_end())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { out } => {
+            std::fs::create_dir_all(&out)
+                .and_then(|()| clap_mangen::generate_to(args::command(), &out))
+                .with_context(|| format!("cannot write manual pages to {}", out.display()))?;
+            say!(
+                "manual pages in {}; man {}/dis.1 shows the first",
+                out.display(),
+                out.display()
+            )?;
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
-/// Logs go to stderr; `RUST_LOG` chooses which.
-fn init_logs() {
+/// Logs go to stderr; `RUST_LOG` chooses which, or how often `--verbose` was said.
+fn init_logs(verbose: u8) {
+    let usual = match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

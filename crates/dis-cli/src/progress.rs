@@ -9,9 +9,10 @@ use dis_data::{Check, Checked, DataSpec, Dataset, open_checked};
 use dis_study::StudyObserver;
 use dis_train::StepReport;
 use dis_train::run::{Observer, Started};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::note;
+use crate::say::is_quiet;
+use crate::{note, warning};
 
 /// A line is due after this long, or with each tenth of the work if [`SHORTEST`] has passed.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -87,6 +88,9 @@ impl Bar {
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ");
         let bar = ProgressBar::new(len).with_style(style);
+        if is_quiet() {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
         bar.enable_steady_tick(Duration::from_millis(200));
         let lines = bar
             .is_hidden()
@@ -220,6 +224,14 @@ fn say(bar: Option<&Bar>, text: &str) {
     }
 }
 
+/// A warning above the bar, or on a line of its own.
+fn warn(bar: Option<&Bar>, text: &str) {
+    match bar.filter(|bar| !bar.is_hidden()) {
+        Some(bar) => bar.say(&format!("warning: {text}")),
+        None => warning!("{text}"),
+    }
+}
+
 /// For looking at pictures before they are used. Nothing is shown where nothing is due.
 #[derive(Debug, Default)]
 pub struct Checking {
@@ -263,10 +275,10 @@ pub fn checked(spec: &DataSpec, check: &Check) -> dis_data::Result<(Arc<dyn Data
     bar.finish();
     let (data, checked) = opened?;
     for bad in &checked.bad {
-        note!("warning: left out: {bad}");
+        warning!("left out: {bad}");
     }
     if let Some(why) = &checked.no_index {
-        note!("warning: {why}: without an index all files are read again the next time");
+        warning!("{why}: without an index all files are read again the next time");
     }
     Ok((data, checked))
 }
@@ -335,7 +347,7 @@ impl Observer for Training {
     }
 
     fn warning(&mut self, text: &str) {
-        say(self.bar.as_ref(), &format!("warning: {text}"));
+        warn(self.bar.as_ref(), text);
     }
 }
 
@@ -385,10 +397,7 @@ impl StudyObserver for Study {
     }
 
     fn warning(&mut self, text: &str) {
-        say(
-            self.bar.as_ref(),
-            &format!("warning: run {}: {text}", self.name),
-        );
+        warn(self.bar.as_ref(), &format!("run {}: {text}", self.name));
     }
 }
 

@@ -14,7 +14,7 @@ use crate::device::{self, with_backend};
 use crate::eval::args::FeatureSpec;
 use crate::interrupt::{self, INTERRUPTED};
 use crate::places::Places;
-use crate::{note, progress, say};
+use crate::{note, progress, say, warning};
 
 /// Failed runs that the last line names.
 const NAMED: usize = 3;
@@ -96,7 +96,7 @@ pub fn run(args: &StudyArgs) -> Result<ExitCode> {
     }
     let report = write_report(&study, &grid, &out)?;
     for Failure { run, what } in &report.damaged {
-        note!("warning: left out: {run}: {what}");
+        warning!("left out: {run}: {what}");
     }
     say!("{}", report.path.display())?;
     if failed.is_empty() {

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use dis_files::write_atomic;
 
+use super::captions;
 use super::crop::Picture;
-use super::outputs::DRAWN_BY;
+use super::outputs::{DRAWN_BY, DRAWN_WITH};
 use super::{DataError, ImageShape, Result};
 
 /// How images are laid out.
@@ -82,6 +83,19 @@ pub fn preview(values: &[f32], shape: ImageShape) -> (Vec<u8>, ImageShape) {
 /// If the images are not 1 or 3 channels, their length is not a multiple of one image's, there is
 /// none, or columns or scale are 0.
 pub fn render(images: &[u8], shape: ImageShape, layout: GridLayout) -> Result<Picture> {
+    render_with_captions(images, shape, layout, &[])
+}
+
+/// As [`render`], with a text before every row: the captions of the rows in order, on the left.
+///
+/// # Errors
+/// As [`render`].
+pub fn render_with_captions(
+    images: &[u8],
+    shape: ImageShape,
+    layout: GridLayout,
+    captions: &[String],
+) -> Result<Picture> {
     let GridLayout {
         columns,
         padding,
@@ -113,13 +127,23 @@ pub fn render(images: &[u8], shape: ImageShape, layout: GridLayout) -> Result<Pi
         shape.width * scale + padding,
     );
     let height = n.div_ceil(columns) * cell_h + padding;
-    let width = columns * cell_w + padding;
+    let margin = captions::margin(captions, padding);
+    let width = margin + columns * cell_w + padding;
     let c = shape.channels;
     let mut bytes = vec![background; height * width * c];
+    for (row, caption) in captions.iter().enumerate().take(n.div_ceil(columns)) {
+        let top = row * cell_h + padding + (cell_h - padding).saturating_sub(captions::HEIGHT) / 2;
+        captions::letters(caption, |x, y| {
+            let (x, y) = (padding + x, top + y);
+            if x < margin && y < height {
+                bytes[(y * width + x) * c..][..c].fill(!background);
+            }
+        });
+    }
     for (i, image) in images.chunks_exact(shape.len()).enumerate() {
         let (top, left) = (
             i / columns * cell_h + padding,
-            i % columns * cell_w + padding,
+            margin + i % columns * cell_w + padding,
         );
         for y in 0..shape.height * scale {
             for x in 0..shape.width * scale {
@@ -146,7 +170,18 @@ pub fn render(images: &[u8], shape: ImageShape, layout: GridLayout) -> Result<Pi
 /// # Errors
 /// If the picture does not encode or a file operation fails; nothing is left behind then.
 pub fn write_png(path: &Path, picture: &Picture) -> Result<()> {
-    let bytes = encode(path, std::slice::from_ref(picture), None, true)?;
+    let bytes = encode(path, std::slice::from_ref(picture), None, &[DRAWN_BY])?;
+    Ok(write_atomic(path, &bytes)?)
+}
+
+/// As [`write_png`], with a text that says how the picture was drawn, which [`drawn_with`] reads: ASCII, in
+/// a chunk `tEXt` before the pixels.
+///
+/// # Errors
+/// As [`write_png`], and for a text that is not ASCII.
+pub fn write_png_with(path: &Path, picture: &Picture, text: &str) -> Result<()> {
+    let texts = [DRAWN_BY, (DRAWN_WITH, text)];
+    let bytes = encode(path, std::slice::from_ref(picture), None, &texts)?;
     Ok(write_atomic(path, &bytes)?)
 }
 
@@ -155,7 +190,7 @@ pub fn write_png(path: &Path, picture: &Picture) -> Result<()> {
 /// # Errors
 /// As [`write_png`].
 pub fn write_unmarked_png(path: &Path, picture: &Picture) -> Result<()> {
-    let bytes = encode(path, std::slice::from_ref(picture), None, false)?;
+    let bytes = encode(path, std::slice::from_ref(picture), None, &[])?;
     Ok(write_atomic(path, &bytes)?)
 }
 
@@ -166,7 +201,7 @@ pub fn write_unmarked_png(path: &Path, picture: &Picture) -> Result<()> {
 /// # Errors
 /// If there is no picture, they differ in size, do not encode, or a file operation fails.
 pub fn write_apng(path: &Path, frames: &[Picture], delays: (u16, u16)) -> Result<()> {
-    let bytes = encode(path, frames, Some(delays), true)?;
+    let bytes = encode(path, frames, Some(delays), &[DRAWN_BY])?;
     Ok(write_atomic(path, &bytes)?)
 }
 
@@ -175,7 +210,7 @@ fn encode(
     path: &Path,
     frames: &[Picture],
     delays: Option<(u16, u16)>,
-    mark: bool,
+    texts: &[(&str, &str)],
 ) -> Result<Vec<u8>> {
     let invalid = |what: String| DataError::Invalid {
         what: format!("{}: {what}", path.display()),
@@ -228,10 +263,12 @@ fn encode(
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_compression(png::Compression::Fast);
     encoder.set_filter(png::Filter::Adaptive);
-    if mark {
-        let (keyword, text) = DRAWN_BY;
+    for (keyword, text) in texts {
+        if !text.is_ascii() {
+            return Err(invalid(format!("the text {keyword:?} is not ASCII")));
+        }
         encoder
-            .add_text_chunk(keyword.into(), text.into())
+            .add_text_chunk((*keyword).into(), (*text).into())
             .map_err(encoding)?;
     }
     if let Some((each, _)) = delays {
@@ -255,6 +292,7 @@ fn encode(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outputs::{drawn_with, is_drawn};
     use crate::picture::{decode, read_file};
     use proptest::prelude::*;
 
@@ -331,6 +369,32 @@ mod tests {
     }
 
     #[test]
+    fn captions_stand_before_the_rows() {
+        let layout = GridLayout::new(2).enlarged(SHAPE, 20);
+        let images = [7; 12];
+        let plain = render(&images, SHAPE, layout).unwrap();
+        let captions = [
+            "Grün".to_string(),
+            "a name that is far too long for a margin".into(),
+        ];
+        let p = render_with_captions(&images, SHAPE, layout, &captions).unwrap();
+        assert_eq!((p.height, p.channels), (plain.height, 1));
+        let margin = p.width - plain.width;
+        let row = |p: &Picture, y: usize| p.bytes[y * p.width..][..p.width].to_vec();
+        let mut lit = 0;
+        for y in 0..p.height {
+            let line = row(&p, y);
+            let (text, images) = line.split_at(margin);
+            assert_eq!(images, row(&plain, y));
+            lit += text.iter().filter(|&&x| x == 255).count();
+        }
+        assert!(lit > 100, "{lit}");
+        // One pixel of image is lower than a letter.
+        let low = render_with_captions(&[9; 4], SHAPE, GridLayout::new(1), &captions).unwrap();
+        assert_eq!(low.height, 6);
+    }
+
+    #[test]
     fn refuses_what_is_no_grid() {
         let layout = GridLayout::new(1);
         assert!(render(&[0; 3], SHAPE, layout).is_err());
@@ -369,6 +433,28 @@ mod tests {
         assert!(write_png(&dir.path().join("x.png"), &bad).is_err());
         assert!(write_png(&dir.path().join("x.png"), &Picture { channels: 2, ..p }).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn how_a_picture_was_drawn_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.png");
+        let picture = render(&[0, 50, 100, 150], SHAPE, GridLayout::new(1)).unwrap();
+        let text = format!("{{\"seed\":7,\"filler\":\"{}\"}}", "x".repeat(5000));
+        write_png_with(&path, &picture, &text).unwrap();
+        assert_eq!(drawn_with(&path).unwrap(), Some(text));
+        assert!(is_drawn(&path), "it still does not count as data");
+        let same = decode(&read_file(&path).unwrap(), &path, true).unwrap();
+        assert_eq!(same, picture);
+        write_png(&path, &picture).unwrap();
+        assert_eq!(drawn_with(&path).unwrap(), None);
+        assert!(write_png_with(&path, &picture, "Grün").is_err());
+        // Files of others: no PNG, and a chunk that says it is longer than all there is.
+        std::fs::write(&path, "GIF89a").unwrap();
+        assert!(drawn_with(&path).is_err());
+        std::fs::write(&path, b"\x89PNG\r\n\x1a\n\xff\xff\xff\xfftEXtdis\0{}").unwrap();
+        assert!(drawn_with(&path).is_err());
+        assert!(drawn_with(&dir.path().join("none.png")).is_err());
     }
 
     proptest! {

@@ -10,6 +10,7 @@
 //! # Ok::<(), dis_data::DataError>(())
 //! ```
 
+mod captions;
 mod cifar;
 mod classes;
 pub mod crop;
@@ -46,7 +47,7 @@ pub use loader::{Batch, Loader, LoaderOptions, load_batch};
 pub use memory::MemoryDataset;
 pub use npz::{NpzImages, differing_settings, open_npz, read_npz};
 pub use order::{Draw, Order, batch_indices, epoch_key, flips};
-pub use outputs::{DRAWN_BY, Outputs};
+pub use outputs::{DRAWN_BY, Outputs, drawn_with};
 pub use picture::read_picture;
 pub use spec::{DataKind, DataSpec};
 pub use subset::Subset;

@@ -2,13 +2,20 @@
 //! pictures that it drew.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use super::latents::is_latents_folder;
+use super::{DataError, Result};
 
 /// Keyword and text of the PNG chunk that marks pictures drawn by this program.
 pub const DRAWN_BY: (&str, &str) = ("Software", "dis");
+
+/// Keyword of the PNG chunk that says how a picture was drawn.
+pub(super) const DRAWN_WITH: &str = "dis";
+
+/// Most memory for what stands before the pixels of a PNG.
+const MOST_BYTES: usize = 1 << 24;
 
 /// What was left out of a folder because this program wrote it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +89,22 @@ impl std::fmt::Display for Outputs {
             None => Ok(()),
         }
     }
+}
+
+/// The text that says how a PNG was drawn, if this program wrote one into it.
+///
+/// # Errors
+/// If the file cannot be read, or is no PNG or not a whole one.
+pub fn drawn_with(path: &Path) -> Result<Option<String>> {
+    let file = File::open(path).map_err(DataError::io(path, "open it"))?;
+    let limits = png::Limits { bytes: MOST_BYTES };
+    // Up to the pixels, before which the text stands.
+    let reader = png::Decoder::new_with_limits(BufReader::new(file), limits)
+        .read_info()
+        .map_err(|cause| DataError::format(path, format!("cannot be read as PNG: {cause}")))?;
+    let mut texts = reader.info().uncompressed_latin1_text.iter();
+    let found = texts.find(|chunk| chunk.keyword == DRAWN_WITH);
+    Ok(found.map(|chunk| chunk.text.clone()))
 }
 
 /// Whether a file is a PNG that this program drew.

@@ -5,7 +5,7 @@
 
 use ndarray::{Array4, IxDyn};
 
-use crate::sampler::{At, Level, Plan, Progress, Run};
+use crate::sampler::{At, GoOn, Level, Plan, Progress, Run, heed};
 use crate::state::same_dims;
 use crate::{Denoiser, Error, Noise, Result, State};
 
@@ -19,24 +19,21 @@ fn noised<S: State>(image: &S, noise: &S, level: Level) -> Result<S> {
 /// of the image.
 ///
 /// # Errors
-/// A strength outside (0, 1], shapes that differ, and as [`Run::advance`].
-pub fn image_to_image<S: State>(
+/// A strength outside (0, 1], shapes that differ, and as [`Run::finish`].
+pub fn image_to_image<S: State, R: GoOn>(
     plan: &Plan,
     network: &mut dyn Denoiser<S>,
     noise: &mut dyn Noise<S>,
     start: &S,
     image: &S,
     strength: f64,
-    mut on_iteration: impl FnMut(Progress<'_, S>),
+    on_iteration: impl FnMut(Progress<'_, S>) -> R,
 ) -> Result<S> {
     same_dims("start noise", start, image)?;
     let step = plan.step_of_strength(strength)?;
     let begin = noised(image, start, plan.grid().levels()[step])?;
-    let mut run = Run::new(plan, network, noise, begin)?.skip_to(step)?;
-    while let Some(progress) = run.advance()? {
-        on_iteration(progress);
-    }
-    Ok(run.into_sample())
+    let run = Run::new(plan, network, noise, begin)?.skip_to(step)?;
+    run.finish(on_iteration)
 }
 
 /// Paints a part of an image anew. `repaint` is 1 where new content is wanted and 0 where the image
@@ -50,7 +47,7 @@ pub fn image_to_image<S: State>(
 ///
 /// # Errors
 /// As [`image_to_image`], or a mask whose shape does not fit.
-pub fn inpaint<S: State>(
+pub fn inpaint<S: State, R: GoOn>(
     plan: &Plan,
     network: &mut dyn Denoiser<S>,
     noise: &mut dyn Noise<S>,
@@ -58,7 +55,7 @@ pub fn inpaint<S: State>(
     image: &S,
     repaint: &Array4<f32>,
     strength: f64,
-    mut on_iteration: impl FnMut(Progress<'_, S>),
+    mut on_iteration: impl FnMut(Progress<'_, S>) -> R,
 ) -> Result<S> {
     same_dims("start noise", start, image)?;
     let mask = image.place(spread(repaint, image.dims())?)?;
@@ -78,7 +75,7 @@ pub fn inpaint<S: State>(
             return Ok(run.into_sample());
         };
         let iteration = progress.iteration;
-        on_iteration(progress);
+        heed(on_iteration(progress), iteration)?;
         if run.settled() {
             let level = run.level();
             let kept = if level.sigma == 0.0 {
@@ -118,13 +115,13 @@ fn spread(mask: &Array4<f32>, dims: [usize; 4]) -> Result<Array4<f32>> {
 /// five make reconstruction nearly exact, at as many times the cost.
 ///
 /// # Errors
-/// What the network fails with, shapes that do not fit, a result that is not finite.
-pub fn invert<S: State>(
+/// What the network fails with, shapes that do not fit, a result that is not finite, [`Error::Ended`].
+pub fn invert<S: State, R: GoOn>(
     plan: &Plan,
     network: &mut dyn Denoiser<S>,
     image: &S,
     refine: usize,
-    mut on_iteration: impl FnMut(Progress<'_, S>),
+    mut on_iteration: impl FnMut(Progress<'_, S>) -> R,
 ) -> Result<S> {
     let (timesteps, levels) = (plan.grid().timesteps(), plan.grid().levels());
     let steps = timesteps.len();
@@ -153,7 +150,7 @@ pub fn invert<S: State>(
             pred_xstart = estimate.x_start;
         }
         x = guess;
-        on_iteration(Progress {
+        let answer = on_iteration(Progress {
             iteration,
             iterations: steps,
             timestep: timesteps[node],
@@ -161,6 +158,7 @@ pub fn invert<S: State>(
             sample: &x,
             pred_xstart: &pred_xstart,
         });
+        heed(answer, iteration)?;
     }
     if !x.is_finite()? {
         return Err(Error::NotFinite {

@@ -67,6 +67,12 @@ pub enum Error {
         /// The original timestep of that iteration.
         timestep: usize,
     },
+    /// Who watched the run ended it.
+    #[error("ended after iteration {iteration}")]
+    Ended {
+        /// The last iteration that was done, from 0.
+        iteration: usize,
+    },
     /// The device that holds the images failed, or refused an operation.
     #[error("images on the device: {0}")]
     Device(#[from] dis_tensor::TensorError),

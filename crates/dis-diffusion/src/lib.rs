@@ -77,7 +77,7 @@ pub use resample::SecondMomentSampler;
 pub use respacing::Respacing;
 pub use sampler::{
     Ancestral, At, Correction, Ddim, DpmOptions, DpmSolver, End, Estimate, Euler, EulerAncestral,
-    Grid, GridOptions, Heun, LastLevel, Level, Limit, MIN_ALPHA_BAR, Plan, Progress, Ramp,
+    GoOn, Grid, GridOptions, Heun, LastLevel, Level, Limit, MIN_ALPHA_BAR, Plan, Progress, Ramp,
     Rounding, Run, Sampler, SamplerSpec, Spacing, Step, Stride, ThirdOrder, UniPc, UniPcKind,
     UniPcOptions, ddim_reverse_step, ddim_step, p_sample, sample,
 };

@@ -4,10 +4,12 @@
 // Helpers outside #[test] functions may panic in tests too.
 #![allow(clippy::unwrap_used)]
 
+use std::ops::ControlFlow;
+
 use dis_diffusion::{
-    Denoiser, Error, GaussianDiffusion, Level, Limit, Noise, Options, Plan, Prediction, Respacing,
-    SamplerSpec, SeededNoise, Spacing, State, SuppliedNoise, Variance, ddim_step, from_fn,
-    image_to_image, inpaint, invert, p_sample, sample,
+    Denoiser, Error, GaussianDiffusion, Level, Limit, Noise, Options, Plan, Prediction, Progress,
+    Respacing, SamplerSpec, SeededNoise, Spacing, State, SuppliedNoise, Variance, ddim_step,
+    from_fn, image_to_image, inpaint, invert, p_sample, sample,
 };
 use ndarray::Array4;
 
@@ -327,6 +329,36 @@ fn masks_of_all_and_nothing_are_a_plain_run_and_the_image() {
         assert_eq!(run(0.0).unwrap(), image);
         assert_eq!(run(1.0).unwrap(), draw(&plan, &options, 0..2), "{name}");
         assert!(run(1.5).is_err());
+    }
+}
+
+#[test]
+fn who_watches_may_end_a_run() {
+    let options = plain();
+    let plan = plan("ddim", &options, 6);
+    let image = SeededNoise::new(9, 0..1).start([1, 4, 4]);
+    let mask = Array4::ones((1, 1, 1, 1));
+    for task in 0..4 {
+        let (mut network, mut noise) = (exact(&options), SeededNoise::new(1, 0..1));
+        let start = noise.start([1, 4, 4]);
+        let (net, draws) = (&mut network, &mut noise);
+        let mut seen = 0;
+        let watch = |_: Progress<'_>| {
+            seen += 1;
+            match seen {
+                3 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        };
+        let ended = match task {
+            0 => sample(&plan, net, draws, start, watch),
+            1 => image_to_image(&plan, net, draws, &start, &image, 1.0, watch),
+            2 => inpaint(&plan, net, draws, &start, &image, &mask, 1.0, watch),
+            _ => invert(&plan, net, &image, 1, watch),
+        };
+        let ended = ended.unwrap_err();
+        assert!(matches!(ended, Error::Ended { iteration: 2 }), "{ended}");
+        assert_eq!(seen, 3);
     }
 }
 

@@ -88,12 +88,12 @@ impl std::fmt::Display for Report {
         writeln!(
             f,
             "{:<14} {:>11}  {:<25} better",
-            "metric", "value", "interval"
+            "metric", "value", "interval or spread"
         )?;
         for figure in &self.figures {
             let spread = match (&figure.interval, figure.std) {
                 (Some(i), _) => format!("{} to {}", short(i.low), short(i.high)),
-                (None, Some(std)) => format!("+- {} (std)", short(std)),
+                (None, Some(std)) => format!("deviation {}", short(std)),
                 (None, None) => "-".into(),
             };
             let note = figure.note.as_deref().map(|n| format!("  {n}"));

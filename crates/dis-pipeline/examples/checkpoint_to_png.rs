@@ -16,11 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .map_or_else(|| std::env::temp_dir().join("digits.png"), Into::into);
 
     let pipeline = Pipeline::open(&checkpoint, Cpu::new())?;
-    let settings = Settings {
-        sampler: "unipc-2".parse()?,
-        steps: 10,
-        ..Settings::default()
-    };
+    let settings = Settings::of(Some("unipc-2".parse()?), Some(10), None);
     let classes = pipeline
         .classes()?
         .map_or(1, |classes| classes.occupied().len());

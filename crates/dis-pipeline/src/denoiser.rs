@@ -60,9 +60,10 @@ impl<'a, B: ModelBackend> ModelDenoiser<'a, B> {
                 expected: batch,
             });
         }
+        let (backend, repeated) = (self.backend, &mut self.repeated);
+        let (model, params, image) = (self.model, self.params, x.buf());
         let out =
-            self.repeated
-                .forward(self.backend, self.model, self.params, x.buf(), t, condition)?;
+            backend.within(|| repeated.forward(backend, model, params, image, t, condition))?;
         let dims = [batch, config.out_channels(), height, width];
         OnDevice::from_buf(self.backend, out, dims)
     }

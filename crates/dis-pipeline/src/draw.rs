@@ -1,5 +1,7 @@
 //! Drawing: from noise, between two noises or classes, or from images that are given.
 
+use std::ops::ControlFlow;
+
 use dis_diffusion::{
     Blended, Conditional, Guidance, Guided, OnDevice, Plan, Progress, SeededNoise, State,
     image_to_image, inpaint, invert, sample, slerp,
@@ -96,6 +98,8 @@ pub struct Watched<'a> {
     pub iteration: usize,
     /// Steps in the whole run.
     pub iterations: usize,
+    /// Images that it was done for.
+    pub images: usize,
     fetch: &'a dyn Fn() -> dis_diffusion::Result<Array4<f32>>,
 }
 
@@ -108,6 +112,14 @@ impl Watched<'_> {
     pub fn sample(&self) -> Result<Array4<f32>> {
         Ok((self.fetch)()?)
     }
+}
+
+/// What is called after every step, and says whether to go on.
+pub type Watch<'a> = &'a mut dyn FnMut(Watched<'_>) -> ControlFlow<()>;
+
+/// Lets a drawing go on: for those that nobody watches.
+pub fn unwatched(_: Watched<'_>) -> ControlFlow<()> {
+    ControlFlow::Continue(())
 }
 
 /// A model ready to draw.
@@ -128,17 +140,12 @@ pub struct Artist<'a, B: ModelBackend> {
 }
 
 impl<B: ModelBackend> Artist<'_, B> {
-    /// Draws one batch, an image for each row. `watch` is called after every step.
+    /// Draws one batch, an image for each row. `watch` is called after every step, and may end it.
     ///
     /// # Errors
     /// Labels that are missing or one too many, images or masks that do not fit, and what sampling
-    /// fails with.
-    pub fn draw(
-        &self,
-        rows: &[Row],
-        task: &Task,
-        watch: &mut dyn FnMut(Watched<'_>),
-    ) -> Result<Array4<f32>> {
+    /// fails with. Of one that `watch` ended, [`PipelineError::is_ended`].
+    pub fn draw(&self, rows: &[Row], task: &Task, watch: Watch<'_>) -> Result<Array4<f32>> {
         let classes = matches!(self.model.config().condition, ConditionKind::Classes { .. });
         if !classes {
             let network = ModelDenoiser::new(self.backend, self.model, self.params, &[]);
@@ -181,11 +188,17 @@ impl<B: ModelBackend> Artist<'_, B> {
     ///
     /// # Errors
     /// As [`draw`](Self::draw).
-    pub fn draw_all(&self, rows: &[Row], task: &Task, batch_size: usize) -> Result<Array4<f32>> {
+    pub fn draw_all(
+        &self,
+        rows: &[Row],
+        task: &Task,
+        batch_size: usize,
+        watch: Watch<'_>,
+    ) -> Result<Array4<f32>> {
         let [channels, height, width] = self.model.config().image_shape();
         let mut images = Vec::new();
         for rows in rows.chunks(batch_size.max(1)) {
-            images.extend(self.draw(rows, task, &mut |_| {})?);
+            images.extend(self.draw(rows, task, watch)?);
         }
         Array4::from_shape_vec((rows.len(), channels, height, width), images)
             .map_err(|e| PipelineError::config(e.to_string()))
@@ -196,7 +209,7 @@ impl<B: ModelBackend> Artist<'_, B> {
         mut network: Guided<C>,
         rows: &[Row],
         task: &Task,
-        watch: &mut dyn FnMut(Watched<'_>),
+        watch: Watch<'_>,
     ) -> Result<Array4<f32>> {
         let mut noise = SeededNoise::new(self.seed, rows.iter().map(|row| row.noise));
         let put = |host| OnDevice::new(self.backend, host);
@@ -206,8 +219,9 @@ impl<B: ModelBackend> Artist<'_, B> {
             watch(Watched {
                 iteration: at.iteration,
                 iterations: at.iterations,
+                images: rows.len(),
                 fetch: &|| at.sample.fetch(),
-            });
+            })
         };
         let drawn = match task {
             Task::Generate => sample(plan, network, &mut noise, start, watch)?,

@@ -27,6 +27,11 @@ impl PipelineError {
         )
     }
 
+    /// Whether who watched the drawing ended it.
+    pub fn is_ended(&self) -> bool {
+        matches!(self, Self::Diffusion(dis_diffusion::Error::Ended { .. }))
+    }
+
     pub(crate) fn config(what: impl Into<String>) -> Self {
         Self::Invalid(what.into())
     }

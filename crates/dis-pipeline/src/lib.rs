@@ -41,7 +41,7 @@ pub use diffusion::{DiffusionConfig, diffusion_options};
 pub use dis_diffusion::{Guidance, Limit, Plan, SamplerSpec, Spacing};
 pub use dis_model::{Checkpoint, Classes, DisConfig, DisModel, Metadata};
 pub use dis_tensor::Cpu;
-pub use draw::{Artist, Row, Task, Watched};
+pub use draw::{Artist, Row, Task, Watch, Watched, unwatched};
 pub use error::{PipelineError, Result};
 pub use pipeline::Pipeline;
 pub use settings::{Settings, usual_guidance};

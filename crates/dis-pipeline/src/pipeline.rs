@@ -8,7 +8,7 @@ use dis_model::{Checkpoint, Classes, ConditionKind, DisModel, Metadata, ModelBac
 use dis_tensor::Reals;
 use ndarray::Array4;
 
-use crate::draw::{Artist, Row, Task};
+use crate::draw::{Artist, Row, Task, unwatched};
 use crate::error::{PipelineError, Result};
 use crate::settings::{Settings, usual_guidance};
 
@@ -139,6 +139,7 @@ impl<B: ModelBackend> Pipeline<B> {
         let rows = Row::divided(num, &classes);
         let plan = self.plan(settings)?;
         let artist = self.artist(&plan, settings);
-        artist.draw_all(&rows, &Task::Generate, settings.batch_size)
+        let batch_size = settings.batch_size;
+        artist.draw_all(&rows, &Task::Generate, batch_size, &mut unwatched)
     }
 }

@@ -13,7 +13,7 @@ use crate::error::{Result, StudyError};
 use dis_data::{Dataset, ImageShape, grid};
 use dis_eval::metrics::{Statistics, coverage, frechet_distance, knn_accuracy};
 use dis_eval::{FeatureNetwork, PixelFeatures};
-use dis_pipeline::{Pipeline, Row, Settings, Task};
+use dis_pipeline::{Pipeline, Row, Settings, Task, unwatched};
 
 /// Rows of a picture of samples.
 const ROWS: usize = 6;
@@ -143,7 +143,7 @@ impl<'a> Judge<'a> {
         };
         let plan = pipeline.plan(&settings)?;
         let artist = pipeline.artist(&plan, &settings);
-        let images = artist.draw_all(&rows, &Task::Generate, e.batch_size)?;
+        let images = artist.draw_all(&rows, &Task::Generate, e.batch_size, &mut unwatched)?;
         let values = images.as_slice().unwrap_or_default();
         let shown = picture_columns(columns) * ROWS * self.shape.len();
         let samples = values[..values.len().min(shown)].to_vec();

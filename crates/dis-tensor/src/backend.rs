@@ -83,6 +83,12 @@ pub trait Backend: Clone + std::fmt::Debug + Send + Sync + 'static {
         true
     }
 
+    /// Runs `f`, of many operations, where each costs least to begin: on a processor with threads of the
+    /// backend's own, on one of these.
+    fn within<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        f()
+    }
+
     /// A buffer whose contents are unspecified. Taken from a pool where possible.
     fn alloc<E: Element>(&self, len: usize) -> Self::Buf<E>;
     /// A buffer of zeros.

@@ -85,7 +85,8 @@ pub struct EvalArgs {
     /// Images to take, by chance, of the reference [default: all; of a model: as many as samples].
     #[arg(long, value_name = "N")]
     pub num_reference: Option<usize>,
-    /// Write everything here too, with all settings and hashes.
+    /// Write everything here too, with all settings and hashes; - is standard output, which then has nothing
+    /// else.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Write mean and covariance of the features of SAMPLES, to be a reference later.

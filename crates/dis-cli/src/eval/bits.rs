@@ -14,10 +14,9 @@ use dis_study::plot::Plot;
 use serde_json::json;
 
 use super::args::EvalArgs;
-use super::output;
 use super::source::{self, Role, Source};
 use crate::device::{self, with_backend};
-use crate::{memory, progress, say};
+use crate::{json, memory, progress, say};
 
 /// Measures the likelihood of images under a model.
 pub fn run(args: &EvalArgs) -> Result<()> {
@@ -94,7 +93,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
             },
             "bits_per_dimension": report,
         });
-        output::save(path, &value)?;
+        json::save(path, &value)?;
     }
     if let Some(path) = &args.plot {
         write_atomic(path, plot(&report).to_svg().as_bytes())

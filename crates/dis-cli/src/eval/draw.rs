@@ -1,5 +1,7 @@
 //! Images of a model, as evaluators take them: bytes.
 
+use std::ops::ControlFlow;
+
 use anyhow::{Result, ensure};
 use dis_data::{ImageShape, MemoryDataset};
 use dis_model::Classes;
@@ -38,7 +40,7 @@ pub fn draw(
         )
     });
     let guidance = drawing::guidance(&args.how, false, &config)?;
-    let settings = drawing::settings(&args.how, &guidance, args.seed, args.batch_size)?;
+    let settings = drawing::settings(&args.how, false, &guidance, args.seed, args.batch_size)?;
     let plan = settings.plan(&weights.metadata)?;
     // The bytes, and as features float32.
     let images = num as u128 * 5 * shape.len() as u128;
@@ -52,7 +54,10 @@ pub fn draw(
         let pipeline = weights.load(backend)?;
         let artist = pipeline.artist(&plan, &settings);
         for rows in rows.chunks(args.batch_size) {
-            let drawn = artist.draw(rows, &Task::Generate, &mut |_| bar.inc(rows.len() as u64))?;
+            let drawn = artist.draw(rows, &Task::Generate, &mut |at| {
+                bar.inc(at.images as u64);
+                ControlFlow::Continue(())
+            })?;
             let drawn = drawn.into_iter().collect();
             bytes.extend(pictures(&device.cpu, decoder.as_ref(), drawn)?);
         }

@@ -24,7 +24,7 @@ use ndarray::Array2;
 use crate::device::{self, Device};
 use crate::places::Places;
 use crate::places::parent_exists;
-use crate::{memory, progress, say};
+use crate::{json, memory, progress, say};
 use args::{EvalArgs, FeatureSpec};
 use network::Network;
 use output::SideInfo;
@@ -137,10 +137,8 @@ fn check(args: &EvalArgs) -> Result<()> {
     for (name, num) in [("--num", args.num), ("--num-reference", args.num_reference)] {
         ensure!(num != Some(0), "{name} must be at least 1");
     }
-    for path in [&args.json, &args.save_statistics, &args.plot]
-        .into_iter()
-        .flatten()
-    {
+    json::prepare(args.json.as_deref())?;
+    for path in [&args.save_statistics, &args.plot].into_iter().flatten() {
         parent_exists(path)?;
     }
     let numbers = size_of::<f64>() as u128;
@@ -159,7 +157,7 @@ fn check(args: &EvalArgs) -> Result<()> {
         .reads_data("--reference", args.reference.as_deref())
         .reads("--features", features)
         .reads("--vae", args.vae.as_deref())
-        .writes("--json", args.json.as_deref())
+        .writes("--json", json::file(args.json.as_deref()))
         .writes("--save-statistics", args.save_statistics.as_deref())
         .writes("--plot", args.plot.as_deref())
         .check()

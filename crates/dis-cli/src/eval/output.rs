@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 use dis_data::{Dataset, ImageShape};
 use dis_eval::{FeatureNetwork, MeasureOptions, Report, SavedStatistics};
-use dis_files::write_atomic;
 use serde_json::{Map, Value, json};
 
 use super::args::{EvalArgs, FeatureSpec};
+use crate::{drawing, json};
 
 /// What a side was.
 pub struct SideInfo {
@@ -74,15 +74,16 @@ impl SideInfo {
 /// Every option that decides what a model draws.
 pub fn sampling(args: &EvalArgs) -> Value {
     let how = &args.how;
+    let named = drawing::named(how, false);
     json!({
-        "sampler": how.sampler.to_string(),
-        "steps": how.steps,
-        "spacing": how.spacing.to_string(),
+        "sampler": named.sampler.to_string(),
+        "steps": named.steps,
+        "spacing": named.spacing.to_string(),
         "eta": how.eta,
         "cfg": how.cfg,
         "cfg_interval": how.cfg_interval,
         "cfg_rescale": how.cfg_rescale,
-        "cfg_published": how.cfg_published,
+        "cfg_published": how.cfg_published || how.published,
         "clip": how.clip,
         "clip_quantile": how.clip_quantile,
         "seed": args.seed,
@@ -127,7 +128,7 @@ pub fn write(
     options: &MeasureOptions,
     report: &Report,
 ) -> Result<()> {
-    save(
+    json::save(
         path,
         &json!({
             "dis": env!("CARGO_PKG_VERSION"),
@@ -139,11 +140,4 @@ pub fn write(
             "results": report,
         }),
     )
-}
-
-/// Writes JSON, whole or not at all.
-pub fn save(path: &Path, value: &Value) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value)?;
-    text.push('\n');
-    Ok(write_atomic(path, text.as_bytes())?)
 }

@@ -8,6 +8,7 @@ use dis_data::{DataKind, DataSpec, Dataset, ImageShape, read_picture};
 use dis_model::{Classes, DisConfig, ImageSize};
 use dis_pipeline::Task;
 use dis_tensor::Cpu;
+use image::{ImageDecoder, ImageReader};
 use ndarray::Array4;
 
 use crate::args::SampleArgs;
@@ -33,6 +34,9 @@ pub fn open(args: &SampleArgs, shape: ImageShape) -> Result<Option<Given>> {
     let grey = shape.channels == 1;
     let path = Path::new(text);
     if path.is_file() && !dis_data::is_data_file(path) {
+        if let Some(dropped) = dropped(path, shape) {
+            note!("--init-image {text}: {dropped}");
+        }
         return Ok(Some(Given::Picture(read_picture(path, shape)?)));
     }
     let mut spec: DataSpec = text.parse().context("--init-image")?;
@@ -47,6 +51,25 @@ pub fn open(args: &SampleArgs, shape: ImageShape) -> Result<Option<Given>> {
         data.shape()
     );
     Ok(Some(Given::Data(data)))
+}
+
+/// What of a picture is lost where a model draws images of another size, or in grey.
+fn dropped(path: &Path, shape: ImageShape) -> Option<String> {
+    // What cannot be read is refused by who reads all of it.
+    let reader = ImageReader::open(path).ok()?.with_guessed_format().ok()?;
+    let decoder = reader.into_decoder().ok()?;
+    let (width, height) = decoder.dimensions();
+    let size = (width as usize, height as usize) != (shape.width, shape.height);
+    let colour = decoder.color_type().has_color() && shape.channels == 1;
+    let to = format!("{}x{}", shape.width, shape.height);
+    match (size, colour) {
+        (false, false) => None,
+        (true, false) => Some(format!("cropped and scaled from {width}x{height} to {to}")),
+        (false, true) => Some("made grey, as the model draws".into()),
+        (true, true) => Some(format!(
+            "cropped and scaled from {width}x{height} to {to}, and made grey, as the model draws"
+        )),
+    }
 }
 
 impl Given {

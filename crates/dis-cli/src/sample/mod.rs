@@ -4,10 +4,17 @@ mod folder;
 mod given;
 pub mod output;
 pub mod plan;
+pub mod record;
 mod trajectory;
 
-use anyhow::{Result, ensure};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result, ensure};
 use dis_data::ImageShape;
+use dis_data::crop::Picture;
 use dis_pipeline::{Pipeline, Row, Task};
 use dis_tensor::{Backend, Reals};
 
@@ -15,20 +22,67 @@ use crate::args::SampleArgs;
 use crate::decode::Decoder;
 use crate::device::{self, with_backend};
 use crate::drawing::{self, pictures};
+use crate::interrupt::{self, INTERRUPTED};
 use crate::places::Places;
-use crate::{bundled, memory, note, progress, say};
+use crate::{bundled, json, memory, note, progress, say};
 use output::{Contents, Target};
+use record::Record;
 use trajectory::Recorder;
 
+/// A picture that is to be drawn again.
+#[derive(Clone, Copy)]
+pub struct Like<'a> {
+    /// Its file.
+    pub picture: &'a Path,
+    /// What it says.
+    pub record: &'a Record,
+}
+
+/// What came of drawing.
+pub enum Outcome {
+    /// All images are where they were to go.
+    Written,
+    /// The picture, which was to go nowhere, and the instruction set or device that it was drawn on.
+    Picture(Picture, String),
+    /// The user asked to stop.
+    Interrupted,
+}
+
 /// Draws images.
-pub fn run(args: Box<SampleArgs>) -> Result<()> {
+pub fn run(args: &SampleArgs) -> Result<ExitCode> {
+    json::prepare(args.json.as_deref())?;
+    let outcome = match &args.like {
+        None => draw(args, None, Target::of(&args.out, args.overwrite)?),
+        Some(picture) => {
+            let record = Record::read(picture)?;
+            let target = Target::of(&args.out, args.overwrite)?;
+            let like = Like {
+                picture,
+                record: &record,
+            };
+            draw(&record.arguments(args)?, Some(like), target)
+        }
+    };
+    Ok(match outcome? {
+        Outcome::Written | Outcome::Picture(..) => ExitCode::SUCCESS,
+        Outcome::Interrupted => ExitCode::from(INTERRUPTED),
+    })
+}
+
+/// Draws what the arguments ask for, or of that the image that a picture is of, to a target.
+///
+/// # Errors
+/// What does not fit, by the name of its option, and what fails on the way.
+pub fn draw(args: &SampleArgs, like: Option<Like<'_>>, target: Target) -> Result<Outcome> {
     Places::default()
+        .reads("--like", like.map(|like| like.picture))
         .reads("--checkpoint", args.checkpoint.as_deref())
         .reads_data("--init-image", args.init_image.as_deref())
         .reads("--mask", args.mask.as_deref())
         .reads("--vae", args.vae.as_deref())
         .writes("--out", Some(&args.out))
         .writes("--trajectory", args.trajectory.as_deref())
+        .writes("--json", json::file(args.json.as_deref()))
         .check()?;
     let weights = bundled::describe(args.checkpoint.as_deref(), args.raw, args.null_label)?;
     let metadata = &weights.metadata;
@@ -37,7 +91,6 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
     let shape = decoder
         .as_ref()
         .map_or(ImageShape::from(config.image_shape()), Decoder::shape);
-    let target = Target::of(&args.out, args.overwrite)?;
     let recorder = Recorder::open(args.trajectory.as_deref(), decoder.is_some())?;
     ensure!(
         recorder.is_none() || target != Target::Npz,
@@ -45,17 +98,49 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
         args.out.display()
     );
     let guidance = drawing::guidance(&args.how, args.invert, &config)?;
-    let settings = drawing::settings(&args.how, &guidance, args.seed, args.batch_size)?;
+    let settings = drawing::settings(
+        &args.how,
+        args.invert,
+        &guidance,
+        args.seed,
+        args.batch_size,
+    )?;
     let steps = settings.plan(metadata)?;
-    let strength = plan::strength(&args)?;
+    let strength = plan::strength(args)?;
     if strength < 1.0 {
         steps.step_of_strength(strength)?;
     }
-    let given = given::open(&args, shape)?;
+    let given = given::open(args, shape)?;
     let classes = drawing::classes(metadata)?;
-    let job = plan::rows(&args, classes.as_ref(), given.as_ref())?;
+    let mut job = plan::rows(args, classes.as_ref(), given.as_ref())?;
+    note!("model: {}", weights.describe(shape)?);
     let device = device::open(&args.device, args.precision)?;
+    let stop = interrupt::watch("this step")?;
     let (cpu, instructions) = (&device.cpu, device.instruction_set());
+    // Of many images in one file the hash of a large checkpoint is not worth its time, unless it is asked for.
+    let record = match target {
+        Target::Npz if args.json.is_none() => None,
+        _ => {
+            let hash = weights.sha256()?;
+            if let Some(like) = like {
+                let from = args.checkpoint.as_deref();
+                like.record.expect(like.picture, &hash, from)?;
+            }
+            let instructions = instructions.clone();
+            Some(Record::new(
+                args,
+                &settings,
+                job.rows.len(),
+                hash,
+                instructions,
+            ))
+        }
+    };
+    let only = like.and_then(|like| like.record.index);
+    if let Some(index) = only {
+        let row = job.rows.get(index).copied();
+        job.rows = vec![row.context("--like: the picture is of an image that there is not")?];
+    }
     let (batch_size, images) = (args.batch_size, job.rows.len());
     let each = memory::rows(&guidance);
     memory::inference(&device, &config, batch_size, images, each)?;
@@ -67,7 +152,7 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
             let task = match given {
                 Some(given) => {
                     let count = job.rows.iter().map(|row| row.image + 1).max().unwrap_or(0);
-                    given.task(count, &args, strength, &config, decoder.as_ref(), cpu)?
+                    given.task(count, args, strength, &config, decoder.as_ref(), cpu)?
                 }
                 None => Task::Generate,
             };
@@ -78,11 +163,11 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
                 ..
             } = weights;
             let params = file.read_params(backend, model.table())?;
-            let record = match target {
-                Target::Grid => String::new(),
+            let settings_then = match target {
+                Target::Grid | Target::Memory => String::new(),
                 _ => {
                     let weights = checksum(backend, &params)?;
-                    plan::settings(&args, &job, &task, guidance.scale, weights, &instructions)
+                    plan::settings(args, &settings, &job, &task, weights, &instructions)
                 }
             };
             // Only now: the checksum is of the weights in the order of the file.
@@ -93,15 +178,19 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
                 each: 1 + usize::from(args.invert),
                 columns: job.columns,
                 classes: classes.as_ref(),
-                settings: &record,
+                settings: &settings_then,
+                record: record.as_ref(),
+                only,
+                scale: args.scale,
+                captions: args.captions,
             };
-            let mut sink = target.open(&args, &contents)?;
+            let mut sink = target.open(args, &contents)?;
             // A trajectory is of the first images, so these are drawn again.
             let missing = match recorder {
                 Some(_) => (0..job.rows.len()).collect(),
                 None => sink.missing(job.rows.len()),
             };
-            let done = job.rows.len() - missing.len();
+            let mut done = job.rows.len() - missing.len();
             if done > 0 {
                 note!("continuing after {done} images");
             }
@@ -115,12 +204,22 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
                 let rows = rows.as_slice();
                 let mut kept = Ok(());
                 let drawn = artist.draw(rows, &task, &mut |at| {
-                    bar.inc(rows.len() as u64);
-                    if let (Some(recorder), Ok(())) = (&mut recorder, &kept) {
+                    bar.inc(at.images as u64);
+                    if let Some(recorder) = &mut recorder {
                         kept = recorder.record(|| Ok(at.sample()?), calls);
                     }
-                })?;
+                    match kept.is_err() || stop.load(Ordering::Relaxed) {
+                        true => ControlFlow::Break(()),
+                        false => ControlFlow::Continue(()),
+                    }
+                });
                 kept?;
+                if matches!(&drawn, Err(error) if error.is_ended()) {
+                    bar.finish_and_clear();
+                    note!("{}", sink.stopped(done, job.rows.len()));
+                    return Ok(Outcome::Interrupted);
+                }
+                let drawn = drawn?;
                 if let Some(recorder) = recorder.take() {
                     recorder.write(|latents| pictures(cpu, decoder.as_ref(), latents), shape)?;
                 }
@@ -137,16 +236,22 @@ pub fn run(args: Box<SampleArgs>) -> Result<()> {
                     }
                     _ => images,
                 };
-                sink.add(&images, numbers)?;
+                sink.add(&contents, &images, numbers)?;
+                done += numbers.len();
             }
             bar.finish_and_clear();
-            sink.finish(&contents)?;
+            if let Some(picture) = sink.finish(&contents)? {
+                return Ok(Outcome::Picture(picture, instructions.clone()));
+            }
+            if let (Some(place), Some(record)) = (&args.json, &record) {
+                json::save(place, &record.summary(args, &contents)?)?;
+            }
             let shown = job.rows.len() * contents.each;
             say!("{shown} images in {}", args.out.display())?;
             if let Some(path) = &args.trajectory {
                 say!("denoising in {}", path.display())?;
             }
-            Ok(())
+            Ok(Outcome::Written)
         })
     })
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, bail, ensure};
 use dis_model::Classes;
 use dis_model::classes::Division;
-use dis_pipeline::{Row, Task};
+use dis_pipeline::{Row, Settings, Task};
 
 use super::given::Given;
 use crate::args::{Between, SampleArgs};
 use crate::drawing::MOST;
-use crate::{memory, note};
+use crate::{memory, warning};
 
 /// Given images that are taken when nothing says how many.
 const FEW: usize = 8;
@@ -61,8 +61,8 @@ fn chosen(args: &SampleArgs, classes: Option<&Classes>) -> Result<Vec<Option<u32
     let mut warned = BTreeSet::new();
     for &class in chosen.iter().filter(|&&c| classes.is_unoccupied(c)) {
         if warned.insert(class) {
-            note!(
-                "warning: --classes: the model was trained on no image of class {}",
+            warning!(
+                "--classes: the model was trained on no image of class {}",
                 classes.quoted(class)
             );
         }
@@ -211,26 +211,28 @@ pub fn strength(args: &SampleArgs) -> Result<f64> {
 /// with the same. What changes speed and memory alone, such as the batch size, is no part of it.
 pub fn settings(
     args: &SampleArgs,
+    settings: &Settings,
     job: &Job,
     task: &Task,
-    scale: f64,
     weights: u32,
     instructions: &str,
 ) -> String {
     let rows = crc32fast::hash(format!("{:?}", job.rows).as_bytes());
     let how = &args.how;
+    let scale = settings.guidance.as_ref().map(|guidance| guidance.scale);
+    let published = how.cfg_published || how.published;
     let lines: [(&str, String); 17] = [
         ("weights", format!("{weights:08x}")),
         ("images", format!("{} ({rows:08x})", job.rows.len())),
         ("--seed", args.seed.to_string()),
-        ("--sampler", how.sampler.to_string()),
-        ("--steps", how.steps.to_string()),
-        ("--spacing", how.spacing.to_string()),
+        ("--sampler", settings.sampler.to_string()),
+        ("--steps", settings.steps.to_string()),
+        ("--spacing", settings.spacing.to_string()),
         ("--eta", how.eta.to_string()),
-        ("--cfg", scale.to_string()),
+        ("--cfg", scale.unwrap_or(1.0).to_string()),
         ("--cfg-interval", format!("{:?}", how.cfg_interval)),
         ("--cfg-rescale", how.cfg_rescale.to_string()),
-        ("--cfg-published", how.cfg_published.to_string()),
+        ("--cfg-published", published.to_string()),
         ("--clip", format!("{} {:?}", how.clip, how.clip_quantile)),
         ("--init-image", given_images(task)),
         ("--invert", format!("{} {}", args.invert, args.refine)),

@@ -27,7 +27,8 @@ pub use heun::Heun;
 pub use level::Level;
 pub use limit::Limit;
 pub use rule::{At, Estimate, Sampler};
-pub use run::{Progress, Run, sample};
+pub(crate) use run::heed;
+pub use run::{GoOn, Progress, Run, sample};
 pub use spec::{Plan, SamplerSpec, Spacing};
 pub use unipc::{UniPc, UniPcKind, UniPcOptions};
 

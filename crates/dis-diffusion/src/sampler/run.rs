@@ -1,5 +1,7 @@
 //! A run of a [`Plan`].
 
+use std::ops::ControlFlow;
+
 use super::{At, Grid, Level, Limit, Plan, Sampler, Step};
 use crate::{Denoiser, Error, GaussianDiffusion, Noise, Result, State};
 
@@ -18,6 +20,32 @@ pub struct Progress<'a, S = ndarray::Array4<f32>> {
     pub sample: &'a S,
     /// The estimate of the final image that the iteration used.
     pub pred_xstart: &'a S,
+}
+
+/// What is called after an iteration says whether to go on: by a [`ControlFlow`], or always, by nothing.
+pub trait GoOn {
+    /// The answer.
+    fn go_on(self) -> ControlFlow<()>;
+}
+
+impl GoOn for () {
+    fn go_on(self) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+impl GoOn for ControlFlow<()> {
+    fn go_on(self) -> ControlFlow<()> {
+        self
+    }
+}
+
+/// The answer of what was called after an iteration, as a result.
+pub(crate) fn heed(answer: impl GoOn, iteration: usize) -> Result<()> {
+    match answer.go_on() {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Ended { iteration }),
+    }
 }
 
 /// A run, advanced by the caller.
@@ -182,6 +210,21 @@ impl<'a, S: State> Run<'a, S> {
         }))
     }
 
+    /// Does all iterations that are left, and calls `on_iteration` after each.
+    ///
+    /// # Errors
+    /// As [`advance`](Self::advance); [`Error::Ended`] if it says so.
+    pub fn finish<R: GoOn>(
+        mut self,
+        mut on_iteration: impl FnMut(Progress<'_, S>) -> R,
+    ) -> Result<S> {
+        while let Some(progress) = self.advance()? {
+            let iteration = progress.iteration;
+            heed(on_iteration(progress), iteration)?;
+        }
+        Ok(self.state.sample)
+    }
+
     /// The image as it stands.
     pub fn into_sample(self) -> S {
         self.state.sample
@@ -189,20 +232,16 @@ impl<'a, S: State> Run<'a, S> {
 }
 
 /// Runs a plan to its end from standard normal noise and calls `on_iteration` after every
-/// iteration.
+/// iteration, which may end it.
 ///
 /// # Errors
-/// As [`Run::advance`].
-pub fn sample<S: State>(
+/// As [`Run::finish`].
+pub fn sample<S: State, R: GoOn>(
     plan: &Plan,
     network: &mut dyn Denoiser<S>,
     noise: &mut dyn Noise<S>,
     start: S,
-    mut on_iteration: impl FnMut(Progress<'_, S>),
+    on_iteration: impl FnMut(Progress<'_, S>) -> R,
 ) -> Result<S> {
-    let mut run = Run::new(plan, network, noise, start)?;
-    while let Some(progress) = run.advance()? {
-        on_iteration(progress);
-    }
-    Ok(run.into_sample())
+    Run::new(plan, network, noise, start)?.finish(on_iteration)
 }

@@ -190,6 +190,10 @@ impl Backend for Cpu {
     type Real = f32;
     type Buf<E: Element> = HostBuf<E>;
 
+    fn within<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        self.install(f)
+    }
+
     fn describe(&self) -> String {
         let threads = self.threads();
         let s = if threads == 1 { "" } else { "s" };

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use dis_files::FileError;
-use dis_model::checkpoint::{Holds, InferHints};
+use dis_model::checkpoint::{Entry, Holds, InferHints};
 use dis_model::{Checkpoint, ModelError};
 use sha2::{Digest, Sha256};
 
@@ -30,12 +30,15 @@ impl Found {
         }
     }
 
-    /// Loads what [`Found::file`] names.
+    /// Loads what [`Found::file`] names; of a `.pt` file the moving average where it has one, or the weights
+    /// themselves when `raw`.
     ///
     /// # Errors
     /// If it cannot be read, is no checkpoint, or leaves its configuration open.
     pub fn load(&self, raw: bool) -> Result<Checkpoint> {
-        Ok(Checkpoint::load(&self.file(raw), &InferHints::default())?)
+        let entry = if raw { Entry::Raw } else { Entry::Auto };
+        let hints = InferHints::default();
+        Ok(Checkpoint::load_entry(&self.file(raw), &entry, &hints)?)
     }
 }
 

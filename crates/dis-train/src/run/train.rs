@@ -12,8 +12,7 @@ use dis_files::write_atomic;
 use dis_model::ModelBackend;
 use dis_model::cost::Memory;
 use dis_model::{Checkpoint, Classes, DisConfig, DisModel, Metadata, cost::Cost};
-use dis_pipeline::{Artist, Row, Settings, Task};
-
+use dis_pipeline::{Artist, Row, SamplerSpec, Settings, Task, unwatched};
 use dis_tensor::machine::require_memory;
 
 use super::data::{DataChange, DataPolicy, compare, open_data, same_classes};
@@ -441,10 +440,8 @@ impl<B: ModelBackend> Run<B> {
             _ => format!(" (the first {PAGE} of {} classes)", all.len()),
         };
         let rows = Row::divided(shown.len() * sample.per_class, shown);
-        let settings = Settings {
-            steps: sample.steps,
-            ..Settings::default()
-        };
+        let ddim = SamplerSpec::Ddim { eta: 0.0 };
+        let settings = Settings::of(Some(ddim), Some(sample.steps), None);
         let trainer = &self.trainer;
         let guided = trainer.model().config().null_label().is_some();
         let artist = Artist {
@@ -455,7 +452,8 @@ impl<B: ModelBackend> Run<B> {
             seed: self.config.train.seed,
             guidance: Guidance::new(if guided { sample.cfg_scale } else { 1.0 }),
         };
-        let images = artist.draw_all(&rows, &Task::Generate, self.config.train.batch_size)?;
+        let batch_size = self.config.train.batch_size;
+        let images = artist.draw_all(&rows, &Task::Generate, batch_size, &mut unwatched)?;
         let images = images.as_slice().unwrap_or_default();
         let (images, shape) = grid::preview(images, self.data.shape());
         let layout = grid::GridLayout::new(sample.per_class.max(1)).enlarged(shape, 32);
