@@ -128,7 +128,7 @@ def simd_level() -> str: ...
 
 class Pipeline:
     @classmethod
-    def from_pretrained(cls, path: Union[str, PathLike[str]] = ...) -> Pipeline: ...
+    def from_pretrained(cls, path: Union[str, PathLike[str]] = ..., *, raw: bool = ...) -> Pipeline: ...
     @property
     def image_shape(self) -> Tuple[int, int, int]: ...
     @property
@@ -141,13 +141,13 @@ class Pipeline:
         self,
         num: Optional[int] = ...,
         classes: Union[None, int, str, Sequence[Union[int, str]]] = ...,
-        sampler: str = ...,
-        steps: int = ...,
+        sampler: Optional[str] = ...,
+        steps: Optional[int] = ...,
         cfg_scale: Optional[float] = ...,
         seed: int = ...,
         callback: Optional[Callable[[int, int], object]] = ...,
         *,
-        spacing: str = ...,
+        spacing: Optional[str] = ...,
         eta: float = ...,
         clip: bool = ...,
         batch_size: int = ...,

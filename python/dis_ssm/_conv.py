@@ -44,7 +44,7 @@ class _Conv:
             shape = (batch, channels, self.front) if layout == "bdl" else (batch, self.front, channels)
             expect("initial_states", before, shape, axes_of(layout).replace("length", "width - 1"))
         self.before = tokens(before, layout)
-        self.options = (silu_of(activation), bool(reverse))
+        self.flags = (silu_of(activation), bool(reverse))
 
     @property
     def inputs(self):
@@ -89,7 +89,7 @@ def causal_conv1d(
         )
     conv = _Conv(x, weight, bias, activation, initial_states, reverse, layout)
     y = empty(conv.x.shape, layout)
-    _native.conv(*conv.inputs, y, *conv.options)
+    _native.conv(conv.inputs, conv.flags, y)
     y = back(tokens(y, layout), x)
     if not return_final_states:
         return y
@@ -112,7 +112,7 @@ def causal_conv1d_grad(x, weight, dout, bias=None, activation=None, *, initial_s
     dweight = np.empty(conv.weight.shape, np.float32)
     dbias = None if bias is None else np.empty(conv.bias.shape, np.float32)
     dbefore = None if conv.before is None else empty(conv.before.shape, layout)
-    _native.conv_backward(*conv.inputs, tokens(dout, layout), dx, dweight, dbias, dbefore, *conv.options)
+    _native.conv_backward(conv.inputs, conv.flags, tokens(dout, layout), (dx, dweight, dbias, dbefore))
     found = (tokens(dx, layout), dweight, dbias, tokens(dbefore, layout))
     given = (x, weight, bias, initial_states)
     return ConvGradients(*(None if a is None else back(a, like) for a, like in zip(found, given)))

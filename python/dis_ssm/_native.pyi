@@ -8,63 +8,16 @@ def set_num_threads(threads: int) -> None: ...
 def get_num_threads() -> int: ...
 def _after_fork() -> None: ...
 def checkpoint_len(batch: int, length: int, channels: int, states: int, B: Sequence[int], C: Sequence[int]) -> int: ...
-def scan(
-    u: Any,
-    delta: Any,
-    A: Any,
-    B: Any,
-    C: Any,
-    D: Any,
-    z: Any,
-    delta_bias: Any,
-    initial_state: Any,
-    y: Any,
-    last_state: Any,
-    checkpoints: Any,
-    delta_softplus: bool,
-    zero_order_hold: bool,
-    reverse: bool,
-) -> None: ...
+# The inputs of a scan: u, delta, A, B, C, D, z, delta_bias, initial_state; its flags: softplus, zero-order hold, reverse.
+# Gradients are as many arrays as the inputs, None where there is none.
+def scan(inputs: Sequence[Any], flags: Tuple[bool, bool, bool], y: Any, last_state: Any, checkpoints: Any) -> None: ...
 def scan_backward(
-    u: Any,
-    delta: Any,
-    A: Any,
-    B: Any,
-    C: Any,
-    D: Any,
-    z: Any,
-    delta_bias: Any,
-    initial_state: Any,
-    checkpoints: Any,
-    dout: Any,
-    dlast_state: Any,
-    du: Any,
-    ddelta: Any,
-    dA: Any,
-    dB: Any,
-    dC: Any,
-    dD: Any,
-    dz: Any,
-    ddelta_bias: Any,
-    dinitial_state: Any,
-    delta_softplus: bool,
-    zero_order_hold: bool,
-    reverse: bool,
+    inputs: Sequence[Any], flags: Tuple[bool, bool, bool], checkpoints: Any, dout: Any, dlast_state: Any, grads: Sequence[Any]
 ) -> None: ...
-def conv(x: Any, weight: Any, bias: Any, initial_states: Any, y: Any, silu: bool, reverse: bool) -> None: ...
-def conv_backward(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    initial_states: Any,
-    dout: Any,
-    dx: Any,
-    dweight: Any,
-    dbias: Any,
-    dinitial_states: Any,
-    silu: bool,
-    reverse: bool,
-) -> None: ...
+
+# The inputs of a convolution: x, weight, bias, initial_states; its flags: SiLU, reverse.
+def conv(inputs: Sequence[Any], flags: Tuple[bool, bool], y: Any) -> None: ...
+def conv_backward(inputs: Sequence[Any], flags: Tuple[bool, bool], dout: Any, grads: Sequence[Any]) -> None: ...
 def conv_update(state: Any, x: Any, weight: Any, bias: Any, y: Any, silu: bool) -> None: ...
 def sample(*arguments: Any) -> Any: ...
 def evaluate(*arguments: Any) -> Tuple[List[Tuple[Any, ...]], List[Tuple[str, str]], List[str], str]: ...
@@ -76,5 +29,5 @@ class Pipeline:
     num_parameters: int
     class_names: Optional[List[str]]
     metadata_json: str
-    def __init__(self, path: Optional[str]) -> None: ...
+    def __init__(self, path: Optional[str], raw: bool) -> None: ...
     def draw(self, *arguments: Any) -> Any: ...

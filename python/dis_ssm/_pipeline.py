@@ -18,13 +18,15 @@ class Pipeline:
         self._native = native
 
     @classmethod
-    def from_pretrained(cls, path="digits"):
-        """Reads a checkpoint, ``.safetensors`` or ``.pt`` (of that the moving average, where it has one).
+    def from_pretrained(cls, path="digits", *, raw=False):
+        """Reads a checkpoint: a ``.safetensors`` or ``.pt`` file, or the directory of a run of ``dis train``.
 
+        Of a run it is the newest checkpoint that is whole; a UserWarning names those that are damaged. Of a run or a
+        ``.pt`` file the moving average is taken, where there is one; with ``raw`` the weights themselves.
         ``"digits"`` is a small model of handwritten digits in this package.
         """
         name = os.fspath(path)
-        return cls(_native.Pipeline(None if name == "digits" else name))
+        return cls(_native.Pipeline(None if name == "digits" else name, bool(raw)))
 
     @property
     def image_shape(self):
@@ -51,13 +53,13 @@ class Pipeline:
         self,
         num=None,
         classes=None,
-        sampler="ddim",
-        steps=50,
+        sampler=None,
+        steps=None,
         cfg_scale=None,
         seed=0,
         callback=None,
         *,
-        spacing="default",
+        spacing=None,
         eta=0.0,
         clip=False,
         batch_size=16,
@@ -66,11 +68,12 @@ class Pipeline:
 
         - ``num``: images, divided evenly over the classes, class by class; 8 of each class (16 without) if it is None
         - ``classes``: numbers or names; all that the model has seen if it is None
-        - ``sampler``: ``ddim``, ``ancestral``, ``dpmpp-2m``, ``heun``, ``unipc-2``, ..; ``steps``: its steps
+        - ``sampler``: ``ddim``, ``ancestral``, ``dpmpp-2m``, ``heun``, ``unipc-2``, ..; ``steps``: its steps; ``spacing``:
+          of the steps over time. Without a sampler ``dpmpp-2m``, 20 steps, ``karras``; with one 50 steps, ``default``
         - ``cfg_scale``: guidance; 1 is none, 1.5 is usual for models that can be guided
         - ``seed``: image i depends on (seed, i) alone
         - ``callback(done, total)`` is called after every step; what it raises ends the drawing
-        - ``spacing``: of the steps over time; ``eta``: noise of DDIM; ``clip``: the estimate to [-1, 1] in every step
+        - ``eta``: noise of DDIM; ``clip``: the estimate to [-1, 1] in every step
         - ``batch_size``: images at a time; decides speed and memory, not the images
 
         Raises ValueError with the name of what does not do.

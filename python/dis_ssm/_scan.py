@@ -89,7 +89,7 @@ class _Scan:
         expect("delta_bias", self.delta_bias, (channels,), _VECTOR)
         self.initial_state = float32_or_none("initial_state", initial_state)
         expect("initial_state", self.initial_state, self.state, _STATE)
-        self.options = (bool(delta_softplus), hold_of(discretization), bool(reverse))
+        self.flags = (bool(delta_softplus), hold_of(discretization), bool(reverse))
 
     @property
     def state(self):
@@ -102,7 +102,7 @@ class _Scan:
 
     def run(self, last_state=None):
         y = empty(self.u.shape, self.layout)
-        _native.scan(*self.inputs, y, last_state, None, *self.options)
+        _native.scan(self.inputs, self.flags, y, last_state, None)
         return tokens(y, self.layout)
 
 
@@ -188,10 +188,9 @@ def selective_scan_grad(
         is_full = array is scan.u or array is scan.delta or array is scan.z
         return empty(array.shape, layout) if is_full else np.empty(array.shape, np.float32)
 
-    u_, delta_, A_, B_, C_, D_, z_, bias_, initial_ = (like(x) for x in scan.inputs)
-    _native.scan_backward(
-        *scan.inputs, None, tokens(dout, layout), dlast_state, u_, delta_, A_, B_, C_, D_, z_, bias_, initial_, *scan.options
-    )
+    grads = [like(x) for x in scan.inputs]
+    _native.scan_backward(scan.inputs, scan.flags, None, tokens(dout, layout), dlast_state, grads)
+    u_, delta_, A_, B_, C_, D_, z_, bias_, initial_ = grads
     found = ScanGradients(
         tokens(u_, layout),
         tokens(delta_, layout),
@@ -255,7 +254,8 @@ def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, 
     held = own.reshape(batch, channels, states)
     token = lambda array: None if array is None else array[:, None]
     y = np.empty((batch, 1, channels), np.float32)
-    _native.scan(token(x_), token(dt_), A_, B_, C_, D_, token(z_), bias_, held, y, held, None, bool(dt_softplus), False, False)
+    inputs = (token(x_), token(dt_), A_, B_, C_, D_, token(z_), bias_, held)
+    _native.scan(inputs, (bool(dt_softplus), False, False), y, held, None)
     if not np.may_share_memory(held, state):
         state[...] = held.reshape(state.shape)
     return back(y.reshape(x.shape), x)

@@ -14,6 +14,7 @@ use ndarray::{
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::borrow::Cow;
+use std::ops::Range;
 
 const WEIGHT: &str = "(channels, width)";
 const VECTOR: &str = "(channels,)";
@@ -25,15 +26,29 @@ struct Arguments<'py> {
     weight: Input<'py, Ix2>,
     bias: Option<Input<'py, Ix1>>,
     before: Option<Input<'py, Ix3>>,
+    silu: bool,
+    direction: Direction,
 }
 
+/// The arrays that Python gives: x, weight, bias and initial_states, of which the last two may be None.
+type Inputs<'py> = [Bound<'py, PyAny>; 4];
+
+/// Whether SiLU follows, and whether later positions are seen.
+type Flags = [bool; 2];
+
 impl<'py> Arguments<'py> {
-    fn new([x, weight, bias, before]: [&Bound<'py, PyAny>; 4]) -> PyResult<Self> {
+    fn new(inputs: &Inputs<'py>, [silu, reverse]: Flags) -> PyResult<Self> {
+        let [x, weight, bias, before] = inputs;
         Ok(Self {
             x: input("x", FULL, x)?,
             weight: input("weight", WEIGHT, weight)?,
             bias: input_if("bias", VECTOR, bias)?,
             before: input_if("initial_states", BEFORE, before)?,
+            silu,
+            direction: match reverse {
+                true => Direction::Reverse,
+                false => Direction::Forward,
+            },
         })
     }
 
@@ -43,6 +58,8 @@ impl<'py> Arguments<'py> {
             weight: self.weight.view(),
             bias: self.bias.as_ref().map(Input::view),
             before: self.before.as_ref().map(Input::view),
+            silu: self.silu,
+            direction: self.direction,
         }
     }
 }
@@ -52,6 +69,8 @@ struct Views<'a> {
     weight: ArrayView2<'a, f32>,
     bias: Option<ArrayView1<'a, f32>>,
     before: Option<ArrayView3<'a, f32>>,
+    silu: bool,
+    direction: Direction,
 }
 
 /// A convolution whose shapes fit together.
@@ -68,7 +87,7 @@ struct Problem<'a> {
 }
 
 impl<'a> Views<'a> {
-    fn problem(&'a self, silu: bool, reverse: bool) -> PyResult<Problem<'a>> {
+    fn problem(&'a self) -> PyResult<Problem<'a>> {
         let (batch, length, channels) = self.x.dim();
         let width = self.weight.ncols();
         expect_shape("weight", WEIGHT, self.weight.shape(), &[channels, width])?;
@@ -95,12 +114,8 @@ impl<'a> Views<'a> {
             weight: dense(&self.weight),
             bias: self.bias.as_ref().map(dense),
             before: self.before.as_ref().map(Plane::new),
-            silu,
-            direction: if reverse {
-                Direction::Reverse
-            } else {
-                Direction::Forward
-            },
+            silu: self.silu,
+            direction: self.direction,
         })
     }
 }
@@ -137,29 +152,42 @@ impl Problem<'_> {
         let Some(before) = &self.before else {
             return self.x.tile(tile, memory);
         };
-        let (front, length, width) = (self.front(), tile.tokens.1, tile.channels.1);
-        let (first, second) = match self.direction {
+        let width = tile.channels.1;
+        let Parts { front, own, all } = self.parts(width);
+        let first = Tile {
+            tokens: (0, self.front()),
+            ..tile
+        };
+        before.copy(first, &mut memory[front]);
+        self.x.copy(tile, &mut memory[own]);
+        Tokens::new(&memory[..all.elements()], all)
+    }
+
+    /// How the memory of a tile of so many channels is shared out.
+    fn parts(&self, width: usize) -> Parts {
+        let (front, length) = (self.front(), self.shape[1]);
+        let (first, own) = match self.direction {
             Direction::Forward => (0, front),
             Direction::Reverse => (length, 0),
         };
-        let own = Tile {
-            tokens: (0, front),
-            ..tile
-        };
-        before.copy(own, &mut memory[first * width..][..front * width]);
-        self.x
-            .copy(tile, &mut memory[second * width..][..length * width]);
-        Tokens::new(
-            &memory[..(front + length) * width],
-            Layout::dense(1, front + length, width),
-        )
+        Parts {
+            front: first * width..(first + front) * width,
+            own: own * width..(own + length) * width,
+            all: Layout::dense(1, front + length, width),
+        }
     }
 
-    /// Where the own tokens of a tile begin.
-    fn start(&self) -> usize {
-        match self.direction {
-            Direction::Forward => self.front(),
-            Direction::Reverse => 0,
+    /// Writes what was made of a tile to where its own tokens go, and those in front of them if asked.
+    fn write_back(
+        &self,
+        made: &[f32],
+        to: ArrayViewMut2<'_, f32>,
+        before: Option<ArrayViewMut2<'_, f32>>,
+    ) {
+        let parts = self.parts(to.ncols());
+        scatter(&made[parts.own], to);
+        if let Some(before) = before {
+            scatter(&made[parts.front], before);
         }
     }
 
@@ -174,22 +202,28 @@ impl Problem<'_> {
     }
 }
 
+/// The rows (tokens, channels) of a tile in memory.
+struct Parts {
+    /// Of the tokens in front of its own.
+    front: Range<usize>,
+    /// Of its own.
+    own: Range<usize>,
+    /// Both.
+    all: Layout,
+}
+
 /// The causal convolution of x (batch, length, channels), written to y; then SiLU if asked. In the reverse direction
 /// later positions are seen; initial_states then are what comes after, as it lies in memory.
 #[pyfunction]
 pub fn conv<'py>(
     py: Python<'py>,
-    x: &Bound<'py, PyAny>,
-    weight: &Bound<'py, PyAny>,
-    bias: &Bound<'py, PyAny>,
-    initial_states: &Bound<'py, PyAny>,
+    inputs: Inputs<'py>,
+    flags: Flags,
     y: &Bound<'py, PyAny>,
-    silu: bool,
-    reverse: bool,
 ) -> PyResult<()> {
-    let arguments = Arguments::new([x, weight, bias, initial_states])?;
+    let arguments = Arguments::new(&inputs, flags)?;
     let views = arguments.views();
-    let problem = views.problem(silu, reverse)?;
+    let problem = views.problem()?;
     let mut y = output::<Ix3>("y", FULL, y)?;
     let y = y.view();
     expect_shape("y", "(that of x)", y.shape(), &problem.shape)?;
@@ -219,43 +253,31 @@ fn forward(problem: &Problem<'_>, mut y: ArrayViewMut3<'_, f32>) -> Result<()> {
             tokens: (0, length),
             channels,
         };
-        let len = (problem.front() + length) * channels.1;
-        with_memory(2 * len, |memory| {
-            let (inputs, out) = memory.split_at_mut(len);
+        let all = problem.parts(channels.1).all;
+        with_memory(2 * all.elements(), |memory| {
+            let (inputs, out) = memory.split_at_mut(all.elements());
             let x = problem.tile(tile, inputs);
-            let to = TokensMut::new(
-                &mut *out,
-                Layout::dense(1, problem.front() + length, channels.1),
-            );
+            let to = TokensMut::new(&mut *out, all);
             cpu::conv1d(level(), problem.conv(x, channels), to)?;
-            scatter(
-                &out[problem.start() * channels.1..][..length * channels.1],
-                y,
-            );
+            problem.write_back(out, y, None);
             Ok(())
         })
     })
 }
 
-/// Gradients of sum(dout * conv(..)).
+/// Gradients of sum(dout * conv(..)). `grads` are where they go, one for each input.
 #[pyfunction]
 pub fn conv_backward<'py>(
     py: Python<'py>,
-    x: &Bound<'py, PyAny>,
-    weight: &Bound<'py, PyAny>,
-    bias: &Bound<'py, PyAny>,
-    initial_states: &Bound<'py, PyAny>,
+    inputs: Inputs<'py>,
+    flags: Flags,
     dout: &Bound<'py, PyAny>,
-    dx: &Bound<'py, PyAny>,
-    dweight: &Bound<'py, PyAny>,
-    dbias: &Bound<'py, PyAny>,
-    dinitial_states: &Bound<'py, PyAny>,
-    silu: bool,
-    reverse: bool,
+    grads: Inputs<'py>,
 ) -> PyResult<()> {
-    let arguments = Arguments::new([x, weight, bias, initial_states])?;
+    let arguments = Arguments::new(&inputs, flags)?;
     let views = arguments.views();
-    let problem = views.problem(silu, reverse)?;
+    let problem = views.problem()?;
+    let [dx, dweight, dbias, dinitial_states] = &grads;
     let [batch, _, channels] = problem.shape;
     let dout = input::<Ix3>("dout", FULL, dout)?;
     let dout = dout.view();
@@ -372,43 +394,33 @@ fn backward_tile(problem: &Problem<'_>, dout: Plane<'_>, task: Task<'_>) -> Resu
         dbefore,
         sums,
     } = task;
-    let (length, width, front) = (problem.shape[1], channels.1, problem.front());
+    let width = channels.1;
     let tile = Tile {
         sample,
-        tokens: (0, length),
+        tokens: (0, problem.shape[1]),
         channels,
     };
-    let all = front + length;
-    with_memory(3 * all * width, |memory| {
-        let (inputs, rest) = memory.split_at_mut(all * width);
-        let (dout_memory, out) = rest.split_at_mut(all * width);
+    let Parts { front, own, all } = problem.parts(width);
+    with_memory(3 * all.elements(), |memory| {
+        let (inputs, rest) = memory.split_at_mut(all.elements());
+        let (dout_memory, out) = rest.split_at_mut(all.elements());
         let x = problem.tile(tile, inputs);
-        let dout = if front == 0 {
+        let dout = if front.is_empty() {
             dout.tile(tile, dout_memory)
         } else {
             // What went before has no output.
-            dout_memory.fill(0.0);
-            dout.copy(
-                tile,
-                &mut dout_memory[problem.start() * width..][..length * width],
-            );
-            Tokens::new(&*dout_memory, Layout::dense(1, all, width))
+            dout_memory[front].fill(0.0);
+            dout.copy(tile, &mut dout_memory[own]);
+            Tokens::new(&*dout_memory, all)
         };
         let grads = ConvGrads {
             arena: sums,
             weight: 0,
             bias: Some(width * problem.width),
         };
-        let to = TokensMut::new(&mut *out, Layout::dense(1, all, width));
+        let to = TokensMut::new(&mut *out, all);
         cpu::conv1d_backward(level(), problem.conv(x, channels), dout, false, to, grads)?;
-        scatter(&out[problem.start() * width..][..length * width], dx);
-        if let Some(to) = dbefore {
-            let first = match problem.direction {
-                Direction::Forward => 0,
-                Direction::Reverse => length,
-            };
-            scatter(&out[first * width..][..front * width], to);
-        }
+        problem.write_back(out, dx, dbefore);
         Ok(())
     })
 }
@@ -419,17 +431,17 @@ fn backward_tile(problem: &Problem<'_>, dout: Plane<'_>, task: Task<'_>) -> Resu
 pub fn conv_update<'py>(
     py: Python<'py>,
     state: &Bound<'py, PyAny>,
-    x: &Bound<'py, PyAny>,
-    weight: &Bound<'py, PyAny>,
-    bias: &Bound<'py, PyAny>,
+    x: Bound<'py, PyAny>,
+    weight: Bound<'py, PyAny>,
+    bias: Bound<'py, PyAny>,
     y: &Bound<'py, PyAny>,
     silu: bool,
 ) -> PyResult<()> {
     const STATE: &str = "(batch, state_len, channels)";
     let none = py.None().into_bound(py);
-    let arguments = Arguments::new([x, weight, bias, &none])?;
+    let arguments = Arguments::new(&[x, weight, bias, none], [silu, false])?;
     let views = arguments.views();
-    let mut problem = views.problem(silu, false)?;
+    let mut problem = views.problem()?;
     let [batch, length, channels] = problem.shape;
     let mut state = output::<Ix3>("state", STATE, state)?;
     let mut state = state.view();

@@ -98,7 +98,7 @@ pub fn sample<'py>(
             "steps is {steps}, expected 1 to {timesteps} (timesteps)"
         )));
     }
-    let plan = with_eta(sampler, eta)?
+    let plan = with_eta(sampler.parse().map_err(invalid)?, eta)?
         .plan(&options, steps, spacing)
         .map_err(invalid)?;
     let plan = plan.with_limit(clip.map(Limit::Clip));

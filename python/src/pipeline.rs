@@ -1,19 +1,20 @@
 //! A checkpoint that draws images.
 
-use crate::errors::{invalid, sampling};
+use crate::errors::invalid;
 use crate::threads::pool;
 use dis_data::grid::to_bytes;
-use dis_diffusion::{
-    Conditional, Guidance, Guided, Limit, OnDevice, Plan, Run, SamplerSpec, SeededNoise,
-};
+use dis_diffusion::{Guidance, Limit, Plan, SamplerSpec};
 use dis_model::checkpoint::InferHints;
 use dis_model::{Checkpoint, Classes, ConditionKind, DisModel, Metadata};
-use dis_pipeline::{ModelDenoiser, Row, Settings, usual_guidance};
+use dis_pipeline::{Artist, Row, Settings, Task, usual_guidance};
 use dis_tensor::{Backend, Cpu, Reals};
-use ndarray::{Array4, Axis, concatenate};
+use dis_train::run::find_weights;
+use ndarray::Array4;
 use numpy::{IntoPyArray, PyArray4};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyUserWarning, PyValueError};
 use pyo3::prelude::*;
+use std::ffi::CString;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 static DIGITS: &[u8] = include_bytes!("../assets/digits.safetensors");
@@ -40,18 +41,25 @@ struct Drawing<'a> {
 
 #[pymethods]
 impl Pipeline {
-    /// Reads a checkpoint; without a path the digits model in this package.
+    /// Reads a checkpoint, or the newest of a run; without a path the digits model in this package. `raw` takes the
+    /// weights where their moving average is kept beside them.
     #[new]
-    #[pyo3(signature = (path))]
-    fn new(py: Python<'_>, path: Option<PathBuf>) -> PyResult<Self> {
+    fn new(py: Python<'_>, path: Option<PathBuf>, raw: bool) -> PyResult<Self> {
         let pool = pool()?;
+        let mut warnings = Vec::new();
+        let checkpoint = py.detach(|| match &path {
+            Some(path) => {
+                let found = find_weights(path, &mut |text| warnings.push(text.to_string()));
+                found.and_then(|found| found.load(raw)).map_err(invalid)
+            }
+            None => Checkpoint::from_bytes(DIGITS, Path::new("digits"), &InferHints::default())
+                .map_err(invalid),
+        })?;
+        for text in warnings {
+            let text = CString::new(text.replace('\0', " "))?;
+            PyErr::warn(py, &py.get_type::<PyUserWarning>(), &text, 3)?;
+        }
         py.detach(|| {
-            let hints = InferHints::default();
-            let checkpoint = match &path {
-                Some(path) => Checkpoint::load(path, &hints),
-                None => Checkpoint::from_bytes(DIGITS, Path::new("digits"), &hints),
-            };
-            let checkpoint = checkpoint.map_err(invalid)?;
             let cpu = Cpu::in_pool(pool);
             let mut params = cpu.from_f32(&checkpoint.weights);
             let products = checkpoint.model.table().products();
@@ -101,9 +109,9 @@ impl Pipeline {
         py: Python<'py>,
         num: Option<usize>,
         classes: Vec<String>,
-        sampler: &str,
-        steps: usize,
-        spacing: &str,
+        sampler: Option<&str>,
+        steps: Option<usize>,
+        spacing: Option<&str>,
         eta: f64,
         clip: bool,
         cfg_scale: Option<f64>,
@@ -175,18 +183,19 @@ impl Pipeline {
 
     fn plan(
         &self,
-        sampler: &str,
-        steps: usize,
-        spacing: &str,
+        sampler: Option<&str>,
+        steps: Option<usize>,
+        spacing: Option<&str>,
         eta: f64,
         clip: bool,
     ) -> PyResult<Plan> {
+        let sampler = sampler.map(str::parse).transpose().map_err(invalid)?;
+        let spacing = spacing.map(str::parse).transpose().map_err(invalid)?;
+        let named = Settings::of(sampler, steps, spacing);
         let settings = Settings {
-            sampler: with_eta(sampler, eta)?,
-            steps,
-            spacing: spacing.parse().map_err(invalid)?,
+            sampler: with_eta(named.sampler, eta)?,
             limit: clip.then_some(Limit::Clip(1.0)),
-            ..Settings::default()
+            ..named
         };
         settings.plan(&self.metadata).map_err(invalid)
     }
@@ -209,65 +218,51 @@ impl Pipeline {
         Ok(Guidance::new(scale))
     }
 
-    /// All images, batch by batch. The interpreter is looked in on after every step.
+    /// All images. The interpreter is looked in on after every step, by the thread that called.
     fn images(&self, cpu: &Cpu, rows: &[Row], drawing: &Drawing<'_>) -> PyResult<Array4<f32>> {
-        let mut batches = Vec::new();
+        let artist = Artist {
+            backend: cpu,
+            model: &self.model,
+            params: &self.params,
+            plan: &drawing.plan,
+            seed: drawing.seed,
+            guidance: drawing.guidance.clone(),
+        };
         let all = rows.len() * drawing.plan.iterations();
-        let mut done = 0;
-        for rows in rows.chunks(drawing.batch_size) {
-            let classes: Vec<u32> = rows.iter().filter_map(|row| row.label).collect();
-            let network = ModelDenoiser::new(cpu, &self.model, &self.params, &classes);
-            let mut network = Guided::new(Installed { cpu, network }, drawing.guidance.clone());
-            let mut noise = SeededNoise::new(drawing.seed, rows.iter().map(|row| row.noise));
-            let start = OnDevice::new(cpu, noise.start(self.model.config().image_shape()));
-            let mut run =
-                Run::new(&drawing.plan, &mut network, &mut noise, start).map_err(sampling)?;
-            while run.advance().map_err(sampling)?.is_some() {
-                done += rows.len();
-                Python::attach(|py| {
-                    py.check_signals()?;
-                    match drawing.callback {
-                        Some(callback) => callback.call1(py, (done, all)).map(|_| ()),
-                        None => Ok(()),
-                    }
-                })?;
+        let (mut done, mut raised) = (0, None);
+        let drawn = artist.draw_all(rows, &Task::Generate, drawing.batch_size, &mut |at| {
+            done += at.images;
+            raised = look_in(drawing.callback, done, all).err();
+            match raised {
+                Some(_) => ControlFlow::Break(()),
+                None => ControlFlow::Continue(()),
             }
-            use dis_diffusion::State;
-            batches.push(run.into_sample().fetch().map_err(sampling)?);
+        });
+        match raised {
+            Some(error) => Err(error),
+            None => drawn.map_err(invalid),
         }
-        let views: Vec<_> = batches.iter().map(|batch| batch.view()).collect();
-        concatenate(Axis(0), &views).map_err(invalid)
     }
 }
 
-/// A sampler by name, with DDIM's noise.
-pub fn with_eta(name: &str, eta: f64) -> PyResult<SamplerSpec> {
+/// Handles signals such as Ctrl-C, and calls back.
+fn look_in(callback: Option<&Py<PyAny>>, done: usize, all: usize) -> PyResult<()> {
+    Python::attach(|py| {
+        py.check_signals()?;
+        callback.map_or(Ok(()), |callback| callback.call1(py, (done, all)).map(drop))
+    })
+}
+
+/// A sampler with DDIM's noise.
+pub fn with_eta(sampler: SamplerSpec, eta: f64) -> PyResult<SamplerSpec> {
     if !(0.0..=1.0).contains(&eta) {
         return Err(PyValueError::new_err(format!(
             "eta is {eta}, expected 0 to 1"
         )));
     }
-    match name.parse().map_err(invalid)? {
+    match sampler {
         SamplerSpec::Ddim { .. } => Ok(SamplerSpec::Ddim { eta }),
         _ if eta != 0.0 => Err(PyValueError::new_err("eta is for the sampler ddim only")),
         other => Ok(other),
-    }
-}
-
-/// A network that enters the pool once for each call, not for each of its operations.
-struct Installed<'a> {
-    cpu: &'a Cpu,
-    network: ModelDenoiser<'a, Cpu>,
-}
-
-impl Conditional<OnDevice<Cpu>> for Installed<'_> {
-    fn predict_rows(
-        &mut self,
-        x: &OnDevice<Cpu>,
-        t: &[f64],
-        conditions: &[Option<usize>],
-    ) -> dis_diffusion::Result<OnDevice<Cpu>> {
-        let network = &mut self.network;
-        self.cpu.install(|| network.predict_rows(x, t, conditions))
     }
 }

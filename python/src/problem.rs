@@ -14,12 +14,21 @@ pub const FULL: &str = "(batch, length, channels)";
 pub const STATE: &str = "(batch, channels, states)";
 const VECTOR: &str = "(channels,)";
 
-/// How a scan is walked and made discrete.
+/// The arrays that Python gives: u, delta, A, B, C, D, z, delta_bias and initial_state, those that may be None among them.
+pub type Inputs<'py> = [Bound<'py, PyAny>; 9];
+
+/// The place of the initial state among them.
+pub const INITIAL_STATE: usize = 8;
+
+/// How a scan is walked and made discrete, as Python gives it: delta_softplus, zero_order_hold, reverse.
+pub type Flags = [bool; 3];
+
+/// The same by name.
 #[derive(Clone, Copy)]
-pub struct Options {
-    pub delta_softplus: bool,
-    pub zero_order_hold: bool,
-    pub reverse: bool,
+struct Options {
+    delta_softplus: bool,
+    zero_order_hold: bool,
+    reverse: bool,
 }
 
 /// The arrays of a scan, borrowed from Python.
@@ -37,10 +46,14 @@ pub struct Arguments<'py> {
 }
 
 impl<'py> Arguments<'py> {
-    pub fn new(
-        [u, delta, a, b, c, d, z, delta_bias, initial_state]: [&Bound<'py, PyAny>; 9],
-        options: Options,
-    ) -> PyResult<Self> {
+    pub fn new(inputs: &Inputs<'py>, flags: Flags) -> PyResult<Self> {
+        let [u, delta, a, b, c, d, z, delta_bias, initial_state] = inputs;
+        let [delta_softplus, zero_order_hold, reverse] = flags;
+        let options = Options {
+            delta_softplus,
+            zero_order_hold,
+            reverse,
+        };
         Ok(Self {
             u: input("u", FULL, u)?,
             delta: input("delta", FULL, delta)?,

@@ -2,7 +2,7 @@
 
 use crate::arrays::{Output, expect_shape, output, output_if, shape_text};
 use crate::matrices::{AXES, least_common_multiple};
-use crate::problem::{Arguments, FULL, Options, Problem, STATE, TileMemory};
+use crate::problem::{Arguments, FULL, Flags, INITIAL_STATE, Inputs, Problem, STATE, TileMemory};
 use crate::threads::{SERIAL, detached};
 use crate::tiles::{Tile, scatter, split_channels, with_memory};
 use dis_scan::{CHUNK, Direction, ScanOut, checkpoint_len, cpu};
@@ -21,39 +21,20 @@ pub fn refused(error: dis_tensor::TensorError) -> PyErr {
 /// The selective scan of u (batch, length, channels), whose results are written to y and, if given, last_state
 /// and checkpoints. Where initial_state and last_state are one array, it is changed in place.
 #[pyfunction]
-#[pyo3(signature = (u, delta, A, B, C, D, z, delta_bias, initial_state, y, last_state, checkpoints, delta_softplus, zero_order_hold, reverse))]
-#[allow(non_snake_case)]
 pub fn scan<'py>(
     py: Python<'py>,
-    u: &Bound<'py, PyAny>,
-    delta: &Bound<'py, PyAny>,
-    A: &Bound<'py, PyAny>,
-    B: &Bound<'py, PyAny>,
-    C: &Bound<'py, PyAny>,
-    D: &Bound<'py, PyAny>,
-    z: &Bound<'py, PyAny>,
-    delta_bias: &Bound<'py, PyAny>,
-    initial_state: &Bound<'py, PyAny>,
+    mut inputs: Inputs<'py>,
+    flags: Flags,
     y: &Bound<'py, PyAny>,
     last_state: &Bound<'py, PyAny>,
     checkpoints: &Bound<'py, PyAny>,
-    delta_softplus: bool,
-    zero_order_hold: bool,
-    reverse: bool,
 ) -> PyResult<()> {
-    let options = Options {
-        delta_softplus,
-        zero_order_hold,
-        reverse,
-    };
     // A state that is changed in place.
-    let in_place = !last_state.is_none() && last_state.is(initial_state);
-    let none = py.None().into_bound(py);
-    let initial_state = if in_place { &none } else { initial_state };
-    let arguments = Arguments::new(
-        [u, delta, A, B, C, D, z, delta_bias, initial_state],
-        options,
-    )?;
+    let in_place = !last_state.is_none() && last_state.is(&inputs[INITIAL_STATE]);
+    if in_place {
+        inputs[INITIAL_STATE] = py.None().into_bound(py);
+    }
+    let arguments = Arguments::new(&inputs, flags)?;
     let mut y = output::<Ix3>("y", FULL, y)?;
     let mut last_state = output_if::<Ix3>("last_state", STATE, last_state)?;
     let mut checkpoints = output_if::<Ix1>("checkpoints", "(checkpoint_len(..),)", checkpoints)?;

@@ -2,7 +2,7 @@
 
 use crate::arrays::{Input, Output, expect_shape, input, input_if, output, output_if};
 use crate::matrices::Gradient;
-use crate::problem::{Arguments, FULL, Options, Problem, STATE, TileMemory};
+use crate::problem::{Arguments, FULL, Flags, Inputs, Problem, STATE, TileMemory};
 use crate::scan::{checkpoints_of, for_each, refused};
 use crate::threads::detached;
 use crate::tiles::{Plane, Tile, scatter, with_memory};
@@ -14,62 +14,33 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 /// Gradients of sum(dout * y) + sum(dlast_state * last_state) for the scan of the same arguments. Its checkpoints
-/// save time; without them the states are computed again.
+/// save time; without them the states are computed again. `grads` are where the gradients go, one for each input.
 #[pyfunction]
-#[pyo3(signature = (u, delta, A, B, C, D, z, delta_bias, initial_state, checkpoints, dout, dlast_state, du, ddelta, dA, dB, dC, dD, dz, ddelta_bias, dinitial_state, delta_softplus, zero_order_hold, reverse))]
-#[allow(non_snake_case)]
 pub fn scan_backward<'py>(
     py: Python<'py>,
-    u: &Bound<'py, PyAny>,
-    delta: &Bound<'py, PyAny>,
-    A: &Bound<'py, PyAny>,
-    B: &Bound<'py, PyAny>,
-    C: &Bound<'py, PyAny>,
-    D: &Bound<'py, PyAny>,
-    z: &Bound<'py, PyAny>,
-    delta_bias: &Bound<'py, PyAny>,
-    initial_state: &Bound<'py, PyAny>,
+    inputs: Inputs<'py>,
+    flags: Flags,
     checkpoints: &Bound<'py, PyAny>,
     dout: &Bound<'py, PyAny>,
     dlast_state: &Bound<'py, PyAny>,
-    du: &Bound<'py, PyAny>,
-    ddelta: &Bound<'py, PyAny>,
-    dA: &Bound<'py, PyAny>,
-    dB: &Bound<'py, PyAny>,
-    dC: &Bound<'py, PyAny>,
-    dD: &Bound<'py, PyAny>,
-    dz: &Bound<'py, PyAny>,
-    ddelta_bias: &Bound<'py, PyAny>,
-    dinitial_state: &Bound<'py, PyAny>,
-    delta_softplus: bool,
-    zero_order_hold: bool,
-    reverse: bool,
+    grads: Inputs<'py>,
 ) -> PyResult<()> {
-    let options = Options {
-        delta_softplus,
-        zero_order_hold,
-        reverse,
-    };
-    let arguments = Arguments::new(
-        [u, delta, A, B, C, D, z, delta_bias, initial_state],
-        options,
-    )?;
+    let arguments = Arguments::new(&inputs, flags)?;
     let views = arguments.views();
     let problem = views.problem()?;
     let checkpoints = input_if::<Ix1>("checkpoints", "(checkpoint_len(..),)", checkpoints)?;
     let dout = input::<Ix3>("dout", FULL, dout)?;
     let dlast_state = input_if::<Ix3>("dlast_state", STATE, dlast_state)?;
-    let [mut du, mut ddelta] = [
-        output::<Ix3>("du", FULL, du)?,
-        output::<Ix3>("ddelta", FULL, ddelta)?,
-    ];
-    let mut da = output::<Ix2>("dA", "(channels, states)", dA)?;
-    let mut db = output::<IxDyn>("dB", "(that of B)", dB)?;
-    let mut dc = output::<IxDyn>("dC", "(that of C)", dC)?;
+    let [du, ddelta, da, db, dc, d, dz, bias, dinitial] = &grads;
+    let mut du = output::<Ix3>("du", FULL, du)?;
+    let mut ddelta = output::<Ix3>("ddelta", FULL, ddelta)?;
+    let mut da = output::<Ix2>("dA", "(channels, states)", da)?;
+    let mut db = output::<IxDyn>("dB", "(that of B)", db)?;
+    let mut dc = output::<IxDyn>("dC", "(that of C)", dc)?;
     let mut dz = output_if::<Ix3>("dz", FULL, dz)?;
-    let mut d = output_if::<Ix1>("dD", "(channels,)", dD)?;
-    let mut bias = output_if::<Ix1>("ddelta_bias", "(channels,)", ddelta_bias)?;
-    let mut dinitial = output_if::<Ix3>("dinitial_state", STATE, dinitial_state)?;
+    let mut d = output_if::<Ix1>("dD", "(channels,)", d)?;
+    let mut bias = output_if::<Ix1>("ddelta_bias", "(channels,)", bias)?;
+    let mut dinitial = output_if::<Ix3>("dinitial_state", STATE, dinitial)?;
 
     let full = problem.full();
     let (dout, dlast) = (dout.view(), dlast_state.as_ref().map(Input::view));

@@ -2,9 +2,10 @@
 //!
 //! Arrays of (batch, channels, length) are transposed so while their numbers are in cache, tile by tile.
 
-use dis_tensor::simd::prefetch_second;
+use dis_tensor::simd::{self, LANES, prefetch_second};
 use dis_tensor::{Layout, Tokens};
 use ndarray::{ArrayView2, ArrayView3, ArrayViewMut1, ArrayViewMut2, Axis, s};
+use std::array;
 use std::cell::Cell;
 
 /// An array (batch, length, channels) to be read by tiles.
@@ -107,24 +108,6 @@ pub struct Tile {
     pub channels: (usize, usize),
 }
 
-/// Rows and columns of the blocks that are transposed in registers.
-const BLOCK: usize = 4;
-
-#[inline(always)]
-fn transpose4([a, b, c, d]: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
-    // Pairs of rows interleaved, then pairs of these: compilers make shuffles of it.
-    let low = |x: [f32; 4], y: [f32; 4]| [x[0], y[0], x[1], y[1]];
-    let high = |x: [f32; 4], y: [f32; 4]| [x[2], y[2], x[3], y[3]];
-    let (ab, cd) = (low(a, b), low(c, d));
-    let (ef, gh) = (high(a, b), high(c, d));
-    [
-        [ab[0], ab[1], cd[0], cd[1]],
-        [ab[2], ab[3], cd[2], cd[3]],
-        [ef[0], ef[1], gh[0], gh[1]],
-        [ef[2], ef[3], gh[2], gh[3]],
-    ]
-}
-
 /// Copies (tokens, channels) to rows of channels.
 pub fn gather(from: ArrayView2<'_, f32>, to: &mut [f32]) {
     let (tokens, channels) = from.dim();
@@ -143,57 +126,17 @@ pub fn gather(from: ArrayView2<'_, f32>, to: &mut [f32]) {
     let mut first = 0;
     while first < channels {
         let column = |i: usize| from.index_axis_move(Axis(1), first + i).to_slice();
-        if first + BLOCK <= channels
-            && let [Some(a), Some(b), Some(c), Some(d)] =
-                [column(0), column(1), column(2), column(3)]
-        {
-            let four = [a, b, c, d];
-            // Rows whose width is known go twice as fast.
-            match channels {
-                16 => gather_rows(four, to.as_chunks_mut::<16>().0, first),
-                32 => gather_rows(four, to.as_chunks_mut::<32>().0, first),
-                64 => gather_rows(four, to.as_chunks_mut::<64>().0, first),
-                _ => gather_four(four, to, channels, first),
-            }
-            gather_rest(four, to, channels, first);
-            first += BLOCK;
+        let many = first + LANES <= channels && (0..LANES).all(|i| column(i).is_some());
+        let to = &mut to[first..];
+        if many {
+            let columns = array::from_fn(|i| column(i).unwrap_or_default());
+            simd::columns_to_rows(simd::level(), columns, to, channels);
+            first += LANES;
         } else {
             for (t, &x) in from.column(first).iter().enumerate() {
-                to[t * channels + first] = x;
+                to[t * channels] = x;
             }
             first += 1;
-        }
-    }
-}
-
-/// Four channels, each contiguous, to columns of rows, as far as whole blocks go.
-fn gather_rows<const W: usize>([a, b, c, d]: [&[f32]; 4], to: &mut [[f32; W]], first: usize) {
-    let [a, b, c, d] = [a, b, c, d].map(|x| x.as_chunks::<BLOCK>().0);
-    let (rows, _) = to.as_chunks_mut::<BLOCK>();
-    for ((((rows, a), b), c), d) in rows.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-        for (row, values) in rows.iter_mut().zip(transpose4([*a, *b, *c, *d])) {
-            row[first..first + BLOCK].copy_from_slice(&values);
-        }
-    }
-}
-
-/// [`gather_rows`] for rows of any width.
-fn gather_four([a, b, c, d]: [&[f32]; 4], to: &mut [f32], width: usize, first: usize) {
-    let [a, b, c, d] = [a, b, c, d].map(|x| x.as_chunks::<BLOCK>().0);
-    let rows = to.chunks_exact_mut(BLOCK * width);
-    for ((((rows, a), b), c), d) in rows.zip(a).zip(b).zip(c).zip(d) {
-        let block = transpose4([*a, *b, *c, *d]);
-        for (row, values) in rows.chunks_exact_mut(width).zip(block) {
-            row[first..first + BLOCK].copy_from_slice(&values);
-        }
-    }
-}
-
-/// The tokens after the last whole block.
-fn gather_rest(from: [&[f32]; 4], to: &mut [f32], width: usize, first: usize) {
-    for t in from[0].len() / BLOCK * BLOCK..from[0].len() {
-        for (to, x) in to[t * width + first..].iter_mut().zip(from) {
-            *to = x[t];
         }
     }
 }
@@ -213,61 +156,20 @@ pub fn scatter(from: &[f32], mut to: ArrayViewMut2<'_, f32>) {
         }
         return;
     }
-    for (k, mut four) in to.axis_chunks_iter_mut(Axis(1), BLOCK).enumerate() {
-        let first = k * BLOCK;
-        let mut columns = four.columns_mut().into_iter();
-        let mut next = || columns.next().and_then(ArrayViewMut1::into_slice);
-        if let [Some(a), Some(b), Some(c), Some(d)] = [next(), next(), next(), next()] {
-            let mut four = [a, b, c, d];
-            match channels {
-                16 => scatter_rows(from.as_chunks::<16>().0, first, &mut four),
-                32 => scatter_rows(from.as_chunks::<32>().0, first, &mut four),
-                64 => scatter_rows(from.as_chunks::<64>().0, first, &mut four),
-                _ => scatter_four(from, channels, first, &mut four),
-            }
-            scatter_rest(from, channels, first, four);
+    for (k, mut some) in to.axis_chunks_iter_mut(Axis(1), LANES).enumerate() {
+        let from = &from[k * LANES..];
+        let mut columns = some.columns_mut().into_iter();
+        let next = |_| columns.next().and_then(ArrayViewMut1::into_slice);
+        let columns: [_; LANES] = array::from_fn(next);
+        if columns.iter().all(Option::is_some) {
+            let columns = columns.map(Option::unwrap_or_default);
+            simd::rows_to_columns(simd::level(), from, channels, columns);
         } else {
-            for (i, mut column) in four.columns_mut().into_iter().enumerate() {
+            for (i, mut column) in some.columns_mut().into_iter().enumerate() {
                 for (t, x) in column.iter_mut().enumerate() {
-                    *x = from[t * channels + first + i];
+                    *x = from[t * channels + i];
                 }
             }
-        }
-    }
-}
-
-/// Columns of rows to four channels, each contiguous, as far as whole blocks go.
-fn scatter_rows<const W: usize>(from: &[[f32; W]], first: usize, to: &mut [&mut [f32]; 4]) {
-    let [a, b, c, d] = to.each_mut().map(|x| x.as_chunks_mut::<BLOCK>().0);
-    let (rows, _) = from.as_chunks::<BLOCK>();
-    for ((((rows, a), b), c), d) in rows.iter().zip(a).zip(b).zip(c).zip(d) {
-        let mut block = [[0.0; BLOCK]; BLOCK];
-        for (values, row) in block.iter_mut().zip(rows) {
-            values.copy_from_slice(&row[first..first + BLOCK]);
-        }
-        [*a, *b, *c, *d] = transpose4(block);
-    }
-}
-
-/// [`scatter_rows`] for rows of any width.
-fn scatter_four(from: &[f32], width: usize, first: usize, to: &mut [&mut [f32]; 4]) {
-    let [a, b, c, d] = to.each_mut().map(|x| x.as_chunks_mut::<BLOCK>().0);
-    let rows = from.chunks_exact(BLOCK * width);
-    for ((((rows, a), b), c), d) in rows.zip(a).zip(b).zip(c).zip(d) {
-        let mut block = [[0.0; BLOCK]; BLOCK];
-        for (values, row) in block.iter_mut().zip(rows.chunks_exact(width)) {
-            values.copy_from_slice(&row[first..first + BLOCK]);
-        }
-        [*a, *b, *c, *d] = transpose4(block);
-    }
-}
-
-/// The tokens after the last whole block.
-fn scatter_rest(from: &[f32], width: usize, first: usize, to: [&mut [f32]; 4]) {
-    let tokens = to[0].len();
-    for (i, x) in to.into_iter().enumerate() {
-        for t in tokens / BLOCK * BLOCK..tokens {
-            x[t] = from[t * width + first + i];
         }
     }
 }

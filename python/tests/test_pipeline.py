@@ -81,20 +81,56 @@ def test_files_that_are_no_checkpoints(tmp_path):
         dis_ssm.Pipeline.from_pretrained(tmp_path / "page.safetensors")
 
 
-@pytest.mark.skipif("DIS_COMMAND" not in os.environ, reason="DIS_COMMAND does not name the command")
+needs_command = pytest.mark.skipif("DIS_COMMAND" not in os.environ, reason="DIS_COMMAND does not name the command")
+
+
+@needs_command
+def test_the_directory_of_a_run_is_its_newest_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    train = "train --preset digits --steps 2 --checkpoint-every 1 --batch-size 4 --sample-every 0 --keep 0 --out"
+    subprocess.run([os.environ["DIS_COMMAND"], *train.split(), str(run)], check=True, capture_output=True)
+
+    def drawn(path, **options):
+        return dis_ssm.Pipeline.from_pretrained(path, **options)(num=2, steps=2)
+
+    first, second = sorted((run / "checkpoints").iterdir())
+    images = drawn(run)
+    np.testing.assert_array_equal(images, drawn(second / "ema.safetensors"))
+    raw = drawn(run, raw=True)
+    np.testing.assert_array_equal(raw, drawn(second / "weights.safetensors"))
+    assert (raw != images).any()
+    # One that is damaged is passed over, and named.
+    (second / "ema.safetensors").write_bytes(b"no more")
+    with pytest.warns(UserWarning, match="ema.safetensors"):
+        older = drawn(run)
+    np.testing.assert_array_equal(older, drawn(first))
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(ValueError, match=f"{tmp_path.name}.*neither a checkpoint nor the directory of a run"):
+        dis_ssm.Pipeline.from_pretrained(tmp_path)
+
+
+@needs_command
 @pytest.mark.parametrize(
     "arguments, flags",
     [
         (dict(num=5, steps=6), []),
+        (dict(num=4), []),
+        (dict(num=2, sampler="euler"), ["--sampler", "euler"]),
         (dict(num=4, steps=5, classes=[2, 9], sampler="heun", seed=3), ["--classes", "2,9", "--sampler", "heun", "--seed", "3"]),
         (dict(num=3, steps=5, sampler="ancestral", cfg_scale=4.0, clip=True), ["--sampler", "ancestral", "--cfg", "4", "--clip"]),
-        (dict(num=3, steps=5, eta=0.5, batch_size=2), ["--eta", "0.5", "--batch-size", "2"]),
+        (
+            dict(num=3, steps=5, sampler="ddim", eta=0.5, batch_size=2),
+            ["--sampler", "ddim", "--eta", "0.5", "--batch-size", "2"],
+        ),
     ],
 )
 def test_images_are_those_of_the_command(digits, tmp_path, arguments, flags):
     out = tmp_path / "images.npz"
     command = [os.environ["DIS_COMMAND"], "sample", "--out", str(out), "--num", str(arguments["num"])]
-    subprocess.run([*command, "--steps", str(arguments["steps"]), *flags], check=True, capture_output=True)
+    steps = ["--steps", str(arguments["steps"])] if "steps" in arguments else []
+    subprocess.run([*command, *steps, *flags], check=True, capture_output=True)
     with np.load(out) as found:
         expected = found["arr_0"]
     np.testing.assert_array_equal(digits(**arguments), expected)

@@ -7,7 +7,7 @@ use dis_data::DIGITS_SPLIT_SEED;
 use dis_diffusion::Guidance;
 use dis_eval::metrics::{DigitsReport, digits_check};
 use dis_eval::{FeatureNetwork, PixelFeatures};
-use dis_pipeline::{Pipeline, Row, Settings};
+use dis_pipeline::{Pipeline, Row, SamplerSpec, Settings};
 use dis_tensor::{Cpu, Precision};
 use dis_train::run::find_weights;
 

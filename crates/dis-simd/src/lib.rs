@@ -35,6 +35,7 @@ mod portable;
 #[doc(hidden)]
 pub mod rows;
 pub mod slices;
+mod transpose;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -48,6 +49,8 @@ mod tests;
 pub use level::{
     Kernel, Level, Selection, dispatch, level, prefetch, prefetch_second, selection, supported,
 };
+
+pub use transpose::{columns_to_rows, rows_to_columns};
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 

@@ -62,6 +62,40 @@ fn worst(level: Level, f: Function, low: f32, high: f32, want: impl Fn(f64) -> f
 }
 
 #[test]
+fn matrices_turn_over() {
+    for level in supported() {
+        for (tokens, width, first) in [
+            (0, 16, 0),
+            (5, 16, 0),
+            (16, 16, 0),
+            (53, 40, 7),
+            (257, 32, 16),
+        ] {
+            let rows: Vec<f32> = (0..tokens * width).map(|i| i as f32).collect();
+            let mut columns = vec![vec![0.0f32; tokens]; LANES];
+            let mut each = columns.iter_mut().map(Vec::as_mut_slice);
+            let to = std::array::from_fn(|_| each.next().unwrap());
+            rows_to_columns(level, &rows[first.min(rows.len())..], width, to);
+            for (c, column) in columns.iter().enumerate() {
+                for (t, &x) in column.iter().enumerate() {
+                    assert_eq!(x, (t * width + first + c) as f32, "{level} {tokens}");
+                }
+            }
+            let mut back = vec![-1.0; rows.len()];
+            let from = std::array::from_fn(|c| columns[c].as_slice());
+            columns_to_rows(level, from, &mut back[first.min(rows.len())..], width);
+            for (t, row) in back.chunks(width).enumerate() {
+                for (c, &x) in row.iter().enumerate() {
+                    let inside = (first..first + LANES).contains(&c);
+                    let expected = if inside { (t * width + c) as f32 } else { -1.0 };
+                    assert_eq!(x, expected, "{level} {tokens}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn accuracy_in_ulps() {
     for level in supported() {
         let check = |f, low, high, bound: f64, want: &dyn Fn(f64) -> f64| {

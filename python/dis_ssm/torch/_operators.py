@@ -107,7 +107,7 @@ def _scan(
     y, last, kept = _scan_results(u, A, B, C, first, keep)
     inputs = _arrays(u, delta, A, B, C, D, z, delta_bias, initial_state)
     outputs = (y.numpy(), last.numpy(), kept.numpy() if keep else None)
-    _native.scan(*inputs, *outputs, softplus, zero_order_hold, reverse)
+    _native.scan(inputs, (softplus, zero_order_hold, reverse), *outputs)
     return y.to(u.dtype), last, kept
 
 
@@ -134,9 +134,8 @@ def _scan_backward(
     arguments = (u, delta, A, B, C, D, z, delta_bias, initial_state)
     grads = [_like(argument) for argument in arguments]
     native_grads = [None if grad is None else grad.numpy() for grad in grads]
-    _native.scan_backward(
-        *_arrays(*arguments, kept, dout, dlast), *native_grads, softplus, zero_order_hold, reverse
-    )
+    flags = (softplus, zero_order_hold, reverse)
+    _native.scan_backward(_arrays(*arguments), flags, *_arrays(kept, dout, dlast), native_grads)
     return tuple(
         _nothing(u) if grad is None else grad.to(argument.dtype) for grad, argument in zip(grads, arguments)
     )
@@ -204,8 +203,8 @@ def _state_update(state, x, dt, A, B, C, D, z, dt_bias, softplus):
     # A scan of one token, whose first and last state are one array.
     held = work.numpy()
     x, dt, B, C, z, out = (None if value is None else value.unsqueeze(1) for value in (x, dt, B, C, z, y))
-    inputs = _arrays(x, dt, A, B, C, D, z, dt_bias)
-    _native.scan(*inputs, held, out.numpy(), held, None, softplus, False, False)
+    inputs = [*_arrays(x, dt, A, B, C, D, z, dt_bias), held]
+    _native.scan(inputs, (softplus, False, False), out.numpy(), held, None)
     if not own:
         state.detach().copy_(work)
     return y.to(x.dtype)
@@ -229,7 +228,7 @@ _define(
 
 def _conv(x, weight, bias, initial_states, silu, reverse, first):
     y = _empty(x.shape, x, first)
-    _native.conv(*_arrays(x, weight, bias, initial_states), y.numpy(), silu, reverse)
+    _native.conv(_arrays(x, weight, bias, initial_states), (silu, reverse), y.numpy())
     return y.to(x.dtype)
 
 
@@ -250,7 +249,7 @@ def _conv_backward(dout, x, weight, bias, initial_states, silu, reverse):
     arguments = (x, weight, bias, initial_states)
     grads = [_like(argument) for argument in arguments]
     native_grads = [None if grad is None else grad.numpy() for grad in grads]
-    _native.conv_backward(*_arrays(*arguments, dout), *native_grads, silu, reverse)
+    _native.conv_backward(_arrays(*arguments), (silu, reverse), _array(dout), native_grads)
     return tuple(
         _nothing(x) if grad is None else grad.to(argument.dtype) for grad, argument in zip(grads, arguments)
     )
