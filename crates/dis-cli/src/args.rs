@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use dis_data::ImageSize;
 use dis_diffusion::{SamplerSpec, Spacing};
+use dis_train::Budget;
 
 /// Train, sample and inspect DiS models: diffusion with bidirectional state space blocks.
 #[derive(Debug, Parser)]
@@ -91,11 +92,18 @@ pub enum DeviceKind {
 /// `dis train`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
+  dis train --data photos/                        (a plan for one hour on this machine)
+  dis train --data photos/,size=64 --for 8h
+  dis train --data photos/ --for 8h --print-config          (shows the plan, trains nothing)
   dis train --preset digits --out runs/digits
-  dis train --preset small --data photos/,size=32,flip --out runs/photos
   dis train --config run.toml --data idx:mnist/ --out runs/mnist --steps 20000
   dis train --resume runs/photos
-  dis train --resume runs/photos --steps 100000    (extends a finished run)
+  dis train --resume runs/photos --for 3h          (extends a run: 3 hours in all)
+  dis train --resume runs/mnist --steps 100000
+
+Without a preset, file or --steps a plan is made: a few models are timed on this machine, and the recipe of
+docs/training.md says what is trained and how, so that it ends in the time of --for. The number of steps
+follows the speed of the machine. What is said by options, a preset or a file goes before the plan.
 
 Data: `digits` (embedded), or a folder of pictures (flat, or one folder a class) with size=N or size=WIDTHxHEIGHT,
 `idx:DIR` (MNIST files), `fashion:DIR` (Fashion-MNIST), `cifar10:DIR`, `npz:FILE` (arr_0 and arr_1 as evaluators take them),
@@ -121,7 +129,19 @@ pub struct TrainArgs {
     /// Continue with other data than those of the newest checkpoint; later manifests record it.
     #[arg(long)]
     pub accept_changed_data: bool,
-    /// Directory of the new run [default: runs/NAME, after the preset or file].
+    /// How long the run may take, such as 20m, 1h30m or 8h: a plan is made, and the number of steps follows the
+    /// speed of the machine [default: 1h without --steps, --preset and --config]. With --resume, how long
+    /// it may have taken in all.
+    #[arg(long = "for", value_name = "TIME", conflicts_with = "steps")]
+    pub budget: Option<Budget>,
+    /// Print the configuration, plan and all, and train nothing.
+    #[arg(long, conflicts_with = "resume")]
+    pub print_config: bool,
+    /// Judge samples during training by the features of this classifier (of dis train-classifier), not by
+    /// small pictures.
+    #[arg(long, value_name = "FILE")]
+    pub classifier: Option<PathBuf>,
+    /// Directory of the new run [default: runs/NAME, after the preset, file or data].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Start from the weights of this checkpoint or run. Images may be of another size and classes
@@ -134,7 +154,7 @@ pub struct TrainArgs {
     /// Steps between checkpoints.
     #[arg(long, value_name = "N")]
     pub checkpoint_every: Option<u64>,
-    /// Steps between sample grids; 0 makes none.
+    /// Steps between sample grids, of which there are some before by the clock; 0 makes none.
     #[arg(long, value_name = "N")]
     pub sample_every: Option<u64>,
     /// Images in a forward and backward pass.
@@ -425,7 +445,7 @@ pub struct DataArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   dis encode photos/ --size 256 --vae sd-vae-ft-mse/ --out latents/
-  dis train --config run.toml --data latents:latents/ --out runs/latents
+  dis train --data latents:latents/ --for 8h --out runs/latents
   dis sample --checkpoint runs/latents --vae sd-vae-ft-mse/
 
 Run it again after an interruption: shards that are whole are kept.")]

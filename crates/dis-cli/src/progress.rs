@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use dis_data::{Check, Checked, DataSpec, Dataset, open_checked};
 use dis_study::StudyObserver;
-use dis_train::StepReport;
-use dis_train::run::{Observer, Started};
+use dis_train::run::{Observer, Standing, Started};
+use dis_train::{StepReport, in_words};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::say::is_quiet;
@@ -35,6 +35,8 @@ struct Lines {
     last: Instant,
     tenth: u64,
     message: String,
+    /// Whether the message says how long it took.
+    timed: bool,
 }
 
 impl Lines {
@@ -45,6 +47,7 @@ impl Lines {
             last: now,
             tenth: 0,
             message: String::new(),
+            timed: false,
         }
     }
 
@@ -63,13 +66,16 @@ impl Lines {
         }
         (self.tenth, self.last) = (tenth, now);
         let percent = 100.0 * done as f64 / of.max(1) as f64;
-        let seconds = now.duration_since(self.begun).as_secs();
+        let after = match self.timed {
+            true => String::new(),
+            false => format!(", after {} s", now.duration_since(self.begun).as_secs()),
+        };
         let message = match self.message.as_str() {
             "" => String::new(),
             text => format!(", {text}"),
         };
         Some(format!(
-            "{}: {done} of {of} ({percent:.0} %){message}, after {seconds} s",
+            "{}: {done} of {of} ({percent:.0} %){message}{after}",
             self.what
         ))
     }
@@ -136,6 +142,12 @@ impl Bar {
         let text = text.into();
         self.with_lines(|lines| lines.message = text.to_string());
         self.bar.set_message(text);
+    }
+
+    /// What is to be said beside the progress, with the time that it took.
+    fn set_timed_message(&self, text: String) {
+        self.with_lines(|lines| lines.timed = true);
+        self.set_message(text);
     }
 
     /// Whether nobody sees it.
@@ -288,6 +300,20 @@ pub fn checked(spec: &DataSpec, check: &Check) -> dis_data::Result<(Arc<dyn Data
 pub struct Training {
     checking: Checking,
     bar: Option<Bar>,
+    /// Of the last step.
+    said: String,
+}
+
+/// A step in words: `96.4 images/s, loss 0.1234, lr 1.50e-3, 2 min 5 s elapsed, 8 min left`.
+fn described(report: &StepReport, standing: &Standing) -> String {
+    format!(
+        "{:.1} images/s, loss {:.4}, lr {:.2e}, {} elapsed, {} left",
+        standing.images_per_second,
+        standing.mean_loss,
+        report.lr,
+        in_words(standing.seconds),
+        in_words(standing.left)
+    )
 }
 
 impl Training {
@@ -327,16 +353,28 @@ impl Observer for Training {
         let bar = Bar::new(
             "training, steps",
             start.steps,
-            "[{bar:30}] {pos}/{len}  {per_sec}  {msg}  {eta} left",
+            "[{bar:20}] {pos}/{len}  {msg}",
         );
         bar.start(start.step, start.steps);
         self.bar = Some(bar);
     }
 
-    fn step(&mut self, report: &StepReport, mean_loss: f64) {
+    fn step(&mut self, report: &StepReport, standing: &Standing) {
         if let Some(bar) = &self.bar {
-            bar.set_message(format!("loss {mean_loss:.4}"));
+            self.said = described(report, standing);
+            bar.set_timed_message(self.said.clone());
+            bar.bar.set_length(standing.steps);
             bar.set_position(report.step);
+        }
+    }
+
+    fn drawing(&mut self, share: f64) {
+        if let Some(bar) = &self.bar {
+            bar.set_timed_message(match share < 1.0 {
+                true => format!("{}, drawing samples: {:.0} %", self.said, 100.0 * share),
+                false => self.said.clone(),
+            });
+            bar.tell();
         }
     }
 
@@ -404,6 +442,36 @@ impl StudyObserver for Study {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_says_its_own_speed() {
+        let report = StepReport {
+            step: 135,
+            loss: 0.5,
+            mse: None,
+            vb: None,
+            grad_norm: 1.0,
+            lr: 5e-4,
+            skipped: false,
+        };
+        let standing = Standing {
+            steps: 50_000,
+            mean_loss: 0.25,
+            images_per_second: 14.25,
+            seconds: 571.0,
+            left: 5400.0,
+        };
+        let said = described(&report, &standing);
+        let wanted = "14.2 images/s, loss 0.2500, lr 5.00e-4, 9 min 31 s elapsed, 1 h 30 min left";
+        assert_eq!(said, wanted);
+        let mut lines = Lines::new("training, steps", Instant::now());
+        (lines.message, lines.timed) = (said, true);
+        let line = lines.due(135, 50_000, Instant::now() + Duration::from_secs(31));
+        assert_eq!(
+            line.unwrap(),
+            format!("training, steps: 135 of 50000 (0 %), {wanted}")
+        );
+    }
 
     #[test]
     fn lines_are_few_and_far_between() {

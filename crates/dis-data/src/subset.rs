@@ -71,6 +71,17 @@ impl Subset {
     }
 }
 
+impl Subset {
+    /// Number of an image in the whole.
+    fn row(&self, index: usize) -> Result<usize> {
+        let len = self.rows.len();
+        self.rows
+            .get(index)
+            .copied()
+            .ok_or(DataError::Index { index, len })
+    }
+}
+
 fn shuffled(n: usize, seed: u64) -> Vec<usize> {
     let order = Stream::new(seed, Purpose::Shuffle, STREAM, 0).permutation(n);
     order.into_iter().map(|i| i as usize).collect()
@@ -102,11 +113,12 @@ impl Dataset for Subset {
     }
 
     fn read(&self, index: usize, flip: bool, out: &mut [f32]) -> Result<()> {
-        let row = self.rows.get(index).ok_or(DataError::Index {
-            index,
-            len: self.rows.len(),
-        })?;
-        self.data.read(*row, flip, out)
+        self.data.read(self.row(index)?, flip, out)
+    }
+
+    fn read_keyed(&self, index: usize, flip: bool, key: u64, out: &mut [f32]) -> Result<()> {
+        let row = self.row(index)?;
+        self.data.read_keyed(row, flip, key, out)
     }
 
     fn latents(&self) -> Option<&LatentIndex> {

@@ -79,6 +79,8 @@ impl<T: FeatureNetwork + ?Sized> FeatureNetwork for &T {
     }
 }
 
+/// Images that a network sees at a time.
+const BATCH: usize = 100;
 /// Most values of an image whose pixels are features: their covariance has the square of this.
 const MOST_PIXELS: usize = 4096;
 
@@ -265,6 +267,23 @@ fn matrix(n: usize, values: Vec<f32>) -> Result<Array2<f32>> {
     let found = values.len();
     Array2::from_shape_vec((n, found / n.max(1)), values)
         .map_err(|_| EvalError::config(format!("{found} features of {n} images")))
+}
+
+/// Features of images, (n, channels, height, width) one after another: (n, features).
+///
+/// # Errors
+/// What the network fails with.
+pub fn points(
+    network: &dyn FeatureNetwork,
+    images: &[f32],
+    shape: ImageShape,
+) -> Result<Array2<f32>> {
+    let size = shape.len().max(1);
+    let mut features = Vec::new();
+    for batch in images.chunks(BATCH * size) {
+        features.extend(network.run(batch, shape)?.features);
+    }
+    matrix(images.len() / size, features)
 }
 
 /// Pixels of all images in [0, 1], (n, values of an image): what copies are told by.

@@ -19,7 +19,7 @@
 //! ```
 //!
 //! A [`FeatureNetwork`] turns images into [`Features`]; [`measure`] compares two [`Side`]s, points
-//! or saved statistics, and gives a [`Report`].
+//! or saved statistics, and gives a [`Report`]. [`plot`] draws lines as SVG.
 
 mod bits;
 pub mod classifier;
@@ -27,6 +27,7 @@ pub mod error;
 mod features;
 mod measure;
 pub mod metrics;
+pub mod plot;
 mod report;
 mod statistics;
 #[cfg(test)]
@@ -37,7 +38,7 @@ pub use dis_data::{Dataset, open};
 pub use error::{EvalError, Result};
 pub use features::{
     ClassifierFeatures, FeatureBatch, FeatureNetwork, Features, PixelFeatures, extract,
-    pixel_points, sha256_hex,
+    pixel_points, points, sha256_hex,
 };
 pub use measure::{MeasureOptions, Metric, Side, measure};
 pub use report::{Figure, LeftOut, Report};

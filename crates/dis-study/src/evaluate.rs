@@ -12,13 +12,11 @@ use super::config::Evaluate;
 use crate::error::{Result, StudyError};
 use dis_data::{Dataset, ImageShape, grid};
 use dis_eval::metrics::{Statistics, coverage, frechet_distance, knn_accuracy};
-use dis_eval::{FeatureNetwork, PixelFeatures};
+use dis_eval::{FeatureNetwork, PixelFeatures, points};
 use dis_pipeline::{Pipeline, Row, Settings, Task, unwatched};
 
 /// Rows of a picture of samples.
 const ROWS: usize = 6;
-/// Images a network sees at a time.
-const BATCH: usize = 100;
 /// Columns where there are no classes.
 const COLUMNS: usize = 10;
 
@@ -96,7 +94,7 @@ impl<'a> Judge<'a> {
             data.read(index, false, out)?;
             labels.extend(data.label(index));
         }
-        let points = points(network, &images, shape)?;
+        let points = clipped_points(network, &images, shape)?;
         Ok(Self {
             settings: settings.clone(),
             network,
@@ -147,7 +145,7 @@ impl<'a> Judge<'a> {
         let values = images.as_slice().unwrap_or_default();
         let shown = picture_columns(columns) * ROWS * self.shape.len();
         let samples = values[..values.len().min(shown)].to_vec();
-        let points = points(self.network, values, self.shape)?;
+        let points = clipped_points(self.network, values, self.shape)?;
         let real = self.points.view();
         let mut warnings = Vec::new();
         if let Some(classes) = columns.filter(|&classes| classes > e.samples) {
@@ -223,14 +221,11 @@ fn picture_columns(classes: Option<usize>) -> usize {
 }
 
 /// Features of images in [-1, 1], clipped to it as they are when stored: (images, features).
-fn points(network: &dyn FeatureNetwork, images: &[f32], shape: ImageShape) -> Result<Array2<f32>> {
-    let count = images.len() / shape.len().max(1);
+fn clipped_points(
+    network: &dyn FeatureNetwork,
+    images: &[f32],
+    shape: ImageShape,
+) -> Result<Array2<f32>> {
     let clipped: Vec<f32> = images.iter().map(|v| v.clamp(-1.0, 1.0)).collect();
-    let mut features = Vec::new();
-    for batch in clipped.chunks(BATCH * shape.len().max(1)) {
-        features.extend(network.run(batch, shape)?.features);
-    }
-    let found = features.len();
-    Array2::from_shape_vec((count, found / count.max(1)), features)
-        .map_err(|_| StudyError::config(format!("{found} features of {count} images")))
+    Ok(points(network, &clipped, shape)?)
 }

@@ -18,8 +18,9 @@ use crate::error::{Result, StudyError};
 use dis_data::{DataError, DataSpec, Dataset, grid, open};
 use dis_eval::FeatureNetwork;
 use dis_train::TrainError;
+use dis_train::WallClock;
 use dis_train::config::RunConfig;
-use dis_train::run::{DataPolicy, Observer, RunDir, Start, find_weights, train};
+use dis_train::run::{DataPolicy, Observer, RunDir, Session, Standing, Start, find_weights, train};
 use dis_train::trainer::StepReport;
 
 /// Watches a study. All methods may do nothing.
@@ -251,13 +252,16 @@ impl<B: ModelBackend> Runner<'_, B> {
                 total: self.total,
                 observer: &mut *self.observer,
             };
+            let clock = WallClock::default();
             let trained = train(
                 self.backend.clone(),
                 config.clone(),
                 dir,
                 start,
-                self.policy,
-                self.instruction_set,
+                Session {
+                    policy: self.policy,
+                    ..Session::new(self.instruction_set, &clock)
+                },
                 &mut watch,
                 &pause,
             );
@@ -345,7 +349,7 @@ impl Observer for Watch<'_> {
         }
     }
 
-    fn step(&mut self, report: &StepReport, _mean_loss: f64) {
+    fn step(&mut self, report: &StepReport, _standing: &Standing) {
         let due = report.step.is_multiple_of(self.every);
         if due || self.stop.load(Ordering::Relaxed) {
             self.pause.store(true, Ordering::Relaxed);

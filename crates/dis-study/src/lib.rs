@@ -54,7 +54,6 @@ pub mod error;
 mod evaluate;
 mod execute;
 mod expand;
-pub mod plot;
 mod plots;
 mod report;
 mod results;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::cost::CostPoint;
 use super::expand::GridAxis;
 use super::results::Results;
-use crate::plot::Plot;
+use dis_eval::plot::Plot;
 
 /// Points of a loss curve.
 const BINS: u64 = 40;

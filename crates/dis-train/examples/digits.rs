@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dis_tensor::Cpu;
-use dis_train::run::{DataPolicy, Observer, Start, find_weights, train};
-use dis_train::{RunConfig, StepReport};
+use dis_train::run::{Observer, Session, Standing, Start, find_weights, train};
+use dis_train::{RunConfig, StepReport, WallClock};
 
 /// Says what a step gave, and asks the run to stop after some step.
 struct Watch<'a> {
@@ -15,7 +15,7 @@ struct Watch<'a> {
 }
 
 impl Observer for Watch<'_> {
-    fn step(&mut self, report: &StepReport, _mean_loss: f64) {
+    fn step(&mut self, report: &StepReport, _standing: &Standing) {
         println!("step {}: loss {:.4}", report.step, report.loss);
         self.stop.store(report.step == self.last, Ordering::Relaxed);
     }
@@ -36,8 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             config.clone(),
             out,
             start,
-            DataPolicy::default(),
-            instructions,
+            Session::new(instructions, &WallClock::default()),
             &mut watch,
             &stop,
         )

@@ -1,16 +1,19 @@
 //! The configuration of a run, as in its `config.toml`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use dis_files::FileError;
-use dis_model::checkpoint::{config_from_json, config_to_json};
+use dis_model::checkpoint::{MODEL_KEYS, config_from_json, config_to_json};
 use dis_model::{DisConfig, ModelInit};
-use dis_pipeline::DiffusionConfig;
+use dis_pipeline::{DiffusionConfig, SamplerSpec, Spacing};
 use dis_ssm::MixerInit;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::budget::Budget;
 use crate::error::{ConfigError, Result, TrainError};
+use crate::partial::Partial;
 use crate::schedule::Decay;
 use dis_data::{Dataset, ImageShape};
 
@@ -21,18 +24,21 @@ pub const PRESETS: [(&str, &str); 2] = [
 ];
 
 /// A run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
     /// The model: the keys of its metadata, or `zoo = "DiS-S/2"` for a published entry. Image size,
     /// channels and classes default to those of the data.
+    #[serde(default)]
     pub model: Map<String, Value>,
     /// The data.
+    #[serde(default)]
     pub data: DataConfig,
     /// The diffusion.
     #[serde(default)]
     pub diffusion: DiffusionConfig,
     /// Training.
+    #[serde(default)]
     pub train: TrainConfig,
     /// Sample grids during training.
     #[serde(default)]
@@ -40,10 +46,11 @@ pub struct RunConfig {
 }
 
 /// `[data]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// What to train on; see [`dis_data::DataSpec`].
+    /// What to train on; see [`dis_data::DataSpec`]. Empty where it is said elsewhere.
+    #[serde(default)]
     pub spec: String,
     /// Pictures of a folder to leave out, by their names relative to it. Those that do not decode are
     /// listed here when a run begins without them.
@@ -55,8 +62,14 @@ pub struct DataConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// Updates.
+    /// Updates; with `for`, as many as were planned.
     pub steps: u64,
+    /// How long the run may take: the number of its steps then follows the speed of the machine.
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
+    /// Images that are kept out of training, drawn by the seed, to tell a loss by that is not of them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub held_out: usize,
     /// Images in one forward and backward.
     pub batch_size: usize,
     /// Forward and backward passes whose gradients are averaged in one update.
@@ -82,6 +95,10 @@ pub struct TrainConfig {
     pub max_grad_norm: f64,
     /// Decay of the moving average of the weights.
     pub ema_decay: f64,
+    /// In place of `ema_decay`: over what share of the run the average reaches back, as long as the run
+    /// turns out to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema_share: Option<f64>,
     /// Whether the moving average forgets faster at the start.
     pub ema_warmup: bool,
     /// Probability of training a sample without its label (for guidance).
@@ -112,6 +129,8 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             steps: 100_000,
+            budget: None,
+            held_out: 0,
             batch_size: 64,
             accumulation: 1,
             lr: 1e-4,
@@ -124,6 +143,7 @@ impl Default for TrainConfig {
             eps: 1e-8,
             max_grad_norm: 1.0,
             ema_decay: 0.9999,
+            ema_share: None,
             ema_warmup: true,
             label_dropout: 0.1,
             repaired_reverse_step: false,
@@ -160,20 +180,34 @@ impl TrainConfig {
 pub struct SampleConfig {
     /// Images of each class, or images in all for a model without classes.
     pub per_class: usize,
-    /// DDIM steps.
+    /// Sampler, as `dis sample --sampler` names it.
+    pub sampler: String,
+    /// How its steps are spread.
+    pub spacing: String,
+    /// Its steps.
     pub steps: usize,
     /// Guidance scale; 1 is none.
     pub cfg_scale: f64,
+    /// Images that a Frechet distance to the data is taken of at each grid; 0 takes none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub frechet: usize,
 }
 
 impl Default for SampleConfig {
     fn default() -> Self {
         Self {
             per_class: 4,
+            sampler: "ddim".into(),
+            spacing: "default".into(),
             steps: 50,
             cfg_scale: 1.5,
+            frechet: 0,
         }
     }
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl TrainConfig {
@@ -189,7 +223,9 @@ impl RunConfig {
     /// # Errors
     /// What is wrong, with the line and key.
     pub fn parse(text: &str, origin: &str) -> Result<Self> {
-        Ok(ConfigError::parse(text, origin)?)
+        let config: Self = ConfigError::parse(text, origin)?;
+        check_model_keys(text, origin)?;
+        Ok(config)
     }
 
     /// Reads a file.
@@ -206,14 +242,7 @@ impl RunConfig {
     /// # Errors
     /// No preset of this name.
     pub fn preset(name: &str) -> Result<Self> {
-        let Some((_, text)) = PRESETS.iter().find(|(n, _)| *n == name) else {
-            let names: Vec<&str> = PRESETS.iter().map(|(n, _)| *n).collect();
-            return Err(TrainError::config(format!(
-                "no preset {name:?}; there are {}",
-                names.join(", ")
-            )));
-        };
-        Self::parse(text, &format!("preset {name}"))
+        Partial::preset(name)?.config()
     }
 
     /// As TOML.
@@ -328,6 +357,14 @@ impl RunConfig {
         }
         rate("train.label_dropout", train.label_dropout, 0.0, 1.0)?;
         rate("train.ema_decay", train.ema_decay, 0.0, 1.0)?;
+        rate("train.ema_share", train.ema_share.unwrap_or(0.0), 0.0, 1.0)?;
+        if train.held_out >= data.len().max(1) {
+            return refuse(format!(
+                "train.held_out is {}, but there are only {} images",
+                train.held_out,
+                data.len()
+            ));
+        }
         below_one("train.beta1", train.beta1)?;
         below_one("train.beta2", train.beta2)?;
         rate("train.max_grad_norm", train.max_grad_norm, 0.0, f64::MAX)?;
@@ -336,6 +373,8 @@ impl RunConfig {
         if labelled && train.label_dropout > 0.0 && model.null_label().is_none() {
             return refuse("train.label_dropout needs a model with null_label = true".into());
         }
+        self.sample.sampler.parse::<SamplerSpec>()?;
+        self.sample.spacing.parse::<Spacing>()?;
         let learned = self.diffusion.options()?.variance.is_learned();
         if learned != model.learn_sigma {
             return refuse(format!(
@@ -344,6 +383,32 @@ impl RunConfig {
             ));
         }
         Ok(())
+    }
+}
+
+/// Refuses keys of `[model]` that there are none of, with their line: they are kept as they are until the
+/// data are known, which may take long.
+fn check_model_keys(text: &str, origin: &str) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Keys {
+        #[serde(default)]
+        model: BTreeMap<toml::Spanned<String>, toml::Value>,
+    }
+    let keys: Keys = ConfigError::parse(text, origin)?;
+    let known = |key: &str| key == "zoo" || MODEL_KEYS.contains(&key);
+    match keys.model.keys().find(|key| !known(key.get_ref())) {
+        None => Ok(()),
+        Some(key) => Err(ConfigError::at(
+            text,
+            origin,
+            key.span().start,
+            &format!(
+                "unknown model key {:?}; known are zoo, {}",
+                key.get_ref(),
+                MODEL_KEYS.join(", ")
+            ),
+        )
+        .into()),
     }
 }
 
@@ -407,6 +472,12 @@ mod tests {
         config.model.insert("dpeth".into(), json!(2));
         let message = config.resolve(&*digits).unwrap_err().to_string();
         assert!(message.contains("dpeth"), "{message}");
+        let text = "[train]\nlr = 1\n[model]\nembed_dim = 8\n  dpeth = 2\n";
+        let message = RunConfig::parse(text, "run.toml").unwrap_err().to_string();
+        assert!(
+            message.contains("run.toml: line 5") && message.contains("dpeth"),
+            "{message}"
+        );
         let mut config = RunConfig::preset("digits").unwrap();
         config.diffusion.variance = "fixed_small".into();
         assert!(

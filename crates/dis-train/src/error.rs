@@ -30,17 +30,25 @@ impl ConfigError {
     /// What is wrong, with the line and key.
     pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> std::result::Result<T, Self> {
         toml::from_str(text).map_err(|e| {
-            let start = e.span().map(|span| span.start.min(text.len()));
-            let line = start.map(|start| text[..start].matches('\n').count() + 1);
             let message = e.message().replace('\n', " ");
-            Self {
-                origin: Some(origin.to_string()),
-                what: match line {
-                    Some(line) => format!("line {line}: {message}"),
-                    None => message,
+            match e.span() {
+                Some(span) => Self::at(text, origin, span.start, &message),
+                None => Self {
+                    origin: Some(origin.to_string()),
+                    what: message,
                 },
             }
         })
+    }
+
+    /// Of the place at byte `start` of a text.
+    pub(crate) fn at(text: &str, origin: &str, start: usize, what: &str) -> Self {
+        let before = text.as_bytes().iter().take(start);
+        let line = before.filter(|&&byte| byte == b'\n').count() + 1;
+        Self {
+            origin: Some(origin.to_string()),
+            what: format!("line {line}: {what}"),
+        }
     }
 }
 
@@ -66,6 +74,12 @@ pub enum TrainError {
     /// Samples could not be drawn.
     #[error(transparent)]
     Pipeline(#[from] dis_pipeline::PipelineError),
+    /// Samples could not be judged.
+    #[error(transparent)]
+    Eval(#[from] dis_eval::EvalError),
+    /// A distance could not be computed.
+    #[error(transparent)]
+    Metric(#[from] dis_eval::metrics::MetricError),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] dis_tensor::TensorError),

@@ -13,20 +13,21 @@ pub enum Decay {
     Constant,
 }
 
-/// The rate of step `step` (from 0) of a run of `steps`, counted in steps: the update of step s has
-/// the published rate of "epoch" s, so the very first one has rate 0 when there is a warm-up.
+/// The rate at `position` (from 0) of a schedule of `steps`, counted in steps: the update of step s has
+/// the published rate of "epoch" s, so the very first one has rate 0 when there is a warm-up. Where a run
+/// keeps to a time, positions lie between steps ([`Pace`](crate::pace::Pace)).
 pub fn learning_rate(
-    step: u64,
+    position: f64,
     lr: f64,
     min_lr: f64,
     warmup: u64,
     steps: u64,
     decay: Decay,
 ) -> f64 {
-    let (at, warmup) = (step as f64, warmup as f64);
+    let warmup = warmup as f64;
     match decay {
-        Decay::Constant if step as f64 >= warmup => lr,
-        _ => published_learning_rate(at, lr, min_lr, warmup, steps as f64),
+        Decay::Constant if position >= warmup => lr,
+        _ => published_learning_rate(position, lr, min_lr, warmup, steps as f64),
     }
 }
 
@@ -40,20 +41,31 @@ pub fn ema_decay(update: u64, decay: f64, warmup: bool) -> f64 {
     }
 }
 
+/// The decay whose moving average reaches back over a share of a run of `steps`.
+pub fn average_over(share: f64, steps: u64) -> f64 {
+    1.0 - 1.0 / (share * steps as f64).max(1.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn rates_of_a_run() {
-        let rate = |step, decay| learning_rate(step, 1e-3, 1e-5, 10, 110, decay);
+        let rate = |step, decay| learning_rate(f64::from(step), 1e-3, 1e-5, 10, 110, decay);
         assert_eq!(rate(0, Decay::Cosine), 0.0);
         assert_eq!(rate(5, Decay::Constant), 5e-4);
         assert_eq!(rate(10, Decay::Cosine), 1e-3);
         assert!((rate(60, Decay::Cosine) - (1e-5 + 0.99e-3 / 2.0)).abs() < 1e-12);
         assert_eq!(rate(60, Decay::Constant), 1e-3);
         assert!((rate(200, Decay::Cosine) - 1e-5).abs() < 1e-15);
-        assert_eq!(learning_rate(3, 1e-3, 0.0, 0, 0, Decay::Cosine), 1e-3);
+        assert_eq!(learning_rate(3.0, 1e-3, 0.0, 0, 0, Decay::Cosine), 1e-3);
+    }
+
+    #[test]
+    fn averages_grow_with_the_run() {
+        assert_eq!(average_over(0.1, 1000), 0.99);
+        assert_eq!(average_over(0.1, 5), 0.0);
     }
 
     #[test]

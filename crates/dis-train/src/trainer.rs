@@ -3,6 +3,8 @@
 //! Everything random is keyed by (seed, purpose, position in the batch, step), and the state is the
 //! five arenas and two counters: so a run that is stopped and continued gives the same bits.
 
+mod validate;
+
 use dis_diffusion::{GaussianDiffusion, OnDevice, normals, uniform_timesteps};
 use dis_model::ModelBackend;
 use dis_model::{Condition, ConditionKind, Ctx, DisModel, ModelInput};
@@ -12,7 +14,8 @@ use ndarray::Array4;
 
 use crate::config::TrainConfig;
 use crate::error::{Result, TrainError};
-use crate::schedule::{ema_decay, learning_rate};
+use crate::pace::Pace;
+use crate::schedule::{average_over, ema_decay, learning_rate};
 use dis_data::Batch;
 
 /// Failures in a row after which training gives up.
@@ -84,6 +87,7 @@ pub struct Trainer<B: ModelBackend> {
     grad_norm: Reals<B>,
     /// Mean square error and bound of each sample of a step.
     sums: B::Buf<f64>,
+    pace: Pace,
     step: u64,
     updates: u64,
     not_finite: u32,
@@ -131,6 +135,7 @@ impl<B: ModelBackend> Trainer<B> {
             grads: backend.zeros(len),
             grad_norm: backend.zeros(1),
             sums: backend.zeros(2 * config.batch_size * config.accumulation),
+            pace: Pace::new(config.steps),
             step: state.step,
             updates: state.updates,
             not_finite: 0,
@@ -156,6 +161,16 @@ impl<B: ModelBackend> Trainer<B> {
     /// Steps done.
     pub fn steps_done(&self) -> u64 {
         self.step
+    }
+
+    /// Where each step is in the schedule; that of the configuration unless it is set.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Goes on in another place of the schedule, or towards another number of steps.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
     }
 
     /// The model.
@@ -229,13 +244,21 @@ impl<B: ModelBackend> Trainer<B> {
     fn learning_rate(&self) -> f64 {
         let c = &self.config;
         learning_rate(
-            self.step,
+            self.pace.position(self.step),
             c.lr,
             c.lowest_lr(),
             c.warmup_steps,
-            c.steps,
+            self.pace.planned(),
             c.decay,
         )
+    }
+
+    /// Decay of the moving average after its warm-up.
+    fn longest_average(&self) -> f64 {
+        match self.config.ema_share {
+            Some(share) => average_over(share, self.pace.steps(self.step)),
+            None => self.config.ema_decay,
+        }
     }
 
     /// Forward and backward of images `start .. start + count` of the batch.
@@ -329,7 +352,7 @@ impl<B: ModelBackend> Trainer<B> {
             step: update,
             grad_scale: scale,
             max_grad_norm: (c.max_grad_norm > 0.0).then_some(c.max_grad_norm),
-            ema_decay: ema_decay(update, c.ema_decay, c.ema_warmup),
+            ema_decay: ema_decay(update, self.longest_average(), c.ema_warmup),
         };
         let state = AdamState {
             params: &mut self.params,

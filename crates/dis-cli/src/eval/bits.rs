@@ -6,11 +6,11 @@ use anyhow::{Context, Result, ensure};
 use dis_data::{Dataset, Subset};
 use dis_diffusion::GaussianDiffusion;
 use dis_eval::metrics::Bootstrap;
+use dis_eval::plot::Plot;
 use dis_eval::{BitsOptions, BitsReport, bits_per_dim};
 use dis_files::write_atomic;
 use dis_model::Classes;
 use dis_pipeline::diffusion_options;
-use dis_study::plot::Plot;
 use serde_json::json;
 
 use super::args::EvalArgs;

@@ -112,8 +112,8 @@ pub fn config_to_json(config: &DisConfig) -> Map<String, Value> {
     map
 }
 
-/// All keys.
-const KEYS: [&str; 27] = [
+/// All keys of a model.
+pub const MODEL_KEYS: [&str; 27] = [
     "image_size",
     "patch_size",
     "channels",
@@ -151,17 +151,20 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Unknown keys are refused before anything else: a missing key is often a misspelt one.
     fn new(map: &'a Map<String, Value>) -> Result<Self, String> {
-        match map.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        match map.keys().find(|key| !MODEL_KEYS.contains(&key.as_str())) {
             None => Ok(Self { map }),
             Some(key) => Err(format!(
                 "unknown model key {key:?}; known are {}",
-                KEYS.join(", ")
+                MODEL_KEYS.join(", ")
             )),
         }
     }
 
     fn get(&self, key: &str) -> Option<&'a Value> {
-        debug_assert!(KEYS.contains(&key), "{key} is not in the list of keys");
+        debug_assert!(
+            MODEL_KEYS.contains(&key),
+            "{key} is not in the list of keys"
+        );
         self.map.get(key)
     }
 

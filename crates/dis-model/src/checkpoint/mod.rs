@@ -21,7 +21,7 @@ mod tensors;
 mod whole;
 mod write;
 
-pub use config_json::{config_from_json, config_to_json};
+pub use config_json::{MODEL_KEYS, config_from_json, config_to_json};
 pub use dis_files::{ElementType, StoredTensor};
 pub use entry::Entry;
 pub use file::{Format, WeightFile, read_tensors};

@@ -202,7 +202,8 @@ mod tests {
     use dis_tensor::Cpu;
 
     use super::*;
-    use crate::run::{RunDir, Start, Started, train};
+    use crate::clock::WallClock;
+    use crate::run::{RunDir, Session, Start, Started, train};
     use dis_data::crop::Picture;
     use dis_data::{DataError, grid};
 
@@ -244,8 +245,7 @@ mod tests {
                 config.clone(),
                 &path(name),
                 start,
-                DataPolicy::default(),
-                "any",
+                Session::new("any", &WallClock::default()),
                 &mut Meddler(meddle),
                 &AtomicBool::new(false),
             )

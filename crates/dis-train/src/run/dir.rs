@@ -3,7 +3,9 @@
 //! ```text
 //! config.toml                    the resolved configuration
 //! init-from.json                 with `--init-from`: what the weights began with
-//! metrics.jsonl                  one line every few steps
+//! metrics.jsonl                  one line every few steps, and one for each grid
+//! pace.json                      of a run that keeps to a time: how many steps it decided on, and when
+//! report.html                    all of it to look at
 //! samples/step-00001000.png      grids drawn from the moving average
 //! checkpoints/step-00001000/     weights, ema, adam_m, adam_v (.safetensors) and manifest.json
 //! ```
@@ -22,6 +24,7 @@ use sha2::{Digest, Sha256};
 
 use super::data::DataChange;
 use super::found::{step_of, verify};
+use super::pacing::Pacer;
 use super::transfer::Transfer;
 use crate::config::RunConfig;
 use crate::error::{Result, TrainError};
@@ -65,22 +68,31 @@ impl RunDir {
     /// # Errors
     /// A directory that holds a run, or cannot be made.
     pub fn create(path: &Path, config: &RunConfig) -> Result<Self> {
+        Self::refuse_another(path)?;
         let dir = Self {
             path: path.to_path_buf(),
         };
-        if dir.config_path().exists() {
-            return Err(TrainError::RunDir {
-                path: path.to_path_buf(),
-                what: "there is a run in this directory; continue it with --resume, or choose \
-                       another --out"
-                    .into(),
-            });
-        }
         for part in [dir.path.clone(), dir.checkpoints(), dir.samples()] {
             fs::create_dir_all(&part).map_err(FileError::io(&part, "create it"))?;
         }
         write_atomic(&dir.config_path(), config.to_toml()?.as_bytes())?;
         Ok(dir)
+    }
+
+    /// Refuses a directory in which there is a run already.
+    ///
+    /// # Errors
+    /// If there is one.
+    pub fn refuse_another(path: &Path) -> Result<()> {
+        match Self::is_run(path) {
+            false => Ok(()),
+            true => Err(TrainError::RunDir {
+                path: path.to_path_buf(),
+                what: "there is a run in this directory; continue it with --resume, or choose \
+                       another --out"
+                    .into(),
+            }),
+        }
     }
 
     /// Opens the directory of a run.
@@ -119,6 +131,32 @@ impl RunDir {
     /// Where the metrics are.
     pub fn metrics_path(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
+    }
+
+    /// Where the report is.
+    pub fn report_path(&self) -> PathBuf {
+        self.path.join("report.html")
+    }
+
+    /// Where the decisions of a run that keeps to a time are.
+    pub(super) fn pace_path(&self) -> PathBuf {
+        self.path.join("pace.json")
+    }
+
+    /// The decisions of a run that goes on after `step`, and whether it is given another time than it had.
+    pub(super) fn pacer(
+        &self,
+        config: &RunConfig,
+        stored: &RunConfig,
+        step: u64,
+    ) -> Result<(Pacer, bool)> {
+        let path = self.pace_path();
+        if config.train.budget.is_none() && stored.train.budget.is_some() {
+            Pacer::forget(&path);
+        }
+        let pacer = Pacer::resume(&config.train, path, step)?;
+        let extends = config.train.budget.is_some() && config.train.budget != stored.train.budget;
+        Ok((pacer, extends))
     }
 
     /// Records what the weights began with, in `init-from.json`.

@@ -1,35 +1,35 @@
 //! The training loop.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
 
-use dis_diffusion::{GaussianDiffusion, Guidance};
+use dis_diffusion::GaussianDiffusion;
 use dis_files::DirLock;
 use dis_files::write_atomic;
 use dis_model::ModelBackend;
 use dis_model::cost::Memory;
-use dis_model::{Checkpoint, Classes, DisConfig, DisModel, Metadata, cost::Cost};
-use dis_pipeline::{Artist, Row, SamplerSpec, Settings, Task, unwatched};
+use dis_model::{Checkpoint, DisConfig, DisModel, Metadata, cost::Cost};
 use dis_tensor::machine::require_memory;
 
 use super::data::{DataChange, DataPolicy, compare, open_data, same_classes};
 use super::dir::{Manifest, RunDir};
 use super::metadata::extra_metadata;
 use super::metrics::MetricsLog;
+use super::pacing::Pacer;
+use super::samples::PAGE;
+use super::steps::Run;
 use super::transfer::transfer;
+use crate::clock::Clock;
 use crate::config::RunConfig;
 use crate::error::{Result, TrainError};
 use crate::trainer::{StepReport, TrainState, Trainer};
-use dis_data::{Dataset, ImageShape, Loader, LoaderOptions, describe_unoccupied, grid};
+use dis_data::{Dataset, ImageShape, Loader, LoaderOptions, Subset, describe_unoccupied};
+use dis_eval::FeatureNetwork;
 
 /// Batches that are in memory at once: the one that is trained on, two that are ready, one in the making.
 const READ_AHEAD: u128 = 4;
-
-/// Classes in a grid of samples.
-const PAGE: usize = 16;
 
 /// Where a run begins.
 #[derive(Clone, Debug)]
@@ -68,15 +68,56 @@ pub struct Started {
     pub from: Option<String>,
 }
 
+/// What a call of [`train`] has beside the configuration of its run.
+#[derive(Clone, Copy)]
+pub struct Session<'a> {
+    /// What is done about data that are not as they should be.
+    pub policy: DataPolicy,
+    /// What results depend on, bit for bit: an instruction set, or a device.
+    pub instruction_set: &'a str,
+    /// The time; it is 0 where the command began.
+    pub clock: &'a dyn Clock,
+    /// What samples are compared with the data by; small pictures where there is none.
+    pub features: Option<&'a dyn FeatureNetwork>,
+}
+
+impl<'a> Session<'a> {
+    /// With the usual policy, comparing small pictures.
+    pub fn new(instruction_set: &'a str, clock: &'a dyn Clock) -> Self {
+        Self {
+            policy: DataPolicy::default(),
+            instruction_set,
+            clock,
+            features: None,
+        }
+    }
+}
+
+/// Where a run stands after a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// Steps in all, as it looks.
+    pub steps: u64,
+    /// Mean loss over the last hundred steps that were no failures; not a number if there is none.
+    pub mean_loss: f64,
+    /// Speed of the last steps.
+    pub images_per_second: f64,
+    /// Time that the run has taken, in all its sessions, in seconds.
+    pub seconds: f64,
+    /// Time that it will still take, in seconds.
+    pub left: f64,
+}
+
 /// Watches a run. All methods may do nothing.
 pub trait Observer {
     /// Pictures are looked at before the run starts: how many are done, and how many there are.
     fn checking(&mut self, _done: usize, _all: usize) {}
     /// The run starts.
     fn started(&mut self, _start: &Started) {}
-    /// A step is done; `mean_loss` is over the last hundred that were no failures, not a number if there
-    /// is none.
-    fn step(&mut self, _report: &StepReport, _mean_loss: f64) {}
+    /// A step is done.
+    fn step(&mut self, _report: &StepReport, _standing: &Standing) {}
+    /// Samples are drawn: how much of the work is done, from 0 to 1; 1 is always told.
+    fn drawing(&mut self, _share: f64) {}
     /// Something worth telling, such as a file written.
     fn message(&mut self, _text: &str) {}
     /// Something worth warning of.
@@ -111,11 +152,15 @@ pub fn train<B: ModelBackend>(
     mut config: RunConfig,
     out: &Path,
     start: Start,
-    policy: DataPolicy,
-    instruction_set: &str,
+    session: Session<'_>,
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
+    let Session {
+        policy,
+        instruction_set,
+        ..
+    } = session;
     let stored = match start {
         Start::Resume => Some(RunDir::open(out)?.1),
         Start::New | Start::From { .. } => None,
@@ -124,6 +169,9 @@ pub fn train<B: ModelBackend>(
     let model_config = config.resolve(&*data)?;
     let model = DisModel::with_init(model_config, &config.train.init())?;
     check_memory(backend.on_host(), &config, &model_config, data.shape())?;
+    if let Some(network) = session.features {
+        network.check(data.shape())?;
+    }
     let diffusion = GaussianDiffusion::new(&config.diffusion.options()?)?;
     let mut metadata = Metadata::new(model_config);
     metadata
@@ -144,17 +192,21 @@ pub fn train<B: ModelBackend>(
     // Held until the run ends, however it ends.
     let _lock = DirLock::acquire(out, "dis train")?;
     let mut data_changes = Vec::new();
-    let (dir, state) = match (start, begun) {
-        (Start::New | Start::From { .. }, None) => {
-            let state = TrainState::new(model.table().initial(config.train.seed));
-            (RunDir::create(out, &config)?, state)
-        }
-        (_, Some((weights, origin, transfer))) => {
+    let (dir, state, pacer, log) = match (start, begun) {
+        (Start::New | Start::From { .. }, begun) => {
             let dir = RunDir::create(out, &config)?;
-            dir.record_transfer(&origin, &transfer)?;
-            (dir, TrainState::new(weights))
+            let weights = match begun {
+                None => model.table().initial(config.train.seed),
+                Some((weights, origin, transfer)) => {
+                    dir.record_transfer(&origin, &transfer)?;
+                    weights
+                }
+            };
+            let pacer = Pacer::new(&config.train, dir.pace_path());
+            let log = MetricsLog::open(&dir.metrics_path(), 0)?;
+            (dir, TrainState::new(weights), pacer, log)
         }
-        (Start::Resume, None) => {
+        (Start::Resume, _) => {
             let (dir, found) = RunDir::open(out)?;
             let accept = policy.accept_changed;
             let resumed = resume(
@@ -168,18 +220,27 @@ pub fn train<B: ModelBackend>(
             )?;
             let state;
             (state, data_changes) = resumed;
-            if state.step >= config.train.steps {
+            let (mut pacer, extends) = dir.pacer(&config, &found, state.step)?;
+            let done = state.step >= pacer.pace().steps(state.step);
+            if done && !extends {
                 return Ok(Outcome {
                     step: state.step,
-                    steps: found.train.steps,
+                    steps: match config.train.budget {
+                        Some(_) => state.step,
+                        None => found.train.steps,
+                    },
                     interrupted: false,
                     checkpoint: dir.step_path(state.step),
                     mean_loss: None,
                     nothing_to_do: true,
                 });
             }
+            let log = MetricsLog::open(&dir.metrics_path(), state.step)?;
+            if extends {
+                pacer.extend(state.step, log.seconds())?;
+            }
             write_atomic(&dir.config_path(), config.to_toml()?.as_bytes())?;
-            (dir, state)
+            (dir, state, pacer, log)
         }
     };
     let images_per_step = config.train.batch_size * config.train.accumulation;
@@ -189,7 +250,7 @@ pub fn train<B: ModelBackend>(
         parameters: model.table().parameters(),
         memory: Cost::of(&model_config, config.train.batch_size)?.memory,
         step: state.step,
-        steps: config.train.steps,
+        steps: pacer.pace().steps(state.step),
         images_per_step,
         from: taken,
     });
@@ -207,8 +268,9 @@ pub fn train<B: ModelBackend>(
         instruction_set: instruction_set.to_string(),
         sha256: BTreeMap::new(),
     };
+    let (trained_on, held_out) = hold_out(&data, config.train.held_out, config.train.seed)?;
     let loader = Loader::new(
-        Arc::clone(&data),
+        Arc::clone(&trained_on),
         LoaderOptions {
             seed: config.train.seed,
             batch_size: images_per_step,
@@ -217,23 +279,40 @@ pub fn train<B: ModelBackend>(
             ..LoaderOptions::new(config.train.seed, images_per_step)
         },
     )?;
-    let log = MetricsLog::open(&dir.metrics_path(), state.step)?;
-    let trainer = Trainer::new(backend, model, diffusion, config.train.clone(), &state)?;
+    let mut trainer = Trainer::new(backend, model, diffusion, config.train.clone(), &state)?;
+    trainer.set_pace(pacer.pace().clone());
     Run {
         dir,
         config,
-        data,
+        data: trained_on,
+        held_out,
         metadata,
         manifest,
         trainer,
+        pacer,
         log,
+        clock: session.clock,
+        features: session.features,
     }
     .finish(loader, observer, stop)
 }
 
+/// The images to train on, and those that are held out.
+fn hold_out(
+    data: &Arc<dyn Dataset>,
+    count: usize,
+    seed: u64,
+) -> Result<(Arc<dyn Dataset>, Option<Arc<dyn Dataset>>)> {
+    if count == 0 {
+        return Ok((Arc::clone(data), None));
+    }
+    let (trained_on, held_out) = Subset::split(data, data.len().saturating_sub(count), seed)?;
+    Ok((Arc::new(trained_on), Some(Arc::new(held_out))))
+}
+
 /// Refuses a run that needs more memory than the machine has, before any of it is taken. On another
 /// device only the batches that are read ahead lie in this memory.
-fn check_memory(
+pub(crate) fn check_memory(
     on_host: bool,
     config: &RunConfig,
     model: &DisConfig,
@@ -325,144 +404,4 @@ fn resume(
         dir.set_aside(&folder)?;
     }
     Ok((state, changes))
-}
-
-struct Run<B: ModelBackend> {
-    dir: RunDir,
-    config: RunConfig,
-    data: Arc<dyn Dataset>,
-    metadata: Metadata,
-    manifest: Manifest,
-    trainer: Trainer<B>,
-    log: MetricsLog,
-}
-
-impl<B: ModelBackend> Run<B> {
-    fn finish(
-        mut self,
-        mut loader: Loader,
-        observer: &mut dyn Observer,
-        stop: &AtomicBool,
-    ) -> Result<Outcome> {
-        let train = self.config.train.clone();
-        let images = (train.batch_size * train.accumulation) as f64;
-        let mut recent: VecDeque<f64> = VecDeque::new();
-        let mut busy = Duration::ZERO;
-        let mut steps = 0u32;
-        // Not a number before the first update.
-        let mean = |recent: &VecDeque<f64>| match recent.len() {
-            0 => f64::NAN,
-            n => recent.iter().sum::<f64>() / n as f64,
-        };
-        while self.trainer.steps_done() < train.steps && !stop.load(Ordering::Relaxed) {
-            let begun = Instant::now();
-            let batch = match loader.next_batch() {
-                Ok(batch) => batch,
-                Err(error) => {
-                    // Nothing is lost but the time to mend the data. The error that matters is theirs.
-                    let _ = self.save();
-                    return Err(error.into());
-                }
-            };
-            let report = self.trainer.step(&batch)?;
-            busy += begun.elapsed();
-            steps += 1;
-            if report.skipped {
-                observer.warning(&format!(
-                    "step {}: loss or gradient not finite, the update was left out",
-                    report.step
-                ));
-            } else {
-                recent.push_back(report.loss);
-                if recent.len() > 100 {
-                    recent.pop_front();
-                }
-            }
-            observer.step(&report, mean(&recent));
-            let last = report.step == train.steps;
-            if report.step.is_multiple_of(train.log_every) || last || report.skipped {
-                let rate = images * f64::from(steps) / busy.as_secs_f64().max(1e-9);
-                self.log.write(&report, mean(&recent), rate)?;
-                (busy, steps) = (Duration::ZERO, 0);
-            }
-            if report.step.is_multiple_of(train.checkpoint_every) && !last {
-                self.save()?;
-            }
-            if train.sample_every > 0 && (report.step.is_multiple_of(train.sample_every) || last) {
-                match self.draw() {
-                    Ok((path, omitted)) => {
-                        observer.message(&format!("samples: {}{omitted}", path.display()));
-                    }
-                    // Weights may recover from what a sampler does not.
-                    Err(error) if error.is_divergence() => {
-                        observer.warning(&format!("step {}: no samples: {error}", report.step));
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        let step = self.trainer.steps_done();
-        Ok(Outcome {
-            step,
-            steps: train.steps,
-            interrupted: step < train.steps,
-            checkpoint: self.save()?,
-            mean_loss: Some(mean(&recent)).filter(|mean| mean.is_finite()),
-            nothing_to_do: false,
-        })
-    }
-
-    fn save(&self) -> Result<PathBuf> {
-        let state = self.trainer.state();
-        let manifest = Manifest {
-            step: state.step,
-            updates: state.updates,
-            ..self.manifest.clone()
-        };
-        let keep = self.config.train.keep;
-        self.dir
-            .save(self.trainer.model(), &self.metadata, &state, manifest, keep)
-    }
-
-    /// A grid from the moving average, classes in rows, always from the same noise. Returns its path
-    /// and what it does not show.
-    fn draw(&self) -> Result<(PathBuf, String)> {
-        let sample = &self.config.sample;
-        let classes = Classes::of(&self.metadata)?;
-        let all = match classes {
-            Some(classes) => classes.occupied(),
-            None => (0..self.data.num_classes().unwrap_or(1) as u32).collect(),
-        };
-        // More than a page of classes says no more than a page.
-        let shown = &all[..all.len().min(PAGE)];
-        let omitted = match all.len() - shown.len() {
-            0 => String::new(),
-            _ => format!(" (the first {PAGE} of {} classes)", all.len()),
-        };
-        let rows = Row::divided(shown.len() * sample.per_class, shown);
-        let ddim = SamplerSpec::Ddim { eta: 0.0 };
-        let settings = Settings::of(Some(ddim), Some(sample.steps), None);
-        let trainer = &self.trainer;
-        let guided = trainer.model().config().null_label().is_some();
-        let artist = Artist {
-            backend: trainer.backend(),
-            model: trainer.model(),
-            params: trainer.ema(),
-            plan: &settings.plan(&self.metadata)?,
-            seed: self.config.train.seed,
-            guidance: Guidance::new(if guided { sample.cfg_scale } else { 1.0 }),
-        };
-        let batch_size = self.config.train.batch_size;
-        let images = artist.draw_all(&rows, &Task::Generate, batch_size, &mut unwatched)?;
-        let images = images.as_slice().unwrap_or_default();
-        let (images, shape) = grid::preview(images, self.data.shape());
-        let layout = grid::GridLayout::new(sample.per_class.max(1)).enlarged(shape, 32);
-        let picture = grid::render(&images, shape, layout)?;
-        let path = self
-            .dir
-            .samples()
-            .join(format!("step-{:08}.png", trainer.steps_done()));
-        grid::write_png(&path, &picture)?;
-        Ok((path, omitted))
-    }
 }

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod folders;
 mod pictures;
+mod plans;
 mod processes;
 mod rectangles;
 mod refusals;

@@ -196,8 +196,8 @@ fn text(
     )
 }
 
-/// Text that is safe inside an element or attribute.
-fn escaped(text: &str) -> String {
+/// Text that is safe inside an element or attribute of SVG and HTML.
+pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

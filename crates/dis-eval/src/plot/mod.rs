@@ -1,7 +1,7 @@
 //! Line plots as SVG: axes with ticks, a legend, logarithmic axes, bands of uncertainty.
 //!
 //! ```
-//! use dis_study::plot::Plot;
+//! use dis_eval::plot::Plot;
 //!
 //! let svg = Plot::new("Training", "step", "loss")
 //!     .line("patch 2", &[(10.0, 0.9), (100.0, 0.4), (1000.0, 0.2)])
@@ -16,6 +16,7 @@ mod axis;
 mod svg;
 
 use axis::{Axis, Scale};
+pub use svg::escaped;
 
 /// A plot in the making. The same calls give the same bytes.
 #[derive(Clone, Debug)]
