@@ -180,7 +180,13 @@ pub fn plan<B: ModelBackend>(backend: &B, data: &dyn Dataset, ask: &Ask<'_>) -> 
 /// A recipe without what would contradict what was said.
 fn base(said: &Partial, mut recipe: RunConfig) -> RunConfig {
     if said.says("model", "zoo") {
-        for key in ["patch_size", "embed_dim", "depth"] {
+        for key in [
+            "patch_size",
+            "embed_dim",
+            "depth",
+            "drop_path_rate",
+            "conditioning",
+        ] {
             recipe.model.remove(key);
         }
     }
