@@ -171,9 +171,9 @@ def test_results_do_not_go_where_arguments_are():
     native = dis_ssm._native
     arguments = scan_arguments()
     u, B = arguments["u"].swapaxes(1, 2), arguments["B"].swapaxes(1, 2)
-    rest = [None] * 4
+    inputs, flags = (u, u, arguments["A"], B, B, None, None, None, None), (False, False, False)
     with pytest.raises(ValueError, match="y cannot be written"):
-        native.scan(u, u, arguments["A"], B, B, *rest, u, None, None, False, False, False)
+        native.scan(inputs, flags, u, None, None)
     twice = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), u.shape, (0, 0, 0))
     with pytest.raises(ValueError, match="y cannot be written"):
-        native.scan(u, u, arguments["A"], B, B, *rest, twice, None, None, False, False, False)
+        native.scan(inputs, flags, twice, None, None)
