@@ -117,7 +117,10 @@ fn planned(
     data: &dyn Dataset,
     device: &Device,
 ) -> Result<RunConfig> {
-    note!("data: {}", data.describe());
+    if args.print_config {
+        // Training says it itself.
+        note!("data: {}", data.describe());
+    }
     let said = match wish.length {
         Length::Time(_) => wish.said.clone().without("train", "steps"),
         Length::Steps(_) => wish.said.clone(),
@@ -167,7 +170,9 @@ fn sized(
         true => smallest,
         false => format!("{smallest} to {largest}"),
     };
-    note!("pictures of {span} are cropped to {side}x{side}; to choose, add ,size=N to --data");
+    if span != format!("{side}x{side}") {
+        note!("pictures of {span} are cropped to {side}x{side}; to choose, add ,size=N to --data");
+    }
     spec.size = Some(ImageSize::from(side));
     Ok(spec)
 }
