@@ -166,6 +166,9 @@ pub struct TrainArgs {
     /// Seed of everything random.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// At the end write what was trained, as JSON; - is standard output, which then has nothing else.
+    #[arg(long, value_name = "FILE", conflicts_with = "print_config")]
+    pub json: Option<PathBuf>,
     /// Newest checkpoints to keep; 0 keeps all.
     #[arg(long, value_name = "N")]
     pub keep: Option<usize>,
@@ -558,8 +561,17 @@ pub struct ConvertArgs {
     pub image_size: Option<ImageSize>,
 }
 
-/// Headings of options in the help, whatever the command.
-const HEADINGS: [(&str, &[&str]); 7] = [
+/// Headings of options in the help, and the options below them.
+type Headings = &'static [(&'static str, &'static [&'static str])];
+
+/// Of every command.
+const COMMON: Headings = &[
+    ("Device and speed", &["device", "threads", "precision"]),
+    ("Messages", &["quiet", "verbose"]),
+];
+
+/// Of those that draw.
+const DRAWING: Headings = &[
     (
         "Which images",
         &["num", "classes", "seed", "interpolate", "frames", "like"],
@@ -599,27 +611,48 @@ const HEADINGS: [(&str, &[&str]); 7] = [
             "json",
         ],
     ),
+    ("Device and speed", &["batch_size"]),
+];
+
+/// Of `dis train`.
+const TRAINING: Headings = &[
     (
-        "Device and speed",
-        &["device", "threads", "precision", "batch_size"],
+        "What to train",
+        &["preset", "config", "resume", "init_from", "print_config"],
     ),
-    ("Messages", &["quiet", "verbose"]),
+    ("Data", &["data", "skip_bad", "accept_changed_data"]),
+    ("How long", &["budget", "steps"]),
+    (
+        "Files of the run",
+        &[
+            "out",
+            "checkpoint_every",
+            "sample_every",
+            "keep",
+            "classifier",
+            "json",
+        ],
+    ),
+    ("How", &["batch_size", "lr", "seed", "recompute"]),
 ];
 
 /// The command as it is parsed and documented.
 pub fn command() -> clap::Command {
-    let headed = |arg: clap::Arg| {
-        let id = arg.get_id().as_str();
-        let heading = HEADINGS.iter().find(|(_, ids)| ids.contains(&id));
-        match heading {
-            Some((heading, _)) if !arg.is_positional() => arg.help_heading(*heading),
-            _ => arg,
+    let headed = |own: Headings| {
+        move |arg: clap::Arg| {
+            let id = arg.get_id().as_str();
+            let heading = own.iter().chain(COMMON).find(|(_, ids)| ids.contains(&id));
+            match heading {
+                Some((heading, _)) if !arg.is_positional() => arg.help_heading(*heading),
+                _ => arg,
+            }
         }
     };
-    let command = with_negative_values(Cli::command()).mut_args(headed);
+    let command = with_negative_values(Cli::command()).mut_args(headed(&[]));
     command.mut_subcommands(|sub| match sub.get_name() {
-        "sample" | "verify" => sub.mut_args(headed),
-        _ => sub,
+        "sample" | "verify" => sub.mut_args(headed(DRAWING)),
+        "train" => sub.mut_args(headed(TRAINING)),
+        _ => sub.mut_args(headed(&[])),
     })
 }
 

@@ -29,11 +29,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::FromArgMatches;
+use clap::error::{ContextKind, ContextValue};
 
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let parsed = args::command().get_matches();
+    let parsed = args::command().try_get_matches();
+    let parsed = parsed.unwrap_or_else(|error| best_first(error).exit());
     let cli = Cli::from_arg_matches(&parsed).unwrap_or_else(|error| error.exit());
     if cli.quiet {
         say::be_quiet();
@@ -79,6 +81,16 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Of commands that are like a misspelt one clap names the most like last.
+fn best_first(mut error: clap::Error) -> clap::Error {
+    let alike = ContextKind::SuggestedSubcommand;
+    if let Some(ContextValue::Strings(names)) = error.get(alike) {
+        let names = names.iter().rev().cloned().collect();
+        error.insert(alike, ContextValue::Strings(names));
+    }
+    error
 }
 
 /// Logs go to stderr; `RUST_LOG` chooses which, or how often `--verbose` was said.

@@ -11,12 +11,13 @@ use dis_eval::ClassifierFeatures;
 use dis_eval::classifier::Classifier;
 use dis_train::run::{DataPolicy, Observer, RunDir, Session, Start, train};
 use dis_train::{Partial, RunConfig, TrainError, WallClock};
+use serde_json::json;
 
 use crate::args::TrainArgs;
 use crate::device::{self, with_backend};
 use crate::interrupt::{self, INTERRUPTED};
 use crate::places::Places;
-use crate::{bundled, note, progress, say};
+use crate::{bundled, json, note, progress, say};
 use planning::{Wish, length};
 
 /// What is to be done, as far as it can be told without the data.
@@ -31,6 +32,7 @@ struct Draft {
 /// Trains.
 pub fn run(args: Box<TrainArgs>) -> Result<ExitCode> {
     let clock = WallClock::default();
+    json::prepare(args.json.as_deref())?;
     let draft = draft(&args)?;
     let classifier = args
         .classifier
@@ -96,6 +98,16 @@ pub fn run(args: Box<TrainArgs>) -> Result<ExitCode> {
         Err(error) if error.is_divergence() => Err(error).with_context(|| out.to_string()),
         outcome => Ok(outcome?),
     }?;
+    if let Some(place) = &args.json {
+        let summary = json!({
+            "run": out.to_string(),
+            "step": outcome.step,
+            "steps": outcome.steps,
+            "mean_loss": outcome.mean_loss,
+            "interrupted": outcome.interrupted,
+        });
+        json::save(place, &summary)?;
+    }
     if outcome.interrupted {
         note!(
             "stopped after step {}; continue with: dis train --resume {out}",
