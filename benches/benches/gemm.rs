@@ -45,7 +45,8 @@ impl Peak {
     fn sums<S: Simd, const N: usize>(simd: S) -> f32 {
         let x = simd.splat_part(black_box(0.999));
         let y = simd.splat_part(black_box(1e-3));
-        let mut sums = [y; N];
+        // Different ones, which no compiler takes together.
+        let mut sums: [S::P; N] = std::array::from_fn(|i| simd.splat_part(black_box(i as f32)));
         for _ in 0..28 * 1000 * S::PARTS / N {
             for sum in &mut sums {
                 *sum = sum.fma(x, y);

@@ -1,7 +1,7 @@
-//! 128-bit ARM vectors: four registers each. Untested: the authors have no such machine.
+//! 128-bit ARM vectors: four registers each. Tested in an emulator: the authors have no such machine.
 
 use super::{LANES, Number, Simd, Vector};
-use std::arch::aarch64::*;
+use std::arch::{aarch64::*, asm};
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// Proof that the processor has NEON.
@@ -165,6 +165,29 @@ impl Number for F32x16 {
             let less = op!(vsubq_s32(n, vdupq_n_s32(1)));
             op!(vmulq_f32(self.0[I], power_of_two(less)))
         })
+    }
+
+    #[inline(always)]
+    fn abreast<const K: usize>(mut x: [Self; K]) -> [Self; K] {
+        if let [a, b] = x.as_mut_slice() {
+            let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (&mut a.0, &mut b.0);
+            // SAFETY: no instruction at all.
+            unsafe {
+                asm!(
+                    "/* {0} {1} {2} {3} {4} {5} {6} {7} */",
+                    inout(vreg) * a0,
+                    inout(vreg) * a1,
+                    inout(vreg) * a2,
+                    inout(vreg) * a3,
+                    inout(vreg) * b0,
+                    inout(vreg) * b1,
+                    inout(vreg) * b2,
+                    inout(vreg) * b3,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+        }
+        x
     }
 
     #[inline(always)]

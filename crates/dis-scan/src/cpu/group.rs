@@ -372,6 +372,12 @@ pub(crate) fn holds<S: Simd, const NB: usize>(
                 }
             }
         }
+        2 => {
+            for i in 0..NB / 2 {
+                let at = |x: &[S::P; NB]| [x[2 * i], x[2 * i + 1]];
+                [out[2 * i], out[2 * i + 1]] = math::hold_each(at(&t), at(&inverse_a));
+            }
+        }
         _ => {
             for j in 0..NB {
                 [out[j]] = math::hold_each([t[j]], [inverse_a[j]]);
