@@ -369,7 +369,7 @@ fn exponentials_together_have_the_bits_of_those_alone() {
         1 => (i % 249) as f32 - 124.0 + f32::EPSILON,
         _ => {
             let x = 10f32.powf(-9.0 + 11.09 * (i % 997) as f32 / 997.0);
-            if i % 2 == 0 { x } else { -x }
+            if i.is_multiple_of(2) { x } else { -x }
         }
     };
     let rows: Vec<[f32; LANES]> = (0..4000)
