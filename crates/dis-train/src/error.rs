@@ -76,7 +76,7 @@ pub enum TrainError {
     Pipeline(#[from] dis_pipeline::PipelineError),
     /// Samples could not be judged.
     #[error(transparent)]
-    Eval(#[from] dis_eval::EvalError),
+    Eval(Box<dis_eval::EvalError>),
     /// A distance could not be computed.
     #[error(transparent)]
     Metric(#[from] dis_eval::metrics::MetricError),
@@ -108,6 +108,12 @@ pub enum TrainError {
         /// How many there were.
         in_a_row: u32,
     },
+}
+
+impl From<dis_eval::EvalError> for TrainError {
+    fn from(error: dis_eval::EvalError) -> Self {
+        Self::Eval(Box::new(error))
+    }
 }
 
 impl TrainError {

@@ -95,17 +95,17 @@ pub fn patch_size(shape: ImageShape, rung: &Rung) -> usize {
     let few = whole.clone().find(|&patch| tokens(patch) <= rung.tokens);
     let enough = few.filter(|&patch| tokens(patch) >= FEWEST_TOKENS);
     // Of a side that is prime, say: more tokens than wanted are better than one.
-    let more = || whole.filter(|&patch| tokens(patch) >= FEWEST_TOKENS).last();
+    let more = || whole.rev().find(|&patch| tokens(patch) >= FEWEST_TOKENS);
     enough.or_else(more).unwrap_or(1)
 }
 
 /// The side that pictures are cropped to, of which the shortest has this many pixels a side, for a run that may
 /// take so many seconds.
 pub fn picture_side(shortest: usize, seconds: f64) -> usize {
-    let allowed = SIDES
+    let mut allowed = SIDES
         .iter()
         .filter(|(side, at_least)| *side <= shortest.max(SIDES[0].0) && seconds >= *at_least);
-    allowed.last().map_or(SIDES[0].0, |(side, _)| *side)
+    allowed.next_back().map_or(SIDES[0].0, |(side, _)| *side)
 }
 
 /// The configuration of a rung for a run of so many steps. `[data]` is left to others.
@@ -183,10 +183,10 @@ const EXPECTED: [(usize, u64, &str); 0] = [];
 
 /// What may be expected of so many image passes; none where nothing like it was measured.
 pub fn expected(facts: &Facts, passes: u64) -> Option<&'static str> {
-    let like = EXPECTED
+    let mut like = EXPECTED
         .iter()
         .filter(|(values, least, _)| facts.shape.len() <= *values && passes >= *least);
-    like.last().map(|(_, _, text)| *text)
+    like.next_back().map(|(_, _, text)| *text)
 }
 
 #[cfg(test)]

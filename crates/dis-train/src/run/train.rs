@@ -298,11 +298,10 @@ pub fn train<B: ModelBackend>(
 }
 
 /// The images to train on, and those that are held out.
-fn hold_out(
-    data: &Arc<dyn Dataset>,
-    count: usize,
-    seed: u64,
-) -> Result<(Arc<dyn Dataset>, Option<Arc<dyn Dataset>>)> {
+type Parts = (Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
+
+/// Holds `count` images out, drawn by the seed.
+fn hold_out(data: &Arc<dyn Dataset>, count: usize, seed: u64) -> Result<Parts> {
     if count == 0 {
         return Ok((Arc::clone(data), None));
     }
