@@ -6,6 +6,7 @@
 mod args;
 mod bundled;
 mod classifier;
+mod command;
 mod convert;
 mod data;
 mod decode;
@@ -34,7 +35,7 @@ use clap::error::{ContextKind, ContextValue};
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let parsed = args::command().try_get_matches();
+    let parsed = command::command().try_get_matches();
     let parsed = parsed.unwrap_or_else(|error| best_first(error).exit());
     let cli = Cli::from_arg_matches(&parsed).unwrap_or_else(|error| error.exit());
     if cli.quiet {
@@ -64,14 +65,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Study(args) => study::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut args::command(), "dis", &mut script);
+            clap_complete::generate(shell, &mut command::command(), "dis", &mut script);
             let script = String::from_utf8(script).context("the script is no text")?;
             say!("{}", script.trim_end())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Man { out } => {
             std::fs::create_dir_all(&out)
-                .and_then(|()| clap_mangen::generate_to(args::command(), &out))
+                .and_then(|()| clap_mangen::generate_to(command::command(), &out))
                 .with_context(|| format!("cannot write manual pages to {}", out.display()))?;
             say!(
                 "manual pages in {}; man {}/dis.1 shows the first",
