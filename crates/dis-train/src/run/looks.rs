@@ -8,6 +8,8 @@ const FIRST: (f64, f64) = (60.0, 0.1);
 const GROWTH: f64 = 1.5;
 /// Seconds between looks in terms of what one takes.
 const APART: f64 = 20.0;
+/// Share of the time of a run that one look may take, or there is none before the last.
+const DEAR: f64 = 0.15;
 /// Share of its time after which a run waits for its last look.
 const LATE: f64 = 0.85;
 
@@ -18,8 +20,10 @@ pub(super) struct Looks {
     budget: Option<f64>,
     /// In seconds of the run.
     next: f64,
-    /// Seconds that the last one took.
+    /// Seconds that the last one took, or that one is expected to take.
     cost: f64,
+    /// Whether one was taken.
+    known: bool,
 }
 
 impl Looks {
@@ -36,13 +40,23 @@ impl Looks {
             budget,
             next,
             cost: 0.0,
+            known: false,
+        }
+    }
+
+    /// What a look is expected to take, which counts until one was taken.
+    pub fn expect(&mut self, seconds: f64) {
+        if !self.known && seconds.is_finite() {
+            self.cost = seconds.max(0.0);
         }
     }
 
     /// Whether a look is due after `step`, the last one or not, so many seconds into the run. Until the
     /// first of the steps at which there is one in any case, looks go by the clock.
     pub fn is_due(&self, step: u64, last: bool, seconds: f64) -> bool {
-        let late = self.budget.is_some_and(|budget| seconds > LATE * budget);
+        let late = self
+            .budget
+            .is_some_and(|budget| seconds > LATE * budget || self.cost > DEAR * budget);
         let by_clock = step < self.every && seconds >= self.next && !late;
         self.every > 0 && (last || step.is_multiple_of(self.every) || by_clock)
     }
@@ -50,6 +64,7 @@ impl Looks {
     /// One was taken, between these times.
     pub fn taken(&mut self, begun: f64, ended: f64) {
         self.cost = (ended - begun).max(0.0);
+        self.known = true;
         self.next = self.after(ended);
     }
 
@@ -65,7 +80,7 @@ impl Looks {
             return 0.0;
         };
         let (mut at, mut count) = (self.next, 1.0);
-        while at < LATE * budget {
+        while at < LATE * budget && self.cost <= DEAR * budget {
             count += 1.0;
             at = self.after(at);
         }
@@ -123,6 +138,11 @@ mod tests {
         let taken = times(looks(None, 25, 0.0), 110, 0.0);
         assert_eq!(taken, [25.0, 50.0, 75.0, 100.0, 110.0]);
         assert!(times(looks(Some(100), 0, 0.0), 90, 1.0).is_empty());
+        // One that would take too much of the time is left out but for the last.
+        let mut dear = looks(Some(100), 1000, 0.0);
+        dear.expect(16.0);
+        assert!(!dear.is_due(5, false, 50.0) && dear.is_due(90, true, 99.0));
+        assert_eq!(dear.to_come(), 16.0);
         // A run that goes on does not begin anew.
         assert!(looks(None, 1000, 500.0).next > 500.0);
     }

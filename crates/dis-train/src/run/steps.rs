@@ -135,6 +135,7 @@ impl<B: ModelBackend> Run<'_, B> {
                 self.log.write(&report, recent.loss(), rate, when)?;
                 (busy, steps) = (0.0, 0);
             }
+            looks.expect(self.look_passes() * Recent::mean(&recent.seconds) / images);
             if self.pacer.is_due(report.step) {
                 let used = Used {
                     all: times.before + self.clock.seconds(),
@@ -270,8 +271,8 @@ mod tests {
             config.model.insert(key.into(), value.into());
         }
         let train = &mut config.train;
-        (train.steps, train.batch_size, train.held_out) = (60, 2, 40);
-        (train.log_every, train.checkpoint_every, train.keep) = (1, 7, 0);
+        (train.steps, train.batch_size, train.held_out) = (24, 2, 40);
+        (train.log_every, train.checkpoint_every, train.keep) = (1, 50, 0);
         (train.ema_share, train.warmup_steps) = (Some(0.2), 5);
         (train.sample_every, train.budget) = (1000, Budget::of_seconds(budget));
         (
@@ -314,12 +315,12 @@ mod tests {
     fn a_run_that_keeps_to_a_time_is_the_same_however_it_is_stopped() {
         let dir = tempfile::tempdir().unwrap();
         let (cut, whole) = (dir.path().join("cut"), dir.path().join("whole"));
-        let config = config(60);
+        let config = config(20);
         // Stopped twice, each time on a machine of another speed.
-        assert_eq!(run(&cut, &config, Start::New, 0.125, 10), 10);
-        assert_eq!(run(&cut, &config, Start::Resume, 0.5, 23), 23);
+        assert_eq!(run(&cut, &config, Start::New, 0.125, 5), 5);
+        assert_eq!(run(&cut, &config, Start::Resume, 0.5, 8), 8);
         let steps = run(&cut, &config, Start::Resume, 0.25, u64::MAX);
-        assert!(steps > 23 && steps != 60, "{steps}");
+        assert!(steps > 8 && steps != 24, "{steps}");
         // Without a stop, on a machine that would have decided otherwise, but with the same decisions.
         std::fs::create_dir_all(whole.join("checkpoints")).unwrap();
         for name in ["config.toml", "pace.json"] {
@@ -348,16 +349,16 @@ mod tests {
         assert!(cut.join("report.html").is_file());
         // It is done, and goes on where it is given more time.
         assert_eq!(run(&cut, &config, Start::Resume, 0.25, u64::MAX), steps);
-        let more = run(&cut, &self::config(120), Start::Resume, 0.25, u64::MAX);
+        let more = run(&cut, &self::config(40), Start::Resume, 0.25, u64::MAX);
         assert!(more > steps, "{more}");
     }
 
     #[test]
     fn looks_and_images_held_out_leave_the_random_numbers_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let mut with = config(60);
+        let mut with = config(20);
         with.train.budget = None;
-        with.train.steps = 8;
+        with.train.steps = 4;
         (with.train.sample_every, with.train.ema_share) = (2, None);
         let mut without = with.clone();
         without.train.sample_every = 0;
