@@ -57,8 +57,11 @@ impl Looks {
         let late = self
             .budget
             .is_some_and(|budget| seconds > LATE * budget || self.cost > DEAR * budget);
-        let by_clock = step < self.every && seconds >= self.next && !late;
-        self.every > 0 && (last || step.is_multiple_of(self.every) || by_clock)
+        // The number of steps of a run with a time is not known when `every` is.
+        let timed = self.budget.is_some();
+        let by_clock = (timed || step < self.every) && seconds >= self.next && !late;
+        let by_steps = !timed && self.every > 0 && step.is_multiple_of(self.every);
+        self.every > 0 && (last || by_steps || by_clock)
     }
 
     /// One was taken, between these times.
@@ -143,6 +146,8 @@ mod tests {
         dear.expect(16.0);
         assert!(!dear.is_due(5, false, 50.0) && dear.is_due(90, true, 99.0));
         assert_eq!(dear.to_come(), 16.0);
+        // One with a time goes by the clock alone.
+        assert!(!looks(Some(1000), 5, 0.0).is_due(5, false, 1.0));
         // A run that goes on does not begin anew.
         assert!(looks(None, 1000, 500.0).next > 500.0);
     }
