@@ -32,7 +32,7 @@ def main():
     ours, theirs = out / "dis.npz", out / "uvit.npz"
     run = out / "run"
     data = f"fashion:{options.folder}"
-    train = [options.dis, "train", "--data", data, "--for", f"{options.minutes}m", "--threads", threads, "--out", str(run)]
+    train = [options.dis, "train", "--data", data, "--for", f"{round(60 * options.minutes)}s", "--threads", threads, "--out", str(run)]
     peer = [sys.executable, str(Path(__file__).with_name("uvit.py")), options.folder, str(60 * options.minutes), str(theirs)]
     peer += ["--threads", threads]
     if options.together:
