@@ -174,8 +174,8 @@ pub fn write_png(path: &Path, picture: &Picture) -> Result<()> {
     Ok(write_atomic(path, &bytes)?)
 }
 
-/// As [`write_png`], with a text that says how the picture was drawn, which [`drawn_with`](crate::drawn_with) reads: ASCII, in
-/// a chunk `tEXt` before the pixels.
+/// As [`write_png`], with a text that says how the picture was drawn, which
+/// [`drawn_with`](crate::drawn_with) reads: ASCII, in a chunk `tEXt` before the pixels.
 ///
 /// # Errors
 /// As [`write_png`], and for a text that is not ASCII.
